@@ -1,0 +1,134 @@
+"""From a job to its last event: opens the snapshot, trains, and decides what a failure means.
+
+A fall-back (fp32 after a NaN, micro-batches after out of memory) is a resumption with one decision more: the trainer is
+thrown away and another goes on from the last good state.
+"""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petskin_tune.protocol import Declined, Failed, Finished, Note, Suspended, TrialJob
+from petskin_tune.training import environment, guards, machine, snapshot
+from petskin_tune.training.channel import Channel
+from petskin_tune.training.labels import DataError
+from petskin_tune.training.state import Decisions
+from petskin_tune.training.trainer import ResumableTrainer
+
+FinalEvent = Finished | Suspended | Failed | Declined
+
+
+class _Declines(Exception):
+    def __init__(self, event: Declined) -> None:
+        super().__init__(event.message)
+        self.event = event
+
+
+def run(job: TrialJob, channel: Channel) -> FinalEvent:
+    """Train ``job`` in this process and return its last event, whatever happens."""
+    environment.quiet_ultralytics()
+    try:
+        return _train(job, channel)
+    except _Declines as declines:
+        return declines.event
+    except guards.Refused as error:
+        return Failed("refused", str(error))
+    except DataError as error:
+        return Failed("data", _last_line(error), traceback.format_exc())
+    except guards.NonFinite as error:
+        return Failed("diverged", str(error))
+    except Exception as error:  # noqa: BLE001 (the worker hears of every failure, and of its kind)
+        if guards.is_out_of_memory(error):
+            return Failed("out-of-memory", _last_line(error), traceback.format_exc())
+        return Failed("crashed", f"{type(error).__name__}: {_last_line(error)}", traceback.format_exc())
+
+
+def _train(job: TrialJob, channel: Channel) -> FinalEvent:
+    state: Mapping[str, Any] | None = _open_snapshot(job)
+    decisions = Decisions(**state["decisions"]) if state else Decisions()
+    first = True
+    while True:
+        trainer = ResumableTrainer(job, channel, decisions, state, announce=first)
+        if first:
+            _check_machine(job, channel, trainer, state)
+        try:
+            trainer.train()
+            assert trainer.outcome is not None
+            return trainer.outcome
+        except Exception as error:  # noqa: BLE001 (what no decision helps against goes on up)
+            decisions, note = _decide(error, trainer)
+            channel.send(note)
+            state = trainer.last_good_state()
+            first = False
+        del trainer
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def _open_snapshot(job: TrialJob) -> dict[str, Any] | None:
+    if job.snapshot is None:
+        return None
+    requested = {key: value for key, value in job.arguments.items() if key not in guards.LOCAL_ARGUMENTS}
+    try:
+        state = snapshot.read(Path(job.snapshot))
+        snapshot.check_identity(state, job.identity, requested)
+    except snapshot.SnapshotDamaged as error:
+        raise _Declines(Declined("damaged-snapshot", str(error))) from error
+    except snapshot.SnapshotForeign as error:
+        raise _Declines(Declined("foreign-snapshot", str(error))) from error
+    return state
+
+
+def _check_machine(job: TrialJob, channel: Channel, trainer: ResumableTrainer, state: Mapping[str, Any] | None) -> None:
+    """Decline a machine other than the trial's first, unless that is allowed; then it is recorded."""
+    recorded = job.recorded_machine or (state["machine"] if state else None)
+    if recorded is None:
+        return
+    phrases = machine.differences(recorded, trainer.machine)
+    if not phrases:
+        return
+    if job.allow_different_machine:
+        channel.send(Note("machine", f"goes on with {', '.join(phrases)}: no longer exactly as undisturbed"))
+        return
+    command = machine.installation(recorded, trainer.machine)
+    way_on = f"type `{command}`, or " if command else ""
+    message = f"This machine has {', '.join(phrases)}: {way_on}allow it with --allow-different-machine."
+    raise _Declines(Declined("different-machine", message))
+
+
+def _decide(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note]:
+    """Return the decision that lets the training go on after ``error``; raises it again where there is none."""
+    decisions = trainer.decisions
+    if isinstance(error, guards.NonFinite) and trainer.precision == "amp" and decisions.precision is None:
+        precision = "bf16" if trainer.has_bfloat16() else "fp32"
+        return replace(decisions, precision=precision), Note("precision", f"{precision} from now on: {error} under AMP")
+    if guards.is_out_of_memory(error) and trainer.job.on_oom == "split":
+        return _split(error, trainer)
+    raise error
+
+
+def _split(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note]:
+    decisions = trainer.decisions
+    if trainer.validating:
+        half = (decisions.validation_batch or trainer.batch_size * 2) // 2
+        decided = replace(decisions, validation_batch=half)
+    else:
+        half = (decisions.micro_batch or trainer.batch_size) // 2
+        decided = replace(decisions, micro_batch=half)
+    if half < 1:
+        raise error
+    return decided, Note("out-of-memory", decided.sentences()[-1])
+
+
+def _last_line(error: Exception) -> str:
+    """Return an error's message without the traceback that torch puts before it when a loader process raised it."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")

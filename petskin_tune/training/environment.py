@@ -1,0 +1,35 @@
+"""What must be in the environment before ultralytics is imported; importing this module puts it there.
+
+Ultralytics reads these variables once, at its import: otherwise it would look for updates, install packages in the
+middle of a training or wait for time-outs, and its loader of ``.pt`` files would run code that a file brings along.
+"""
+
+from __future__ import annotations
+
+import os
+
+_ENVIRONMENT = {
+    "YOLO_OFFLINE": "true",
+    "YOLO_AUTOINSTALL": "false",
+    "YOLO_VERBOSE": "false",  # no progress bars; the logger's level is raised again in child.py
+    "ULTRALYTICS_SAFE_LOAD": "true",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "MPLBACKEND": "Agg",
+}
+
+os.environ.update(_ENVIRONMENT)
+
+
+def quiet_ultralytics() -> None:
+    """Switch off in this process what Ultralytics does besides training; the user's settings file stays as it is.
+
+    Its settings object writes every change to disk, so the dictionary is changed underneath. The check for fonts would
+    import matplotlib and ask the network, and nothing is drawn here.
+    """
+    import ultralytics.data.utils
+    from ultralytics.utils import SETTINGS
+
+    loggers = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
+    dict.update(SETTINGS, {"sync": False, "api_key": "", **{name: False for name in loggers if name in SETTINGS}})
+    os.environ.pop("ULTRALYTICS_API_KEY", None)
+    ultralytics.data.utils.check_font = lambda font: None

@@ -1,0 +1,214 @@
+"""What must not go on: a non-finite loss, arguments other than those asked for; and how out of memory is recognised."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.cfg import get_cfg
+
+from petskin_tune.protocol import Position
+
+# Arguments that this trainer cannot honour, and the values of them that mean "not asked for".
+_UNSUPPORTED: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "augmentations": ((None,), "Albumentations draws random numbers of its own and cannot be resumed"),
+    "classes": ((None,), "a data set with these classes alone says the same and can be checked"),
+    "compile": ((False, None), "compiled models are not resumed exactly"),
+    "distill_model": ((None,), "distillation is not supported"),
+    "fraction": ((1.0, 1, None), "it takes the first files by name; use `subset` in the study file"),
+    "quantize": ((None, False, 32, 16), "quantised training is not supported"),
+    "rect": ((False,), "the order of the images would not be random"),
+    "resume": ((False, None), "trials resume by themselves"),
+    "single_cls": ((False, None), "merge the classes in the data set"),
+    "task": (("segment", None), "this tool trains segmentation"),
+    "time": ((None,), "epochs planned by the clock cannot be resumed exactly"),
+    "val": ((True,), "every epoch is judged by its validation"),
+}
+# Arguments that say where and how comfortably a training runs, not what it computes.
+LOCAL_ARGUMENTS = frozenset(
+    {"data", "device", "exist_ok", "mode", "model", "name", "plots", "project", "save", "save_dir", "save_period"}
+    | {"verbose", "workers", "cache", "patience"}
+)
+_OUT_OF_MEMORY = (  # Ultralytics' list, in lower case
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_internal_error",
+    "unable to find an engine",
+)
+_BREAKS_MIXED_PRECISION = re.compile(
+    r"(nvidia|geforce|quadro|tesla).*?(1660|1650|1630|t400|t550|t600|t1000|t1200|t2000|k40m)", re.IGNORECASE
+)
+
+
+class Refused(Exception):
+    """What was asked is not what would be run; the message says which argument."""
+
+
+class NonFinite(Exception):
+    """The training has diverged: a loss or a weight is NaN or infinite."""
+
+    def __init__(self, what: str, position: Position) -> None:
+        super().__init__(f"{what} was not finite in epoch {position.epoch + 1}, batch {position.batch}")
+        self.position = position
+
+
+def check_request(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that this trainer cannot honour.
+
+    Raises:
+        Refused: One of them is set.
+    """
+    for name, (neutral, reason) in _UNSUPPORTED.items():
+        if name in arguments and arguments[name] not in neutral:
+            raise Refused(f"{name}={arguments[name]!r} is refused: {reason}")
+    try:
+        get_cfg(overrides=dict(arguments))
+    except (SyntaxError, TypeError, ValueError) as error:  # an unknown name, a wrong type, a value out of range
+        raise Refused(f"Ultralytics refuses the arguments: {' '.join(str(error).split())}") from error
+    batch = arguments.get("batch", 16)
+    if not isinstance(batch, int) or batch < 1:
+        raise Refused(f"batch={batch!r} is refused: a batch size must be written out")
+
+
+def compare_arguments(requested: Mapping[str, Any], in_force: Mapping[str, Any]) -> list[str]:
+    """Compare what was asked with what the trainer runs with.
+
+    Returns:
+        Sentences about changes that were announced by Ultralytics and are worth recording.
+
+    Raises:
+        Refused: An argument was changed behind our back.
+    """
+    notes = []
+    automatic = str(requested.get("optimizer", "")).lower() == "auto"
+    for name in sorted(requested.keys() - LOCAL_ARGUMENTS):
+        asked, got = requested[name], in_force.get(name)
+        if _same(asked, got):
+            continue
+        if automatic and name in {"optimizer", "lr0", "momentum", "warmup_bias_lr"}:
+            notes.append(f"{name} is {got!r}: optimizer auto chose it")
+        elif name == "max_det" and got > asked:
+            notes.append(f"max_det is {got}: some images hold more than {asked} objects")
+        else:
+            raise Refused(f"{name}={asked!r} was asked for, {got!r} would be run")
+    return notes
+
+
+def compare_optimizer(
+    optimizer: torch.optim.Optimizer, arguments: Mapping[str, Any], weight_decay: float, automatic: bool
+) -> None:
+    """Check that the optimizer's groups carry the arguments' values.
+
+    Args:
+        optimizer: As it was built, before warm-up.
+        arguments: In force.
+        weight_decay: The argument, scaled to the batch size as Ultralytics does.
+        automatic: Ultralytics chose optimizer, learning rate and momentum.
+
+    Raises:
+        Refused: A group differs.
+    """
+    name = type(optimizer).__name__
+    if not automatic and name.lower() != str(arguments["optimizer"]).lower():
+        raise Refused(f"optimizer={arguments['optimizer']!r} was asked for, {name} would be run")
+    for group in optimizer.param_groups:
+        rates = {arguments["lr0"], arguments["lr0"] * 3} if name == "MuSGD" else {arguments["lr0"]}
+        momentum = group["betas"][0] if "betas" in group else group["momentum"]
+        decays = {weight_decay, 0.0}
+        for what, value, allowed in (
+            ("learning rate", group["initial_lr"], rates),
+            ("momentum", momentum, set() if automatic else {arguments["momentum"]}),
+            ("weight decay", group["weight_decay"], decays),
+        ):
+            if allowed and not any(_same(value, expected) for expected in allowed):
+                raise Refused(f"a {what} of {sorted(allowed)} was asked for, the optimizer has {value}")
+
+
+def breaks_mixed_precision(gpu: str) -> bool:
+    """Say whether AMP is known to give NaN or nothing on this GPU (the list in Ultralytics' ``check_amp``)."""
+    return _BREAKS_MIXED_PRECISION.search(gpu) is not None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Recognise out of memory as torch raises it: by type, or by the messages of its libraries."""
+    if isinstance(error, getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _OUT_OF_MEMORY)
+
+
+@torch.no_grad()
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Say whether all floating-point tensors are finite; the device is waited for once."""
+    floating = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not floating:
+        return True
+    largest = torch._foreach_norm(floating, ord=math.inf)
+    return bool(torch.stack([norm.float() for norm in largest]).isfinite().all())
+
+
+def check_finite(model: nn.Module, ema: nn.Module, position: Position) -> None:
+    """Raise NonFinite if a weight, a buffer or a gradient is not finite; waits for the device."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if not all_finite([*model.state_dict().values(), *ema.state_dict().values(), *gradients]):
+        raise NonFinite("a weight", position)
+
+
+class LossWatch:
+    """Reads the losses of every batch without making a GPU wait: each one a batch late, from pinned memory.
+
+    While batch *i* is computed, the main process has queued it and waits for the values of batch *i - 1*. On a CPU,
+    where there is nothing to wait for, values are read at once.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pending: tuple[Position, Sequence[str], torch.Tensor, torch.cuda.Event] | None = None
+        self.latest: dict[str, float] = {}
+
+    def put(self, position: Position, loss: torch.Tensor, running: Mapping[str, torch.Tensor]) -> None:
+        """Hand over the loss of the batch at ``position`` and the running means of its parts.
+
+        Raises:
+            NonFinite: This loss (CPU) or that of the batch before (GPU) is not finite.
+        """
+        values = torch.stack([loss.detach().float(), *(value.detach().float() for value in running.values())])
+        if self._device.type != "cuda":
+            self._take(position, tuple(running), values)
+            return
+        host = torch.empty(len(values), pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        previous, self._pending = self._pending, (position, tuple(running), host, event)
+        self._wait(previous)
+
+    def flush(self) -> None:
+        """Read what is still on its way.
+
+        Raises:
+            NonFinite: The last loss is not finite.
+        """
+        previous, self._pending = self._pending, None
+        self._wait(previous)
+
+    def _wait(self, pending: tuple[Position, Sequence[str], torch.Tensor, torch.cuda.Event] | None) -> None:
+        if pending is not None:
+            position, names, host, event = pending
+            event.synchronize()
+            self._take(position, names, host)
+
+    def _take(self, position: Position, names: Sequence[str], values: torch.Tensor) -> None:
+        loss, *running = values.tolist()
+        if not math.isfinite(loss):
+            raise NonFinite("the loss", position)
+        self.latest = dict(zip(names, running, strict=True))
+
+
+def _same(asked: Any, got: Any) -> bool:
+    if isinstance(asked, (int, float)) and isinstance(got, (int, float)):
+        return math.isclose(asked, got, rel_tol=1e-9, abs_tol=0.0)
+    return str(asked).lower() == str(got).lower() if isinstance(asked, str) else asked == got

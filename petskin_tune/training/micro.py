@@ -1,0 +1,81 @@
+"""Batches in parts: the same effective batch with less memory, and a test of the largest one before hours are spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ultralytics.utils.torch_utils import unwrap_model
+
+if TYPE_CHECKING:
+    from petskin_tune.training.setup import TrialSetup
+
+_OF_OBJECTS = ("batch_idx", "bboxes", "cls")  # rows of objects, not of images
+_STATES = {"SGD": 1, "MuSGD": 2, "RMSprop": 2, "NAdam": 2, "RAdam": 2, "Adam": 2, "AdamW": 2, "Adamax": 2}
+
+
+def split(batch: dict[str, Any], size: int | None, *, overlap_mask: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield ``batch`` in parts of at most ``size`` images, each with its number of images.
+
+    Args:
+        batch: As Ultralytics' ``collate_fn`` makes it, B images with N objects.
+        size: None: in one part, which is ``batch`` itself.
+        overlap_mask: Masks are (B, height, width); else (N, height, width).
+    """
+    images = len(batch["im_file"])
+    if size is None or size >= images:
+        yield images, batch
+        return
+    of_objects = {*_OF_OBJECTS} if overlap_mask else {*_OF_OBJECTS, "masks"}
+    for start in range(0, images, size):
+        end = min(start + size, images)
+        inside = (batch["batch_idx"] >= start) & (batch["batch_idx"] < end)
+        part = {key: value[inside] if key in of_objects else value[start:end] for key, value in batch.items()}
+        part["batch_idx"] = part["batch_idx"] - start
+        yield end - start, part
+
+
+def dry_step(trainer: TrialSetup) -> None:
+    """Run forward and backward once at the largest input, with room for the optimizer's state, and leave no trace.
+
+    Raises:
+        torch.OutOfMemoryError: What the trial needs does not fit.
+    """
+    model = unwrap_model(trainer.model)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    trainer.model.train()
+    try:
+        copies = _STATES.get(type(trainer.optimizer).__name__, 2)
+        reserved = [torch.empty_like(parameter) for parameter in parameters for _ in range(copies)]
+        with trainer.autocast():
+            loss, _ = trainer.model(_largest_batch(trainer))
+        trainer.scaler.scale(loss.sum()).backward()
+        del reserved
+    finally:
+        trainer.optimizer.zero_grad(set_to_none=True)
+        for buffer, value in buffers:
+            buffer.copy_(value)
+        model.criterion = None
+        trainer._clear_memory()
+
+
+def _largest_batch(trainer: TrialSetup) -> dict[str, Any]:
+    """Return a batch of grey images of the largest size, each with as many objects as the fullest image."""
+    images = trainer.decisions.micro_batch or trainer.batch_size
+    stride = trainer.stride
+    side = int(trainer.args.imgsz * (1 + trainer.args.multi_scale) + stride - 1) // stride * stride
+    objects = max((len(label["cls"]) for label in trainer.train_loader.dataset.labels), default=0)
+    on_device = {"device": trainer.device}
+    mask_side = side // trainer.args.mask_ratio
+    masks = torch.ones(images, mask_side, mask_side, **on_device)
+    return {
+        "im_file": [""] * images,
+        "img": torch.full((images, 3, side, side), 0.5, **on_device),
+        "batch_idx": torch.arange(images, **on_device).repeat_interleave(objects).float(),
+        "cls": torch.zeros(images * objects, 1, **on_device),
+        "bboxes": torch.tensor([0.5, 0.5, 0.5, 0.5], **on_device).repeat(images * objects, 1),
+        "masks": masks if trainer.args.overlap_mask else masks.repeat_interleave(objects, 0),
+        "sem_masks": torch.zeros(images, mask_side, mask_side, **on_device),
+    }

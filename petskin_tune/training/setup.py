@@ -1,0 +1,193 @@
+"""Setting a trial up on Ultralytics' building blocks: data, model, optimizer, precision, and what is in force."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.data import build_dataloader
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.utils import colorstr
+from ultralytics.utils.torch_utils import autocast, unwrap_model
+from yaml import YAMLError
+
+from petskin_tune.protocol import Position, TrialJob
+from petskin_tune.training import guards, machine, micro, state
+from petskin_tune.training.data import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes
+from petskin_tune.training.labels import DataError
+from petskin_tune.training.order import seed_everything
+from petskin_tune.training.process import ignore_signals
+from petskin_tune.training.state import Decisions
+
+
+class TrialSetup(SegmentationTrainer):
+    """A trainer that is set up from a job, and from a snapshot if there is one.
+
+    Args:
+        job: The trial.
+        decisions: What was decided in its earlier processes, or a moment ago.
+        snapshot: The state to go on from; None: the beginning.
+    """
+
+    def __init__(self, job: TrialJob, decisions: Decisions, snapshot: Mapping[str, Any] | None = None) -> None:
+        guards.check_request(job.arguments)
+        self.job = job
+        self.decisions = decisions
+        self.requested = {key: value for key, value in job.arguments.items() if key not in guards.LOCAL_ARGUMENTS}
+        self.position = Position(0, 0)
+        self.accumulate = 1  # batches per optimizer step, rising in warm-up
+        self.last_opt_step = -1  # the batch, counted from the first epoch's first, after which the optimizer stepped
+        self.loss_items: dict[str, torch.Tensor] | None = None
+        self.best_epoch = 0  # 1-based; 0: none yet
+        self.history: list[dict[str, float]] = []  # metrics of the epochs done
+        self.times: list[float] = []  # and when they were done, in seconds of training
+        self.elapsed_before = 0.0  # seconds that earlier processes spent on this trial
+        self._snapshot = snapshot
+        super().__init__(overrides=self._overrides())
+        self.tloss: dict[str, torch.Tensor] = {}  # running means of the epoch's losses
+        self.best_fitness: float | None = None
+        self._set_threads()
+
+    def _overrides(self) -> dict[str, Any]:
+        patience = {} if self.job.patience_epochs is None else {"patience": self.job.patience_epochs}
+        return {
+            **self.job.arguments,
+            **patience,
+            "model": self.job.model,
+            "data": self.job.data,
+            "device": self.job.device,
+            "save_dir": self.job.run_folder,
+            "exist_ok": True,
+            "plots": False,
+            "mode": "train",
+        }
+
+    def _set_threads(self) -> None:
+        """Take the thread count of the trial's first run: another one gives other gradients."""
+        recorded = self._snapshot["machine"] if self._snapshot else self.job.recorded_machine or {}
+        threads = recorded.get("threads") or self.job.threads
+        if threads:
+            torch.set_num_threads(threads)
+        self.machine = machine.describe(self.device, torch.get_num_threads())
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Read the data set's YAML; nothing is downloaded, and a ``download:`` entry is never executed.
+
+        Raises:
+            DataError: The YAML is wrong, or what it names is not there.
+        """
+        try:
+            return check_det_dataset(self.args.data, autodownload=False)
+        except (OSError, SyntaxError, TypeError, ValueError, YAMLError) as error:
+            raise DataError(f"{self.args.data}: {str(error).strip().splitlines()[0]}") from error
+
+    def setup_model(self) -> dict[str, Any] | None:
+        """Build the model; on resumption from the architecture in the snapshot, without its original weights."""
+        if self._snapshot is None:
+            seed_everything(self.args.seed)  # as Ultralytics did earlier: what was drawn since must not count
+            return super().setup_model()
+        self.model = self.get_model(cfg=self._snapshot["model_yaml"], weights=None)
+        return None
+
+    def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
+        """Build the model without its summary, which takes longer than building it."""
+        return super().get_model(cfg, weights, verbose=False)
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> StrictDataset:
+        """Build the data set of one split, with Ultralytics' options for it."""
+        stride = max(int(unwrap_model(self.model).stride.max()), 32)
+        options = {
+            "img_path": img_path,
+            "imgsz": self.args.imgsz,
+            "batch_size": batch,
+            "augment": mode == "train",
+            "hyp": self.args,
+            "rect": mode == "val",
+            "cache": self.args.cache or None,
+            "stride": stride,
+            "pad": 0.0 if mode == "train" else 0.5,
+            "prefix": colorstr(f"{mode}: "),
+            "task": "segment",
+            "data": self.data,
+            "label_cache": Path(self.job.run_folder).parent / "labels",
+        }
+        if mode == "val":
+            return StrictDataset(**options)
+        return TrainDataset(
+            seed=self.args.seed,
+            mosaic_until=self.epochs - self.args.close_mosaic if self.args.close_mosaic else self.epochs,
+            cache_bytes=image_cache_bytes() // max(self._loader_processes(), 1),
+            **options,
+        )
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Build the loader of one split; that of training starts wherever it is told to."""
+        dataset = self.build_dataset(dataset_path, mode, batch_size)
+        processes = self._loader_processes()
+        if isinstance(dataset, TrainDataset):
+            return TrainLoader(dataset, self.epochs, processes, pin_memory=self.device.type == "cuda")
+        batch = self.decisions.validation_batch or batch_size
+        loader = build_dataloader(dataset, batch, processes * 2, shuffle=False, rank=-1, device=self.device)
+        loader.worker_init_fn = ignore_signals  # its processes start when it is first used
+        return loader
+
+    def _loader_processes(self) -> int:
+        if self.job.workers is not None:
+            return self.job.workers
+        if self.device.type == "cpu":
+            return 0
+        return min(self.args.workers, (os.cpu_count() or 1) // torch.cuda.device_count())  # as Ultralytics
+
+    def _setup_train(self) -> None:
+        """Set everything up as Ultralytics does, without the check of AMP for which it would download a model."""
+        self._asked_amp, self.args.amp = self.args.amp, False
+        super()._setup_train()
+
+    def resume_training(self, ckpt: dict[str, Any] | None) -> None:
+        """Choose the precision, compare what was asked with what is in force, take over the snapshot.
+
+        ``_setup_train`` calls it at its end, with the optimizer as it was built.
+        """
+        self.args.amp = self._asked_amp
+        self._choose_precision()
+        self.notes = (*self._compare(), *self.decisions.sentences())
+        self.full_accumulate = self.accumulate  # warm-up rises to it
+        if self._snapshot is not None:
+            state.restore(self, self._snapshot)
+            self._snapshot = None
+        elif self.device.type == "cuda":
+            micro.dry_step(self)
+        self.start_epoch = self.position.epoch
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which losses are computed."""
+        return autocast(torch.bfloat16 if self.precision == "bf16" else self.amp, device=self.device.type)
+
+    def has_bfloat16(self) -> bool:
+        """Say whether the device computes in bfloat16 by itself."""
+        return self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+    def _choose_precision(self) -> None:
+        asked = {True: "amp", False: "fp32"}.get(self.args.amp, self.args.amp)
+        if asked == "amp" and not self._mixed_precision_available():
+            asked = "fp32"
+        if asked == "bf16" and not self.has_bfloat16():
+            raise guards.Refused(f"amp='bf16' is refused: {self.machine['device_model']} does not compute in bfloat16")
+        self.precision = self.decisions.precision or asked
+        self.amp = self.precision != "fp32"  # the validator reads it
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
+
+    def _mixed_precision_available(self) -> bool:
+        return self.device.type == "cuda" and not guards.breaks_mixed_precision(torch.cuda.get_device_name(self.device))
+
+    def _compare(self) -> list[str]:
+        automatic = str(self.requested.get("optimizer", "auto")).lower() == "auto"
+        accumulate = max(round(self.args.nbs / self.batch_size), 1)
+        decay = self.args.weight_decay * self.batch_size * accumulate / self.args.nbs
+        guards.compare_optimizer(self.optimizer, vars(self.args), decay, automatic)
+        return guards.compare_arguments(self.requested, vars(self.args))

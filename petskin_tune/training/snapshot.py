@@ -1,0 +1,170 @@
+"""Training state to a file and back: plain values and tensors, hashed, written so that a file is whole or absent.
+
+A file is what ``torch.save`` writes, followed by a footer with the SHA-256 of everything before it: truncated or
+altered files are refused before torch reads them, and ``torch.load(file, weights_only=True)`` needs no code of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from petskin_tune import faults
+from petskin_tune.protocol import Position
+
+FORMAT = 1  # raise it when older snapshots cannot be resumed
+_FOOTER_MAGIC = b"petskin-tune snapshot sha256 "
+_FOOTER_SIZE = len(_FOOTER_MAGIC) + 64
+_CHUNK = 1 << 20  # bytes
+_KEPT = 2  # files in a run's folder
+
+
+class SnapshotDamaged(Exception):
+    """The file is truncated, altered or no snapshot at all; an older one may do."""
+
+
+class SnapshotForeign(Exception):
+    """The snapshot is whole, but of another trial, study, data set, model or format; the message names which."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A complete snapshot on disk."""
+
+    path: Path
+    size: int  # bytes
+    sha256: str  # of the whole file, as ``sha256sum`` prints it
+
+
+def path_for(folder: Path, position: Position) -> Path:
+    """Return the name of the snapshot at ``position``; names sort as positions do."""
+    return folder / f"snapshot-{position.epoch:05d}-{position.batch:07d}.pt"
+
+
+def write(state: Mapping[str, Any], path: Path) -> Written:
+    """Write ``state`` to ``path`` durably: temporary file, fsync, rename, fsync of the folder; older ones are removed.
+
+    Raises:
+        OSError: The disk is full or fails; ``path`` is as it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            hashing = _HashingFile(file)
+            torch.save(dict(state), hashing)  # type: ignore[arg-type]
+            hashing.write(_FOOTER_MAGIC + hashing.digest.hexdigest().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        faults.reach("snapshot-temporary-written")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+    faults.reach("snapshot-renamed")
+    _remove_older(path)
+    return Written(path, hashing.size, hashing.digest.hexdigest())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the state in a snapshot file, tensors on the CPU.
+
+    Raises:
+        SnapshotDamaged: The file is absent, truncated or altered.
+    """
+    try:
+        _verify(path)
+        with open(path, "rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except SnapshotDamaged:
+        raise
+    except Exception as error:
+        raise SnapshotDamaged(f"{path.name} cannot be read ({error})") from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise SnapshotDamaged(f"{path.name} is not a snapshot")
+    return state
+
+
+def check_identity(state: Mapping[str, Any], identity: Mapping[str, str], arguments: Mapping[str, Any]) -> None:
+    """Refuse a snapshot that is not of this trial.
+
+    Args:
+        state: As ``read`` returns it.
+        identity: What the trial's job says that it is: study, trial, data, model.
+        arguments: The trial's training arguments, without those that may differ between machines.
+
+    Raises:
+        SnapshotForeign: Something differs; the message names it.
+    """
+    if state["format"] != FORMAT:
+        raise SnapshotForeign(f"the snapshot has format {state['format']}, this version of petskin-tune reads {FORMAT}")
+    for kind, recorded, expected in (
+        ("", state["identity"], identity),
+        ("argument ", state["requested"], arguments),
+    ):
+        for key in sorted({*recorded, *expected}):
+            if recorded.get(key) != expected.get(key):
+                raise SnapshotForeign(
+                    f"the snapshot is of {kind}{key} {recorded.get(key)!r}, this trial's is {expected.get(key)!r}"
+                )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for temporary in folder.glob("*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def _remove_older(newest: Path) -> None:
+    """Keep the ``_KEPT`` newest by time of writing: after a fall-back, positions are passed a second time."""
+    others = [file for file in newest.parent.glob("snapshot-*.pt") if file != newest]
+    others.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for file in others[_KEPT - 1 :]:
+        file.unlink(missing_ok=True)
+
+
+def _verify(path: Path) -> None:
+    digest = hashlib.sha256()
+    try:
+        remaining = path.stat().st_size - _FOOTER_SIZE
+        with open(path, "rb") as file:
+            while remaining > 0 and (chunk := file.read(min(_CHUNK, remaining))):
+                digest.update(chunk)
+                remaining -= len(chunk)
+            footer = file.read()
+    except OSError as error:
+        raise SnapshotDamaged(f"{path.name} cannot be read ({error.strerror})") from error
+    if footer != _FOOTER_MAGIC + digest.hexdigest().encode():
+        raise SnapshotDamaged(f"{path.name} is damaged: its checksum does not fit")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _HashingFile:
+    """A file opened for writing that hashes what goes through it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
