@@ -1,0 +1,104 @@
+"""A store in a folder: on this machine's disk, a shared disk, or a mounted Google Drive."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from petskin_tune.checkpoints.store import Entry, Store, Stored
+from petskin_tune.disks import is_network
+from petskin_tune.durable import Missing, SameDisk, Unavailable, copy_out, remove, translated, write_new
+from petskin_tune.faults import reach
+
+
+class FolderStore(Store):
+    """Files in a folder.
+
+    A folder whose disk is unmounted meanwhile is unavailable, rather than empty: otherwise snapshots would be looked
+    for, and written, in the empty folder that Drive leaves behind.
+
+    Args:
+        folder: absolute; created with the first file.
+        network: whether it is on a network or FUSE disk; None: as the mounts say.
+    """
+
+    def __init__(self, folder: Path, *, network: bool | None = None) -> None:
+        self.url = str(folder)
+        self._folder = folder
+        self._network = is_network(folder) if network is None else network
+        self._disk = SameDisk(folder)
+        self._seen = False  # whether the folder exists
+
+    def put(self, local: Path, key: str) -> Stored:
+        """See :meth:`Store.put`."""
+        self._disk.require()
+        if not local.exists():
+            raise Missing(f"{local} is not there")
+        target = self._path(key)
+        try:
+            with translated(f"writing {key}"):
+                reach("store-put")
+                self._make_folders(target)
+            size, sha256 = write_new(local, target, network=self._network)
+        except Missing as error:
+            raise Unavailable(f"{self.url} is gone") from error
+        return Stored(key, size, sha256)
+
+    def _make_folders(self, target: Path) -> None:
+        """Create the folders of ``target``, on a network disk only below the store's own once that was seen.
+
+        A Drive that is unmounted at this very instant would otherwise be written to where it was mounted.
+        """
+        if not self._network or not self._seen:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._seen = True
+        for folder in reversed(list(target.relative_to(self._folder).parents)[:-1]):
+            with contextlib.suppress(FileExistsError):
+                (self._folder / folder).mkdir()
+
+    def _fetch(self, key: str, dest: Path, expected: str) -> None:
+        self._disk.require()
+        with translated(f"reading {key}"):
+            reach("store-fetch")
+        try:
+            copy_out(self._path(key), dest, expected)
+        except Missing:
+            self._disk.require()  # it may just have been unmounted
+            raise
+
+    def delete(self, key: str) -> None:
+        """See :meth:`Store.delete`."""
+        self._disk.require()
+        with translated(f"deleting {key}"):
+            remove(self._path(key), network=self._network)
+
+    def entries(self, prefix: str = "") -> list[Entry]:
+        """See :meth:`Store.entries`."""
+        self._disk.require()
+        with translated(f"listing {prefix or self.url}"):
+            return sorted(self._walk(self._folder / prefix), key=lambda entry: entry.key)
+
+    def _walk(self, folder: Path) -> list[Entry]:
+        found = []
+        now = time.time()
+        for path, _, names in os.walk(folder, onerror=_raise_unless_gone):
+            for name in names:
+                file = Path(path) / name
+                with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                    status = file.stat()
+                    key = file.relative_to(self._folder).as_posix()
+                    found.append(Entry(key, status.st_size, max(0.0, now - status.st_mtime)))
+        return found
+
+    def _path(self, key: str) -> Path:
+        path = self._folder / key
+        if ".." in path.parts or not path.is_relative_to(self._folder):
+            raise ValueError(f"{key!r} leaves the store")
+        return path
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

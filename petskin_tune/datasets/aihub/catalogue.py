@@ -1,0 +1,216 @@
+"""Every label file read once, and joined to its image: what there is, before anything is chosen or written."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from petskin_tune.datasets.aihub.members import Listing, Member, MemberReader, Unreadable
+from petskin_tune.datasets.aihub.records import Record, Unusable, parse
+from petskin_tune.datasets.archive_names import is_litter
+from petskin_tune.datasets.parallel import batches, spread
+
+Split = Literal["train", "val", ""]
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_BATCH = 256  # label files read per message between processes
+_LEAST_PER_PROCESS = 5000  # label files; a process takes as long to start as fewer take to read
+
+_REST = "_잔여"  # folders of late deliveries, to be merged with the folder without it
+_TRAINING = re.compile(r"(?i)^[\d._ ]*training$|^T[LS]\d+")
+_VALIDATION = re.compile(r"(?i)^[\d._ ]*validation$|^V[LS]\d+")
+_NO_PLACE = re.compile(r"(?i)라벨링데이터|원천데이터|^[TV][LS]\d+|^[\d._ ]*(training|validation)$")
+
+NO_LABEL = "image without a label file"
+NO_IMAGE = "label file without an image"
+SECOND_LABEL = "second label file of an image"
+NO_DATA = "neither label nor image"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A label file and its image, with what choosing needs to know. Outlines are read again when they are written."""
+
+    label: int  # index into Listing.members
+    image: int  # index into Listing.members
+    split: Split  # AI-Hub's own
+    species: str
+    group: str
+    codes: tuple[str, ...]  # classes of the items, sorted
+    extent: tuple[int, int] | None  # width and height of what the outlines span, pixels
+    asymptomatic: bool
+    synthetic: bool
+    rejected: bool
+
+
+@dataclass
+class Catalogue:
+    """Entries in the order of their label files' paths, and the fate of every member that is in none."""
+
+    entries: list[Entry] = field(default_factory=list)
+    fates: dict[int, str] = field(default_factory=dict)  # member index: reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a process says of a label file: the answer to (index, member)."""
+
+    index: int
+    species: str = ""
+    group: str = ""
+    codes: tuple[str, ...] = ()
+    extent: tuple[int, int] | None = None
+    asymptomatic: bool = False
+    synthetic: bool = False
+    rejected: bool = False
+    problem: str | None = None
+
+
+def build(listing: Listing, jobs: int, progress: Callable[[int, int], None]) -> Catalogue:
+    """Read all label files and find their images.
+
+    Args:
+        listing: the files.
+        jobs: processes that read, at most.
+        progress: called with (done, all) label files.
+    """
+    catalogue = Catalogue()
+    labels, images = _sorted_out(listing, catalogue.fates)
+    pairs = _paired(listing, labels, images, catalogue.fates)
+    tasks = [(index, listing.members[index]) for index in pairs]
+    known: dict[str, str] = {}  # one copy of each group's name
+    jobs = max(1, min(jobs, len(tasks) // _LEAST_PER_PROCESS))
+    done = 0
+    for answers in spread(_read_batch, batches(tasks, _BATCH), jobs, _open, (listing.containers,)):
+        for answer in answers:
+            image = pairs[answer.index]
+            if answer.problem:
+                catalogue.fates[answer.index] = catalogue.fates[image] = answer.problem
+            else:
+                group = known.setdefault(answer.group, answer.group)
+                catalogue.entries.append(_entry(answer, image, group, listing))
+        done += len(answers)
+        progress(done, len(tasks))
+    catalogue.entries.sort(key=lambda entry: entry.label)
+    return catalogue
+
+
+def _entry(answer: _Read, image: int, group: str, listing: Listing) -> Entry:
+    return Entry(
+        label=answer.index,
+        image=image,
+        split=own_split(listing.members[answer.index].folder),
+        species=answer.species,
+        group=group,
+        codes=answer.codes,
+        extent=answer.extent,
+        asymptomatic=answer.asymptomatic,
+        synthetic=answer.synthetic,
+        rejected=answer.rejected,
+    )
+
+
+def _sorted_out(listing: Listing, fates: dict[int, str]) -> tuple[list[int], list[int]]:
+    labels, images = [], []
+    for index, member in enumerate(listing.members):
+        name = member.name.lower()
+        if is_litter(member.path):
+            fates[index] = NO_DATA
+        elif name.endswith(".json"):
+            labels.append(index)
+        elif name.endswith(_IMAGE_SUFFIXES):
+            images.append(index)
+        else:
+            fates[index] = NO_DATA
+    return labels, images
+
+
+def _paired(listing: Listing, labels: list[int], images: list[int], fates: dict[int, str]) -> dict[int, int]:
+    """Label to image: the one beside it, else a free one in the folder that means the same (another delivery)."""
+    beside: dict[tuple[str, str], int] = {}
+    meant: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for index in images:
+        folder, stem = _place(listing.members[index])
+        beside.setdefault((folder, stem), index)
+        meant[place_of(folder), stem].append(index)
+    pairs = {index: image for index in labels if (image := beside.get(_place(listing.members[index]))) is not None}
+    taken = set(pairs.values())
+    for index in labels:
+        if index in pairs:
+            continue
+        folder, stem = _place(listing.members[index])
+        candidates = meant.get((place_of(folder), stem), [])
+        free = next((image for image in candidates if image not in taken), None)
+        if free is None:
+            fates[index] = SECOND_LABEL if candidates else NO_IMAGE
+        else:
+            pairs[index] = free
+            taken.add(free)
+    fates.update((index, NO_LABEL) for index in images if index not in taken)
+    return pairs
+
+
+def _place(member: Member) -> tuple[str, str]:
+    return member.folder, member.name.rpartition(".")[0]
+
+
+@cache
+def place_of(folder: str) -> str:
+    """What a folder means: the split and the names below it, without levels that only say how it was delivered."""
+    parts = [part.removesuffix(_REST) for part in PurePosixPath(folder).parts]
+    return "/".join([own_split(folder), *(part for part in parts if not _NO_PLACE.search(part))])
+
+
+@cache
+def own_split(folder: str) -> Split:
+    """AI-Hub's own split, by the folder's name or that of the zip (TL, TS, VL, VS)."""
+    for part in PurePosixPath(folder).parts:
+        if _TRAINING.search(part):
+            return "train"
+        if _VALIDATION.search(part):
+            return "val"
+    return ""
+
+
+_reader: MemberReader
+
+
+def _open(containers: tuple[Path, ...]) -> None:
+    global _reader
+    _reader = MemberReader(containers)
+
+
+def _read_batch(tasks: list[tuple[int, Member]]) -> list[_Read]:
+    return [_read_one(index, member) for index, member in tasks]
+
+
+def _read_one(index: int, member: Member) -> _Read:
+    try:
+        record = parse(_reader.read(member), member.name)
+    except Unreadable as error:
+        return _Read(index, problem=f"label file: {error}")
+    except Unusable as error:
+        return _Read(index, problem=f"label file: {error}")
+    return _Read(
+        index,
+        species=record.species,
+        group=record.group,
+        codes=tuple(sorted({item.code for item in record.items if item.code})),
+        extent=_extent(record),
+        asymptomatic=record.asymptomatic,
+        synthetic=record.synthetic,
+        rejected=record.rejected,
+    )
+
+
+def _extent(record: Record) -> tuple[int, int] | None:
+    points: Iterable[tuple[float, float]] = [point for item in record.items for point in item.points]
+    if not points:
+        return None
+    xs, ys = zip(*points, strict=True)
+    return round(max(xs) - min(xs)), round(max(ys) - min(ys))

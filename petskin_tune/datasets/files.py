@@ -1,0 +1,100 @@
+"""Files that are either whole or not there, and folders that one process at a time fills for one purpose."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from petskin_tune import faults
+from petskin_tune.errors import UsageError
+
+PARTIAL = ".partial"  # suffix of what is still being written; nothing reads such a file
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader, or a death at any instant, sees all of it or none of it.
+
+    One process at a time may write a given path (see :func:`only_one`). Nothing is synced to the disk: after a power
+    cut the file may be missing or empty, after a SIGKILL it is not.
+    """
+    with whole_file(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes its name when the block ends well; as :func:`write_whole` for long contents."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    with open(partial, "wb") as file:
+        yield file
+    faults.reach("file-written")
+    os.replace(partial, path)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a CSV file (UTF-8, lines end in LF) as whole as :func:`write_whole` does, row by row."""
+    with whole_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        text.detach()
+
+
+@contextmanager
+def only_one(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold ``folder`` (made if missing) against other processes of this machine.
+
+    The lock is ``flock`` on the folder itself: it leaves no file behind and ends with the process, however it ends.
+
+    Args:
+        folder: what to work on alone.
+        wait: for another process to finish, which is right for what takes seconds.
+
+    Raises:
+        UsageError: another process holds it, and ``wait`` is off.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise UsageError(f"Another process is at work on {folder}; wait for it, or end it.") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def claim(dest: Path, record: str, order: Mapping[str, Any]) -> None:
+    """Take an empty folder for a piece of work, or the folder that the same work left unfinished or complete.
+
+    Args:
+        dest: the folder, held by :func:`only_one`.
+        record: name of the file in it that says what it is being filled with.
+        order: what decides the work's outcome, as plain values.
+
+    Raises:
+        UsageError: the folder holds something else, or the outcome of another order.
+    """
+    file = dest / record
+    if file.exists():
+        former = json.loads(file.read_text(encoding="utf-8"))
+        changed = sorted(key for key in {*former, *order} if former.get(key) != order.get(key))
+        if changed:
+            raise UsageError(
+                f"{dest} was filled with another {', '.join(changed)} (see {record} there); give another folder, or "
+                "delete it."
+            )
+    elif any(path.name != record + PARTIAL for path in dest.iterdir()):
+        raise UsageError(f"{dest} is not empty and does not hold {record}; give another folder.")
+    else:
+        write_whole(file, json.dumps(order, ensure_ascii=False, indent=1) + "\n")

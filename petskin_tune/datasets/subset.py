@@ -1,0 +1,76 @@
+"""Fewer images of a data set: stratified by class, whole groups, seeded, as image lists that Ultralytics reads."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from petskin_tune.datasets import layout, stratify
+from petskin_tune.datasets.files import only_one, write_whole
+from petskin_tune.datasets.source import absolute
+from petskin_tune.errors import UsageError
+
+
+def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: Path) -> Path:
+    """Write a data set that names a subset of another's images, and return its ``data.yaml``.
+
+    Where the data set records groups (AI-Hub's import does), a group is in the subset whole or not at all, so a split
+    may end up a few images short. The same seed gives the same images on every machine, in whatever order files lie.
+
+    Args:
+        data_yaml: the whole data set, as :func:`petskin_tune.datasets.source.prepare` returns it.
+        train: images to keep for training; None keeps all.
+        val: images to keep for validation; None keeps all.
+        seed: of the draw.
+        dest: folder for ``data.yaml``, ``train.txt`` and ``val.txt``; no image is copied.
+
+    Raises:
+        UsageError: more is wanted than there is, or a number is not positive.
+    """
+    data_set = layout.read(data_yaml)
+    group_of = read_groups(data_set)
+    content = absolute(data_set)
+    dest = dest.expanduser().resolve()
+    with only_one(dest):
+        for split, wanted in (("train", train), ("val", val)):
+            if wanted is None:
+                continue
+            chosen = _draw(data_set, split, wanted, seed, group_of)
+            write_whole(dest / f"{split}.txt", "".join(f"{image}\n" for image in chosen))
+            content[split] = str(dest / f"{split}.txt")
+        write_whole(dest / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return dest / "data.yaml"
+
+
+def read_groups(data_set: layout.DataSet) -> dict[str, str]:
+    """The recorded group of each image, by :func:`petskin_tune.datasets.layout.image_name`; empty without a record.
+
+    Raises:
+        UsageError: the record is named but cannot be read.
+    """
+    if data_set.groups is None:
+        return {}
+    try:
+        with open(data_set.groups, encoding="utf-8", newline="") as file:
+            return {row["image"]: row["group"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"{data_set.groups}, the record of what belongs together, cannot be read: {error}.") from error
+
+
+def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of: dict[str, str]) -> Iterable[Path]:
+    by_name = {layout.image_name(data_set, image): image for image in data_set.images[split]}
+    if not 0 < wanted <= len(by_name):
+        raise UsageError(
+            f"The subset asks for {wanted} {split} images and {data_set.yaml} has {len(by_name)}; ask for fewer, or "
+            f"leave `{split}` out of `subset:` to use all."
+        )
+    stratum_of = stratify.strata({name: layout.classes_in(layout.label_path(path)) for name, path in by_name.items()})
+    groups: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for name, stratum in stratum_of.items():
+        groups[group_of.get(name, name)][stratum] += 1
+    chosen = stratify.choose(groups, wanted, seed)
+    return sorted(path for name, path in by_name.items() if group_of.get(name, name) in chosen)
