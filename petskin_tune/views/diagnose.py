@@ -1,0 +1,148 @@
+"""``petskin-tune diagnose``: what the curves of a study, a trial or any Ultralytics run show, in plain words.
+
+A run needs no study, no GPU and no database: :func:`of_run` reads the ``results.csv`` and ``args.yaml`` that
+every Ultralytics training leaves behind.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from petskin_tune import attributes
+from petskin_tune.views import words
+from petskin_tune.views.diagnosis import search
+from petskin_tune.views.diagnosis.comparison import compare, curves_of
+from petskin_tune.views.diagnosis.curves import Curves, History, from_history, read_run
+from petskin_tune.views.diagnosis.finding import Finding
+from petskin_tune.views.diagnosis.verdict import LEAST_EPOCHS, judge
+from petskin_tune.views.trials import best_trial, failure_kind, find_trial, read_spec
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+NEARLY_ALL = 0.9  # of the best value: when it was reached says how the run spent its time
+
+
+def diagnose_curves(history: History, arguments: Mapping[str, Any] | None = None) -> list[Finding]:
+    """What curves show, the gravest first; nothing on healthy or very short ones.
+
+    Args:
+        history: ``{column: one value an epoch}``, columns as ``results.csv`` names them.
+        arguments: Ultralytics' training arguments, as far as they are known.
+
+    Raises:
+        UsageError: there is neither mask nor box mAP, or not a single epoch.
+    """
+    return judge(from_history(history, arguments))
+
+
+def of_run(path: Path) -> str:
+    """The diagnosis of a ``results.csv`` or a run folder.
+
+    Raises:
+        UsageError: there is none, or it is not Ultralytics'.
+    """
+    curves = read_run(path)
+    return _text([f"{path}: {_summary(curves)}", *_verdict(curves, judge(curves))])
+
+
+def of_study(study: Study, number: int | None = None) -> str:
+    """The diagnosis of a study, or of its trial ``number`` beside the others.
+
+    A study's says what its trials suffer from, whether the search is searching, and how the best trial does.
+
+    Raises:
+        UsageError: there is no such trial.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if number is not None:
+        return _text(_trial_lines(find_trial(study.study_name, trials, number), trials))
+    spec = read_spec(study.user_attrs)
+    lines = [
+        f"study {study.study_name}: {words.counted(len(trials), 'trial')}",
+        *search.warnings(trials, spec),
+    ]
+    lines += _by_kind(trials)
+    if (best := best_trial(trials)) is not None:
+        lines += ["", "The best trial:", *_trial_lines(best, trials)]
+    elif not any(curves_of(trial) for trial in trials):
+        lines.append("No trial has finished an epoch yet.")
+    return _text(lines)
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _trial_lines(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[str]:
+    lines = [f"trial {trial.number} ({trial.state.name.lower()}): {words.parameters(trial.params)}"]
+    if kind := failure_kind(trial):
+        message = trial.user_attrs.get(attributes.FAILURE, {}).get("message", "")
+        lines.append(f"It failed: {kind}" + (f", {message}" if message else "") + ".")
+    curves = curves_of(trial)
+    if curves is None:
+        return [*lines, "It has no finished epoch, so there are no curves."]
+    findings = judge(curves)
+    return [*lines, _summary(curves), *_verdict(curves, findings), *compare(trial, trials, findings)]
+
+
+def _by_kind(trials: Sequence[FrozenTrial]) -> list[str]:
+    """One line for each finding and failure, with the trials that show it; the healthy ones last."""
+    shown: defaultdict[str, list[int]] = defaultdict(list)
+    healthy: list[int] = []
+    for trial in trials:
+        curves = curves_of(trial)
+        kinds = [f"failed, {kind}"] if (kind := failure_kind(trial)) else []
+        kinds += [finding.kind for finding in judge(curves)] if curves else []
+        for kind in kinds:
+            shown[kind].append(trial.number)
+        if not kinds and curves and len(curves) >= LEAST_EPOCHS:
+            healthy.append(trial.number)
+    lines = [
+        f"  {kind}: {_numbers(numbers)}" for kind, numbers in sorted(shown.items(), key=lambda item: -len(item[1]))
+    ]
+    return lines + ([f"  no sign of trouble: {_numbers(healthy)}"] if healthy else [])
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    listed = ", ".join(str(number) for number in numbers[:12]) + (", …" if len(numbers) > 12 else "")
+    return f"{words.counted(len(numbers), 'trial')} ({listed})"
+
+
+def _summary(curves: Curves) -> str:
+    """The run in one sentence, whatever the verdict."""
+    best, last = float(curves.fitness[curves.best]), float(curves.fitness[-1])
+    parts = [
+        f"{words.counted(len(curves), 'epoch')}, best {curves.fitness_name} {best:.3f} at epoch "
+        f"{curves.number(curves.best)}, last {last:.3f}"
+    ]
+    if curves.train_loss is not None:
+        parts.append(f"training loss {curves.train_loss[0]:.3g} → {curves.train_loss[-1]:.3g}")
+    if curves.learning_rate is not None:
+        parts.append(f"learning rate up to {np.max(curves.learning_rate):.2g}")
+    return "; ".join(parts) + "."
+
+
+def _verdict(curves: Curves, findings: Sequence[Finding]) -> list[str]:
+    if findings:
+        return [line for finding in findings for line in (finding.message, f"  → {finding.advice}")]
+    if len(curves) < LEAST_EPOCHS:
+        return [f"Too short for a verdict: {words.counted(len(curves), 'epoch')}, {LEAST_EPOCHS} are needed."]
+    best, last = float(curves.fitness[curves.best]), float(np.mean(curves.fitness[-3:]))
+    if best <= 0:
+        return ["No verdict: nothing is found yet, and nothing else is wrong. Train longer."]
+    nearly = int(np.argmax(curves.fitness >= NEARLY_ALL * best))
+    return [
+        f"No sign of trouble: 90 % of the best was there at epoch {curves.number(nearly)} "
+        f"({(nearly + 1) / len(curves):.0%} of the run; 43 % is usual), the last epochs lie {1 - last / best:.1%} "
+        "below the best (2.7 % is usual)."
+    ]
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "\n".join(lines) + "\n"

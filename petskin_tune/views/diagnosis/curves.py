@@ -1,0 +1,230 @@
+"""The curves of one training, from a trial's history or from any Ultralytics ``results.csv``, and how noisy they are.
+
+What Ultralytics has written over the years is read alike: padded headers, epochs that count from 0, validation losses
+that are 0 or infinite because an old validator summed them up in half precision, rows repeated after a resume, a last
+line that a kill cut short.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from petskin_tune.errors import UsageError
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+History = Mapping[str, Sequence[float]]
+
+MASK = "metrics/mAP50-95(M)"
+BOX = "metrics/mAP50-95(B)"
+PER_CLASS = MASK + "/"  # followed by a class's name, where a trial records its classes one by one
+
+# The least noise of mask mAP50-95 seen in public YOLO segmentation runs of 50 or more epochs (median 0.007).
+LEAST_NOISE = 0.001
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One value an epoch in every array; ``None`` where the run did not record it.
+
+    Attributes:
+        epochs: 1-based numbers.
+        fitness: mask mAP50-95, or box mAP50-95 of a run without masks.
+        fitness_name: which of the two.
+        train_loss: sum of the training losses; not finite where the run diverged.
+        val_loss: sum of those validation losses that were recorded as finite numbers.
+        learning_rate: the smallest of the parameter groups (biases warm up from above).
+        mask: mask mAP50-95.
+        box: box mAP50-95.
+        classes: mask mAP50-95 by class.
+        arguments: what is known of Ultralytics' arguments, possibly nothing.
+    """
+
+    epochs: Array
+    fitness: Array
+    fitness_name: str
+    train_loss: Array | None
+    val_loss: Array | None
+    learning_rate: Array | None
+    mask: Array | None
+    box: Array | None
+    classes: Mapping[str, Array] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    @property
+    def best(self) -> int:
+        """Index of the best epoch."""
+        return int(np.nanargmax(self.fitness)) if np.isfinite(self.fitness).any() else 0
+
+    def number(self, index: int) -> int:
+        """The 1-based number of the epoch at ``index``."""
+        return int(self.epochs[index])
+
+    def rate(self, index: int) -> float | None:
+        """The learning rate at ``index``; None where it is not recorded."""
+        rate = float(self.learning_rate[index]) if self.learning_rate is not None else 0.0
+        return rate if math.isfinite(rate) and rate > 0 else None
+
+    @property
+    def mosaic_closes(self) -> int:
+        """Index of the first epoch without mosaic, where the training loss drops by itself; ``len``: none."""
+        planned = self.arguments.get("epochs")
+        if planned is None:
+            return _sudden_drop(self.train_loss, len(self))
+        without = int(self.arguments.get("close_mosaic", 10)) if self.arguments.get("mosaic", 1.0) else 0
+        return max(0, min(int(planned) - without, len(self)))
+
+
+def from_history(history: History, arguments: Mapping[str, Any] | None = None) -> Curves:
+    """Curves from columns as ``results.csv`` names them.
+
+    Raises:
+        UsageError: there is neither mask nor box mAP, or not a single epoch.
+    """
+    columns = {name.strip(): np.asarray(values, dtype=float) for name, values in history.items()}
+    fitness_column = MASK if MASK in columns else BOX
+    if fitness_column not in columns or not len(columns[fitness_column]):
+        raise UsageError(f"There is no column {MASK} or {BOX} with at least one epoch: nothing to diagnose.")
+    length = len(columns[fitness_column])
+    columns = {name: values for name, values in columns.items() if len(values) == length}
+    epochs = columns.get("epoch", np.arange(1, length + 1, dtype=float))
+    fitness = columns[fitness_column]
+    return Curves(
+        epochs=epochs + 1 if epochs[0] == 0 else epochs,
+        fitness=fitness,
+        fitness_name="mask mAP" if fitness_column == MASK else "box mAP",
+        train_loss=_sum([values for name, values in columns.items() if name.startswith("train/")]),
+        val_loss=_sum(
+            [v for name, v in columns.items() if name.startswith("val/") and np.isfinite(v).all() and v.any()]
+        ),
+        learning_rate=_least([values for name, values in columns.items() if name.startswith("lr/")]),
+        mask=columns.get(MASK),
+        box=columns.get(BOX),
+        classes={name.removeprefix(PER_CLASS): v for name, v in columns.items() if name.startswith(PER_CLASS)},
+        arguments=dict(arguments or {}),
+    )
+
+
+def read_run(path: Path) -> Curves:
+    """Curves of a ``results.csv`` or of the run folder that holds it; ``args.yaml`` beside it gives the arguments.
+
+    Raises:
+        UsageError: there is no such file, or it is not Ultralytics'.
+    """
+    file = path / "results.csv" if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"There is no {file}; give a results.csv of Ultralytics or the run folder that holds one.")
+    return from_history(_read_csv(file), _read_arguments(file.with_name("args.yaml")))
+
+
+def _read_csv(file: Path) -> dict[str, list[float]]:
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as text:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(text) if row]
+    except (UnicodeDecodeError, csv.Error):
+        raise UsageError(f"{file} is not a results.csv of Ultralytics: it is no text.") from None
+    if not rows or not {MASK, BOX} & set(rows[0]):
+        raise UsageError(f"{file} is not a results.csv of Ultralytics: it has no column {MASK} or {BOX}.")
+    header = rows[0]
+    by_epoch: dict[float, list[float]] = {}
+    for index, row in enumerate(rows[1:], start=1):
+        numbers = _numbers(row)
+        if numbers is not None and len(numbers) == len(header):
+            epoch = numbers[header.index("epoch")] if "epoch" in header else float(index)
+            by_epoch[epoch] = numbers  # of an epoch that a resumed run did again, the newest counts
+    if not by_epoch:
+        raise UsageError(f"{file} holds no finished epoch yet.")
+    table = [by_epoch[epoch] for epoch in sorted(by_epoch)]
+    return {name: [row[column] for row in table] for column, name in enumerate(header)}
+
+
+def _numbers(row: list[str]) -> list[float] | None:
+    try:
+        return [float(cell) if cell else math.nan for cell in row]
+    except ValueError:  # a header in the middle of the file
+        return None
+
+
+def _read_arguments(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _sum(columns: list[Array]) -> Array | None:
+    return np.sum(columns, axis=0) if columns else None
+
+
+def _least(columns: list[Array]) -> Array | None:
+    return np.min(columns, axis=0) if columns else None
+
+
+# ---- estimates ------------------------------------------------------------------------------------------------------
+
+
+def noise(values: Array) -> float:
+    """Standard deviation of a curve's noise from one epoch to the next, whatever its trend.
+
+    From the median absolute second difference, which a smooth trend does not move: for white noise of deviation s,
+    second differences have deviation s * sqrt(6), and 1.4826 makes the median of a normal distribution a deviation.
+    """
+    if len(values) < 4:
+        return 0.0
+    return float(1.4826 * np.median(np.abs(np.diff(values, 2))) / math.sqrt(6))
+
+
+def fitness_noise(curves: Curves) -> float:
+    """Noise of the fitness, at least the least that real runs show."""
+    finite = curves.fitness[np.isfinite(curves.fitness)]
+    return max(noise(finite), LEAST_NOISE)
+
+
+def smooth(values: Array) -> Array:
+    """Median of each value and its two neighbours."""
+    padded = np.concatenate([values[:1], values, values[-1:]])
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 3), axis=1)
+
+
+def change(values: Array) -> float:
+    """Change over all of ``values`` along a straight line through them, as a share of their mean."""
+    if len(values) < 2 or not (level := abs(float(np.mean(values)))):
+        return 0.0
+    slope = np.polyfit(np.arange(len(values)), values, 1)[0]
+    return float(slope * (len(values) - 1) / level)
+
+
+def gain(values: Array, deviation: float) -> tuple[float, float]:
+    """By how much the second half of ``values`` lies above the first, and that difference's standard error.
+
+    Args:
+        values: a stretch of a curve.
+        deviation: of the whole curve's noise.
+    """
+    half = len(values) // 2
+    if half < 1:
+        return 0.0, math.inf
+    difference = float(np.mean(values[-half:]) - np.mean(values[:half]))
+    return difference, deviation * math.sqrt(2 / half)
+
+
+def _sudden_drop(loss: Array | None, length: int) -> int:
+    """Index at which the loss suddenly falls in the second half of a run, as it does when mosaic is closed."""
+    if loss is None or length < 12 or not np.isfinite(loss).all():
+        return length
+    steps = np.diff(loss)[length // 2 :]
+    usual = np.median(np.abs(np.diff(loss)))
+    at = int(np.argmin(steps))
+    is_sudden = steps[at] < -6 * usual and steps[at] < -0.03 * loss[length // 2 + at]
+    return length // 2 + at + 1 if is_sudden else length

@@ -1,0 +1,76 @@
+"""Has it diverged: a loss that is no number or grew many-fold, a score that collapsed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from petskin_tune.views.diagnosis.curves import Curves, fitness_noise
+from petskin_tune.views.diagnosis.finding import NOTHING_FOUND, Finding
+
+GROWTH = 3.0  # a loss that grew so many-fold and stayed there has diverged
+COLLAPSED = 0.1  # a score that fell to this share of its best and stayed there has collapsed
+LAST = 3  # epochs that "stayed there" looks at
+
+
+def diverged(curves: Curves) -> Finding | None:
+    """The training loss is not finite, or grew many-fold and stayed there, or the score collapsed.
+
+    Validation losses are no witness: validators of 2023 recorded infinite ones on healthy runs.
+    """
+    loss = curves.train_loss
+    if loss is not None and not np.isfinite(loss).all():
+        at = int(np.argmin(np.isfinite(loss)))
+        before = f" after {loss[at - 1]:.3g} an epoch earlier" if at else ""
+        return _finding(curves, at, f"the training loss is {loss[at]} at epoch {curves.number(at)}{before}")
+    if not np.isfinite(curves.fitness).all():
+        at = int(np.argmin(np.isfinite(curves.fitness)))
+        return _finding(curves, at, f"the {curves.fitness_name} is not a number at epoch {curves.number(at)}")
+    return _explosion(curves) or _collapse(curves)
+
+
+def _explosion(curves: Curves) -> Finding | None:
+    """A loss that grew many-fold and did not come back, or after which nothing was found any more.
+
+    A broken model predicts nothing, and nothing costs little: its loss may well come down again.
+    """
+    loss = curves.train_loss
+    if loss is None or len(loss) < LAST:
+        return None
+    least = np.minimum.accumulate(loss)
+    exploded = loss > GROWTH * least
+    if not exploded.any():
+        return None
+    at = int(np.argmax(exploded))
+    grown = f"the training loss grew from {least[at]:.3g} to {loss[at]:.3g} at epoch {curves.number(at)}"
+    if float(np.median(loss[-LAST:])) > GROWTH * least[-1]:
+        return _finding(curves, at, f"{grown} and stayed high ({loss[-1]:.3g} in the end)")
+    if np.max(curves.fitness[at:]) < NOTHING_FOUND:
+        return _finding(curves, at, f"{grown}, and nothing was found any more")
+    return None
+
+
+def _collapse(curves: Curves) -> Finding | None:
+    """What is left when weights that were no numbers are made zeros: nothing is found ever after."""
+    best = float(curves.fitness[curves.best])
+    if best < max(5 * NOTHING_FOUND, 10 * fitness_noise(curves)) or len(curves) - curves.best <= LAST:
+        return None
+    if np.max(curves.fitness[-LAST:]) > COLLAPSED * best:
+        return None
+    at = curves.best + int(np.argmax(curves.fitness[curves.best :] <= COLLAPSED * best))
+    fell = f"the {curves.fitness_name} fell from {best:.3f} to {curves.fitness[at]:.3f} at epoch {curves.number(at)}"
+    return _finding(curves, at, f"{fell} and never came back")
+
+
+def _finding(curves: Curves, at: int, what: str) -> Finding:
+    rate = curves.rate(at)
+    at_rate = f", with a learning rate of {rate:.2g}" if rate else ""
+    lower = f"lr0={float(curves.arguments.get('lr0') or rate) / 5:.2g}" if rate else "a fifth of lr0"
+    return Finding(
+        kind="diverged",
+        epoch=curves.number(at),
+        message=f"Diverged: {what}{at_rate}. Nothing from there on is worth keeping.",
+        advice=f"Try {lower}, or a longer warm-up (warmup_epochs); if it persists on a GPU, amp=bf16 or amp=False.",
+        numbers={"learning_rate": rate or math.nan, "best": float(np.nanmax(curves.fitness, initial=0.0))},
+    )

@@ -1,0 +1,153 @@
+"""Does it stand still: a model that never learnt, or one that learnt and then got stuck; and why.
+
+A flat score alone is no standstill: real runs reach 90 % of their best at a median 43 % of their epochs. What they
+never show is a training loss that stands still as well, early on and to the end: theirs goes on falling by 0.2 % an
+epoch and more, long after the score has stopped to rise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from petskin_tune.views import words
+from petskin_tune.views.diagnosis.curves import Array, Curves, change, fitness_noise, gain, noise, smooth
+from petskin_tune.views.diagnosis.finding import NOTHING_FOUND, Finding
+from petskin_tune.views.diagnosis.learning_rate import compared, peak_rate
+
+LEAST_TO_LEARN = 8  # epochs: a model trained from scratch may find nothing in its first five or six
+NOTHING_LEARNT = 0.10  # a training loss that fell by less than this share has not learnt
+PLATEAU_EPOCHS, PLATEAU_SHARE = 8, 0.25  # the shortest plateau, in epochs and as a share of the run
+PLATEAU_START = 0.5  # share of the run by which it must begin: later, the falling learning rate explains it
+FLAT, FLAT_PER_EPOCH, FLAT_AT_MOST = 0.02, 0.001, 0.05  # change of a flat training loss, as shares of its level
+
+
+def not_learning(curves: Curves) -> Finding | None:
+    """From the first epoch on, the loss hardly falls and nothing is found."""
+    loss = curves.train_loss
+    if loss is None or len(curves) < LEAST_TO_LEARN or np.max(smooth(curves.fitness)) >= NOTHING_FOUND:
+        return None
+    fall = 1 - float(np.median(loss[-3:])) / _beginning(loss)
+    if fall >= NOTHING_LEARNT:
+        return None
+    went = "did not fall" if fall <= 0 else f"fell by {fall:.0%} only"
+    return Finding(
+        kind="not-learning",
+        epoch=1,
+        message=(
+            f"Not learning: in {len(curves)} epochs the training loss {went} ({loss[0]:.3g} to {loss[-1]:.3g}) and "
+            f"{curves.fitness_name} stayed below {NOTHING_FOUND}. This is a model that does not learn, not one in a "
+            "local minimum: it never went anywhere."
+        ),
+        advice=_why_not_learning(curves),
+        numbers={"loss_fall": fall, "best": float(np.max(curves.fitness))},
+    )
+
+
+def _why_not_learning(curves: Curves) -> str:
+    look = "look at the labels on their images (petskin-tune data check)"
+    rate = peak_rate(curves)
+    if rate is None:
+        return f"Try lr0 five times higher and five times lower for three epochs each, and {look}."
+    verdict, times, usual = compared(curves, rate)
+    if verdict == "low":
+        return f"The learning rate peaked at {rate:.2g}, {times:.0f} times below the usual {usual:.2g}: raise lr0."
+    if verdict == "high":
+        return f"The learning rate peaked at {rate:.2g}, {times:.0f} times above the usual {usual:.2g}: lower lr0."
+    return f"The learning rate is usual ({rate:.2g}), so {look}."
+
+
+def stuck(curves: Curves) -> Finding | None:
+    """It learnt, then score and training loss stood still from the first half of the run on, to its end."""
+    start = _plateau(curves)
+    if start is None or curves.train_loss is None:
+        return None
+    loss, score = curves.train_loss[start : _end_of_loss(curves, start)], curves.fitness[start:]
+    first, level, rate = _beginning(curves.train_loss), float(np.median(loss)), curves.rate(start)
+    fall = 1 - level / first
+    at_rate = f", with a learning rate of {rate:.2g}" if rate else ""
+    learnt = (
+        f"It did learn before (the loss fell {fall:.0%} from {first:.3g}): this is not a model that cannot learn."
+        if fall >= NOTHING_LEARNT
+        else f"It hardly learnt before either (the loss fell {fall:.0%} from {first:.3g})."
+    )
+    cause, advice = _cause(curves, rate, level)
+    return Finding(
+        kind="stuck",
+        epoch=curves.number(start),
+        message=(
+            f"Stuck since epoch {curves.number(start)}: for {words.counted(len(score), 'epoch')} the training loss "
+            f"stayed at {level:.3g} ({change(loss):+.1%}) and {curves.fitness_name} at {np.mean(score):.3f} (noise "
+            f"{fitness_noise(curves):.3f}){at_rate}. {learnt} {cause}"
+        ),
+        advice=advice,
+        numbers={
+            "loss": level,
+            "score": float(np.mean(score)),
+            "learning_rate": rate or math.nan,
+            "epochs": float(len(score)),
+        },
+    )
+
+
+def _cause(curves: Curves, rate: float | None, level: float) -> tuple[str, str]:
+    """Why it stands still, as far as the learning rate tells, and the short run that decides it."""
+    decides = f"Three epochs are enough: a loss below {0.97 * level:.3g} means that it was the size of the steps"
+    if rate is None:
+        unknown = "The run recorded no learning rate, so whether its steps were too small cannot be told."
+        return unknown, f"Try lr0 five times higher and five times lower. {decides}."
+    verdict, times, usual = compared(curves, rate)
+    if verdict == "low":
+        small = f"Its steps are small, {times:.0f} times below the usual {usual:.2g}"
+        return (
+            f"{small}: the likely cause is a learning rate that is too low, not a local minimum.",
+            f"Try lr0={min(usual, 5 * rate):.2g}. {decides}; a loss that stays there means that it is the floor.",
+        )
+    if verdict == "high":
+        large = f"Its steps are large, {times:.0f} times above the usual {usual:.2g}"
+        return f"{large}: it bounces instead of settling.", f"Try lr0={rate / 5:.2g}. {decides}."
+    return (
+        f"Its steps are of the usual size ({rate:.2g}), large enough to leave a local minimum: this loss is the floor "
+        "of this model on these images, as they are augmented and labelled.",
+        "Try less augmentation (mosaic, scale, degrees, hsv), a larger imgsz or model, and look at the labels "
+        "(petskin-tune data check). More epochs will not help.",
+    )
+
+
+def _plateau(curves: Curves) -> int | None:
+    """Index of the first epoch from which on score and training loss are flat, to the end of the run."""
+    if curves.train_loss is None:
+        return None
+    least = max(PLATEAU_EPOCHS, math.ceil(PLATEAU_SHARE * len(curves)))
+    for start in range(min(len(curves) - least, math.floor(PLATEAU_START * len(curves))) + 1):
+        loss = curves.train_loss[start : _end_of_loss(curves, start)]
+        if _is_flat(loss) and not _rises(curves.fitness[start:], fitness_noise(curves)):
+            return start
+    return None
+
+
+def _beginning(loss: Array) -> float:
+    """The level a loss began at; the very first epoch may lie below it, before anything is matched."""
+    return max(float(loss[0]), float(np.median(loss[:3])))
+
+
+def _end_of_loss(curves: Curves, start: int) -> int:
+    """Where to stop looking at the training loss: closing mosaic makes it drop by itself."""
+    closes = curves.mosaic_closes
+    return closes if closes - start >= PLATEAU_EPOCHS else len(curves)
+
+
+def _is_flat(loss: Array) -> bool:
+    level = float(np.mean(loss))
+    if level <= 0:
+        return False
+    # A straight line through n values of noise s rises by s * sqrt(12 / n) over its length, give or take.
+    by_chance = 2 * noise(loss) / level * math.sqrt(12 / len(loss))
+    allowed = min(FLAT_AT_MOST, max(FLAT, FLAT_PER_EPOCH * len(loss), by_chance))
+    return abs(loss[0] / level - 1) <= allowed and abs(change(loss)) <= allowed
+
+
+def _rises(score: Array, deviation: float) -> bool:
+    difference, error = gain(score, deviation)
+    return difference > max(2 * error, 0.02 * abs(float(np.mean(score))))

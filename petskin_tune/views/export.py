@@ -1,0 +1,160 @@
+"""``petskin-tune best``: the best trial as a file that ``yolo train cfg=FILE`` takes unchanged, and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from petskin_tune import attributes
+from petskin_tune.arguments import FIXED_ONLY, FREE, arguments
+from petskin_tune.errors import UsageError
+from petskin_tune.protocol import MASK_MAP
+from petskin_tune.views import words
+from petskin_tune.views.trials import best_trial, find_trial, read_spec
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+# What a training depends on besides FREE and FIXED_ONLY; what belongs to a machine or a run folder stays out.
+FRAME = {"task", "mode", "model", "data", "epochs", "patience", "seed", "deterministic", "pretrained"}
+MACHINE = {"workers", "cache", "channels_last"}
+
+
+def pick(study: Study, number: int | None = None) -> FrozenTrial:
+    """Trial ``number`` of the study; None: the complete trial with the highest mask mAP.
+
+    Raises:
+        UsageError: there is none.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if number is not None:
+        return find_trial(study.study_name, trials, number)
+    best = best_trial(trials)
+    if best is None:
+        raise UsageError(
+            f"The study {study.study_name} has no finished trial yet; "
+            f"see how far it is: petskin-tune status --study {study.study_name}"
+        )
+    return best
+
+
+def training_arguments(
+    study: Study, trial: FrozenTrial, *, model: str | None = None, data: str | None = None
+) -> dict[str, Any]:
+    """All of Ultralytics' arguments that shaped ``trial``, in the order of its default.yaml.
+
+    Args:
+        study: one of ours.
+        trial: of this study.
+        model: what to write as model; None: what the study file says.
+        data: what to write as data set; None: what the study file says (the whole set, never the subset).
+
+    Raises:
+        UsageError: the study was not made by petskin-tune, so that its fixed arguments are not known.
+    """
+    spec = read_spec(study.user_attrs)
+    if spec is None:
+        raise UsageError(
+            f"The study {study.study_name} was not made by petskin-tune: its fixed arguments are not known."
+        )
+    in_force = {**spec.train, **trial.user_attrs.get(attributes.ARGUMENTS, {}), **trial.params}
+    frame: dict[str, Any] = {
+        "task": "segment",
+        "mode": "train",
+        "model": model or spec.model,
+        "data": data or spec.data,
+    }
+    frame |= {"epochs": spec.epochs, "seed": spec.seed, "deterministic": True}
+    if spec.patience_epochs is not None:
+        frame["patience"] = spec.patience_epochs
+    wanted = (FREE | set(FIXED_ONLY) | FRAME) - MACHINE
+    return {
+        name: frame.get(name, in_force.get(name, argument.default))
+        for name, argument in arguments().items()
+        if name in wanted
+    }
+
+
+def write_yaml(
+    study: Study, dest: Path, *, number: int | None = None, model: str | None = None, data: str | None = None
+) -> FrozenTrial:
+    """Write the arguments of a trial (None: the best) to ``dest``; gives the trial back.
+
+    Raises:
+        UsageError: no such trial, or a study that petskin-tune did not make.
+    """
+    trial = pick(study, number)
+    text = yaml.safe_dump(
+        training_arguments(study, trial, model=model, data=data), sort_keys=False, allow_unicode=True, width=110
+    )
+    dest.write_text(_header(study, trial, dest) + text, encoding="utf-8")
+    return trial
+
+
+def write_weights(
+    study: Study, dest: Path, fetch: Callable[[str, Path], object], *, number: int | None = None
+) -> FrozenTrial:
+    """Bring the weights of a trial (None: the best) to ``dest``; gives the trial back.
+
+    Args:
+        study: one of ours.
+        dest: a ``.pt`` file that ``YOLO(dest)`` then loads.
+        fetch: ``fetch(key, dest)`` of the study's store.
+        number: the trial's number.
+
+    Raises:
+        UsageError: no such trial, or its weights are not kept.
+    """
+    trial = pick(study, number)
+    key = trial.user_attrs.get(attributes.WEIGHTS)
+    if key is None:
+        kept = [t.number for t in study.get_trials(deepcopy=False) if attributes.WEIGHTS in t.user_attrs]
+        others = f"kept are those of trial {', '.join(map(str, kept))}" if kept else "none of the study's are"
+        raise UsageError(
+            f"The weights of trial {trial.number} are not kept ({others}); "
+            f"train them: petskin-tune train --study {study.study_name} --trial {trial.number} --epochs 100"
+        )
+    fetch(key, dest)
+    return trial
+
+
+def render(study: Study, number: int | None = None, options: str = "") -> str:
+    """The best trial (or ``number``) as a person reads it, and what to type to use it.
+
+    Args:
+        study: one of ours.
+        number: the trial's number.
+        options: what a person must type beside ``--study NAME`` to mean this study, such as ``--home DIR``.
+
+    Raises:
+        UsageError: there is no such trial.
+    """
+    trial = pick(study, number)
+    name = f"{study.study_name} {options}".rstrip()
+    lines = [f"{_title(study, trial)}", ""]
+    width = max((len(key) for key in trial.params), default=0)
+    lines += [f"  {key.ljust(width)}  {words.parameter(value)}" for key, value in trial.params.items()]
+    metrics = trial.user_attrs.get(attributes.METRICS, {})
+    lines += ["", *(f"  {key}  {value:.4f}" for key, value in metrics.items() if key.startswith("metrics/"))]
+    lines += ["", "use it:", f"  petskin-tune best --study {name} --yaml best.yaml && yolo train cfg=best.yaml"]
+    lines += [f"  petskin-tune train --study {name} --trial {trial.number} --epochs 100"]
+    return "\n".join(lines) + "\n"
+
+
+def _title(study: Study, trial: FrozenTrial) -> str:
+    best_epoch = trial.user_attrs.get(attributes.BEST_EPOCH)
+    epoch = f" after epoch {best_epoch}" if best_epoch else ""
+    values = trial.values or [trial.user_attrs.get(attributes.METRICS, {}).get(MASK_MAP)]
+    return f"trial {trial.number} of study {study.study_name}: mask mAP50-95 {words.score(values[0])}{epoch}"
+
+
+def _header(study: Study, trial: FrozenTrial, dest: Path) -> str:
+    spec = read_spec(study.user_attrs)
+    lines = [_title(study, trial), f"Type: yolo train cfg={dest.name}"]
+    if spec and spec.subset:
+        lines.append(f"The trial saw {spec.subset.train or 'all'} training images; `data` is the whole set.")
+    return "".join(f"# {line}\n" for line in lines)

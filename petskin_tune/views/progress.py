@@ -1,0 +1,152 @@
+"""What a worker shows while it works: a live view on a terminal, one plain line an epoch everywhere else.
+
+A worker calls :func:`open_progress` once and tells the :class:`Progress` it gets what happens; its threads may do so at
+the same time. Nothing that happens to the terminal (closed, a pipe that broke) ever reaches the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Literal, TextIO
+
+from petskin_tune.protocol import Position
+from petskin_tune.views import words
+from petskin_tune.views.stream import UnbreakableStream
+
+TrialEnd = Literal["complete", "pruned", "failed", "suspended", "lost"]
+
+# Jupyter and Colab give `!command` a pseudo-terminal whose escape codes a cell cannot show.
+NOTEBOOK_VARIABLES = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_KERNEL_RUN_TYPE")
+
+_VERBS: dict[TrialEnd, str] = {
+    "complete": "finished",
+    "pruned": "pruned",
+    "failed": "failed",
+    "suspended": "suspended",
+    "lost": "now belongs to another worker; this one stopped training it",
+}
+
+
+class Progress:
+    """Plain lines, for logs, pipes and notebooks. Every method is thread-safe and raises nothing of the stream's."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = UnbreakableStream(stream)
+        self._lock = threading.RLock()
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            self._stream.write(" ".join(text.split()) + "\n")
+            self._stream.flush()
+
+    def study(self, name: str, *, target: int | None, done: int, best: float | None, home: str) -> None:
+        """The study was opened: ``done`` of ``target`` trials are over; ``home`` says where its state lives."""
+        of_target = f" of {target}" if target is not None else ""
+        best_so_far = f", best mask mAP {words.score(best)}" if best is not None else ""
+        self._line(f"study {name}: {done}{of_target} trials done{best_so_far} · {home}")
+
+    def trial_started(
+        self,
+        number: int,
+        total: int | None,
+        params: Mapping[str, object],
+        epochs: int,
+        best_value: float | None,
+        pruned: int,
+        resumed_from: Position | None = None,
+    ) -> None:
+        """Trial ``number`` of ``total`` starts, or goes on after ``resumed_from``.
+
+        Args:
+            number: Optuna's trial number.
+            total: the study's target, if it has one.
+            params: the parameters drawn.
+            epochs: how many the trial has in all.
+            best_value: the study's best mask mAP so far.
+            pruned: how many trials of the study were pruned so far.
+            resumed_from: the durable position, when another process began this trial.
+        """
+        count = f" ({words.ordinal(number + 1)} of {total})" if total is not None else ""
+        verb = f"goes on after {words.done(resumed_from)}" if resumed_from else "starts"
+        self._line(f"trial {number}{count} {verb}, {words.counted(epochs, 'epoch')}: {words.parameters(params)}")
+
+    def batch(self, position: Position, batches: int, losses: Mapping[str, float], images_per_second: float) -> None:
+        """``position.batch`` of ``batches`` batches of an epoch are done; a log is no place for a pulse."""
+
+    def epoch(
+        self,
+        number: int,
+        epoch: int,
+        epochs: int,
+        fitness: float,
+        best: float,
+        study_best: float | None,
+        durable: str,
+    ) -> None:
+        """Epoch ``epoch`` (1-based) is done; ``durable`` is :func:`words.durable` of it."""
+        scores = f"mask mAP {words.score(fitness)} (best {words.score(best)})"
+        self._line(f"trial {number} epoch {epoch}/{epochs} {scores} · {durable}")
+
+    def note(self, text: str) -> None:
+        """Something worth a line: a decision, a warning, a retry."""
+        self._line(text)
+
+    def waiting(self, number: int, worker: str, seconds: float) -> None:
+        """Trial ``number`` is leased to ``worker`` for at most ``seconds``; this worker waits to take it over."""
+        left = words.duration(seconds)
+        self._line(f"trial {number} is leased to {worker} for another {left}; waiting to go on with it")
+
+    def outage(self, seconds: float, epochs_waiting: int) -> None:
+        """The database has been away for ``seconds``; ``epochs_waiting`` epochs wait on local disk."""
+        wait = "epoch waits" if epochs_waiting == 1 else "epochs wait"
+        waiting = f", {epochs_waiting} {wait} on local disk" if epochs_waiting else ""
+        self._line(f"database away for {words.duration(seconds)}; training goes on{waiting}")
+
+    def outage_over(self, seconds: float, epochs_sent: int) -> None:
+        """The database is back after ``seconds``; the epochs that waited were sent."""
+        sent = f"; {words.counted(epochs_sent, 'epoch')} sent" if epochs_sent else ""
+        self._line(f"database back after {words.duration(seconds)}{sent}")
+
+    def trial_ended(self, number: int, state: TrialEnd, value: float | None, seconds: float, reason: str = "") -> None:
+        """Trial ``number`` left this worker after ``seconds`` of training here; ``value`` is its best mask mAP."""
+        because = f": {reason}" if reason else ""
+        best = f" · best mask mAP {words.score(value)}" if value is not None else ""
+        self._line(f"trial {number} {_VERBS[state]} after {words.duration(seconds)}{because}{best}")
+
+    def suspended(self, command: str) -> None:
+        """This worker ends with work left; ``command`` goes on."""
+        self._line(f"suspended; to go on, type: {command}")
+
+    def study_done(self, best_value: float | None, best_number: int | None, command: str) -> None:
+        """The study is done; ``command`` is what to type next."""
+        best = f": best mask mAP {words.score(best_value)} (trial {best_number})" if best_value is not None else ""
+        self._line(f"study done{best}; next, type: {command}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was found. May be called twice."""
+
+
+def open_progress(stream: TextIO | None = None) -> Progress:
+    """The view that suits ``stream`` (default: standard output): live on a terminal, else plain lines."""
+    stream = stream or sys.stdout
+    if _shows_live(stream):
+        from petskin_tune.views.progress_live import LiveProgress
+
+        return LiveProgress(stream)
+    return Progress(stream)
+
+
+def in_notebook() -> bool:
+    """Whether what this process prints ends in a notebook's cell."""
+    return "ipykernel" in sys.modules or any(name in os.environ for name in NOTEBOOK_VARIABLES)
+
+
+def _shows_live(stream: TextIO) -> bool:
+    try:
+        terminal = stream.isatty()
+    except (OSError, ValueError):
+        return False
+    return terminal and os.environ.get("TERM") not in (None, "", "dumb") and not in_notebook()

@@ -1,0 +1,185 @@
+"""``petskin-tune report``: one HTML file that shows a study, to keep or to send; it loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petskin_tune import attributes
+from petskin_tune.views import diagnose, status, words
+from petskin_tune.views.diagnosis.comparison import curves_of
+from petskin_tune.views.diagnosis.verdict import judge
+from petskin_tune.views.trials import failure_kind
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+    from plotly.graph_objects import Figure
+
+ENOUGH_FOR_IMPORTANCE = 4  # complete trials; of fewer, an importance says nothing
+VALUE = "mask mAP50-95"
+NONE_COMPLETE = "No trial is complete yet."
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #d9e2ec; padding-bottom: .3rem; }
+table { border-collapse: collapse; font-size: 13px; } .wide { overflow-x: auto; }
+th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e4e7eb; white-space: nowrap; }
+td.text { white-space: normal; min-width: 16rem; } pre { background: #f5f7fa; padding: 1rem; white-space: pre-wrap; }
+.figure { overflow-x: auto; } .quiet { color: #616e7c; }
+"""
+
+
+def write(study: Study, dest: Path) -> None:
+    """Write the report of ``study`` to ``dest``, plots and their library included (about 5 MB)."""
+    dest.write_text(render(study, time.time()), encoding="utf-8")
+
+
+def render(study: Study, now: float) -> str:
+    """The report as HTML.
+
+    Args:
+        study: of Optuna, ours or anybody's.
+        now: seconds since 1970.
+    """
+    from plotly.offline import get_plotlyjs
+
+    shown = status.collect(study, [], now)
+    with _copy(study) as copy:
+        trials = copy.get_trials(deepcopy=False)
+        sections = [
+            _section("Diagnosis", _preformatted(diagnose.of_study(study))),
+            *_plots(copy, trials),
+            _section(f"Trials ({len(trials)})", _trials_table(trials)),
+            _section("Failures", _failures_table(trials)),
+        ]
+    name = escape(study.study_name)
+    body = f"<h1>{name}</h1>{_summary(shown)}<script>{get_plotlyjs()}</script>" + "".join(sections)
+    head = f'<meta charset="utf-8"><title>{name} · petskin-tune</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+@contextmanager
+def _copy(study: Study) -> Iterator[Study]:
+    """The study in memory: every plot reads all trials, and they should all see the same ones."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
+        copy.add_trials(study.get_trials(deepcopy=False))
+        yield copy
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+# ---- plots ----------------------------------------------------------------------------------------------------------
+
+
+def _plots(study: Study, trials: Sequence[FrozenTrial]) -> Iterator[str]:
+    from optuna import visualization as plots
+
+    complete = sum(trial.state.name == "COMPLETE" for trial in trials)
+    none_complete = None if complete else NONE_COMPLETE
+    no_epoch = None if any(trial.intermediate_values for trial in trials) else "No epoch is done yet."
+    too_few = f"Needs {ENOUGH_FOR_IMPORTANCE} complete trials, there are {complete}."
+    few = too_few if complete < ENOUGH_FOR_IMPORTANCE else None
+    figures: list[tuple[str, str | None, Callable[[], Figure]]] = [
+        ("History", none_complete, lambda: plots.plot_optimization_history(study, target_name=VALUE)),
+        ("Curves", no_epoch, lambda: _curves(study)),
+        ("Importance of the parameters", few, lambda: plots.plot_param_importances(study, target_name=VALUE)),
+        ("Each parameter", none_complete, lambda: plots.plot_slice(study, target_name=VALUE)),
+    ]
+    for title, missing, make in figures:
+        yield _section(title, _quiet(missing) if missing else _figure(make))
+
+
+def _curves(study: Study) -> Figure:
+    from optuna import visualization as plots
+
+    return plots.plot_intermediate_values(study).update_xaxes(title="epoch").update_yaxes(title=VALUE)
+
+
+def _figure(make: Callable[[], Figure]) -> str:
+    try:
+        figure = make()
+    except (ValueError, RuntimeError) as error:  # Optuna: all values alike, or no parameter that all trials share
+        return _quiet(f"Cannot be drawn: {error}")
+    figure.update_layout(template="plotly_white", title=None, margin={"t": 20})
+    html = figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+    return f'<div class="figure">{html}</div>'
+
+
+# ---- tables and text ------------------------------------------------------------------------------------------------
+
+
+def _summary(shown: status.Status) -> str:
+    best = f"<p><b>{escape(status.best_line(shown.best))}</b></p>" if shown.best else _quiet(NONE_COMPLETE)
+    return _quiet(status.headline(shown)) + best
+
+
+def _trials_table(trials: Sequence[FrozenTrial]) -> str:
+    names = sorted({name for trial in trials for name in trial.params})
+    head = ["trial", "state", VALUE, "best epoch", "epochs", "time", "resumes", "curves", *names]
+    ranked = sorted(trials, key=lambda trial: (-_value(trial), trial.number))
+    return _table(head, (_trial_row(trial, names) for trial in ranked))
+
+
+def _value(trial: FrozenTrial) -> float:
+    value = trial.values[0] if trial.values else max(trial.intermediate_values.values(), default=float("-inf"))
+    return value if value == value else float("-inf")
+
+
+def _trial_row(trial: FrozenTrial, names: Sequence[str]) -> list[str]:
+    attrs = trial.user_attrs
+    curves = curves_of(trial)
+    seconds = attrs.get(attributes.SECONDS)
+    return [
+        str(trial.number),
+        trial.state.name.lower(),
+        words.score(_value(trial)) if _value(trial) != float("-inf") else "",
+        str(attrs.get(attributes.BEST_EPOCH, "")),
+        str(attrs.get(attributes.EPOCHS, "")),
+        words.duration(seconds) if seconds else "",
+        str(attrs.get(attributes.RESUMES, "")),
+        ", ".join(finding.kind for finding in judge(curves)) if curves else "",
+        *(words.parameter(trial.params[name]) if name in trial.params else "" for name in names),
+    ]
+
+
+def _failures_table(trials: Sequence[FrozenTrial]) -> str:
+    failed = [trial for trial in trials if failure_kind(trial)]
+    if not failed:
+        return _quiet("None.")
+    rows = []
+    for trial in failed:
+        failure: dict[str, Any] = trial.user_attrs.get(attributes.FAILURE, {})
+        rows.append([str(trial.number), failure_kind(trial) or "", failure.get("message", "")])
+    return _table(["trial", "kind", "message"], rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    first = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{first}</tr>{body}</table></div>'
+
+
+def _cell(text: str) -> str:
+    return f'<td class="text">{escape(text)}</td>' if len(text) > 40 else f"<td>{escape(text)}</td>"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
+
+
+def _preformatted(text: str) -> str:
+    return f"<pre>{escape(text)}</pre>"
+
+
+def _quiet(text: str) -> str:
+    return f'<p class="quiet">{escape(text)}</p>'

@@ -1,0 +1,337 @@
+"""``petskin-tune status``: what a study did, what runs now, what a disconnect would cost and what to type next."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from petskin_tune import attributes
+from petskin_tune.protocol import Position
+from petskin_tune.spec import StudySpec
+from petskin_tune.views import words
+from petskin_tune.views.diagnosis import search
+from petskin_tune.views.trials import best_trial, failure_kind, read_spec
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from petskin_tune.lease import Lease
+
+WATCH_SECONDS = 5.0
+
+Hold = Literal["training", "silent", "released", "unowned"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best complete trial."""
+
+    number: int
+    value: float  # mask mAP50-95
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial of ours that is not over.
+
+    Attributes:
+        hold: "training" (its lease is alive), "silent" (its lease ran out: the next worker goes on with it),
+            "released" (suspended: the next worker goes on at once), "unowned" (it lost its owner at birth).
+        last_sign: seconds since its worker was last heard of; None where nobody holds it.
+        epoch: the last epoch reported, 1-based; 0: none.
+        durable: the position that the store holds for certain.
+        seconds_per_epoch: measured over all its workers; None before the first epoch.
+        resumes: how often another process went on with it.
+        seconds_lost: work done twice so far.
+        crashes: deaths in a row without a newer durable position.
+        disconnect_seconds: at most about what its machine's end now would cost; None where nobody trains it.
+    """
+
+    number: int
+    hold: Hold
+    worker: str
+    last_sign: float | None
+    epoch: int
+    epochs: int | None
+    value: float | None
+    durable: Position | None
+    seconds_per_epoch: float | None
+    resumes: int
+    seconds_lost: float
+    crashes: int
+    reason: str | None
+    disconnect_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A point that somebody enqueued and nobody has begun."""
+
+    number: int
+    params: Mapping[str, Any]
+    origin: str | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study at one instant; plain values all through (:meth:`to_json`)."""
+
+    study: str
+    at: float  # seconds since 1970
+    target: int | None
+    done: int  # trials of ours that are over, of whatever end
+    states: Mapping[str, int]  # complete, pruned, failed, running, waiting
+    best: Best | None
+    running: tuple[Running, ...]
+    waiting: tuple[Waiting, ...]
+    foreign: tuple[int, ...]  # numbers of RUNNING trials of others, never touched by us
+    failures: Mapping[str, int]  # by kind, out-of-memory trials told as pruned included
+    snapshot_every: float | None  # seconds; 0: every epoch
+    store: str | None
+    next_command: str
+    next_reason: str
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
+        return _plain(dataclasses.asdict(self))
+
+
+def collect(
+    study: Study, leases: Iterable[Lease], now: float, *, store: str | None = None, options: str = ""
+) -> Status:
+    """Read a study and its leases; nothing is written.
+
+    Args:
+        study: an Optuna study, ours or anybody's.
+        leases: of this study.
+        now: seconds since 1970.
+        store: the URL of its store as this machine reaches it; None: as the study names it.
+        options: what a person must type beside ``--study NAME`` to mean this study, such as ``--home DIR``.
+    """
+    trials = study.get_trials(deepcopy=False)
+    held = {lease.trial_id: lease for lease in leases}
+    spec = read_spec(study.user_attrs)
+    # A trial that died at birth has our mark and no lease; one without either belongs to somebody else.
+    ours = [trial for trial in trials if trial._trial_id in held or attributes.MARK in trial.system_attrs]
+    running = tuple(_running(trial, held.get(trial._trial_id), spec) for trial in ours if trial.state.name == "RUNNING")
+    our_numbers = {trial.number for trial in ours}
+    done = sum(trial.state.is_finished() for trial in ours)
+    waiting = tuple(_waiting(trial) for trial in trials if trial.state.name == "WAITING")
+    best = best_trial(trials)
+    command, reason = _next(f"--study {study.study_name} {options}".rstrip(), spec, done, running, waiting)
+    return Status(
+        study=study.study_name,
+        at=now,
+        target=spec.target_trials if spec else None,
+        done=done,
+        states=_states(trials),
+        best=Best(best.number, best.values[0], dict(best.params)) if best else None,
+        running=running,
+        waiting=waiting,
+        foreign=tuple(t.number for t in trials if t.state.name == "RUNNING" and t.number not in our_numbers),
+        failures=dict(Counter(kind for trial in trials if (kind := failure_kind(trial)))),
+        snapshot_every=spec.snapshot_every if spec else None,
+        store=store or study.user_attrs.get(attributes.STORE),
+        next_command=command,
+        next_reason=reason,
+        notes=(*search.warnings(trials, spec), *_notes(trials)),
+    )
+
+
+# ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
+    names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+    counts = Counter(trial.state.name for trial in trials)
+    return {ours: counts[theirs] for theirs, ours in names.items()}
+
+
+def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) -> Running:
+    hold, last_sign = _hold(lease, spec)
+    epoch = max(trial.intermediate_values, default=0)
+    values = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+    seconds, epochs_done = trial.user_attrs.get(attributes.SECONDS), trial.user_attrs.get(attributes.EPOCHS)
+    per_epoch = seconds / epochs_done if seconds and epochs_done else None
+    durable = lease.snapshot.position if lease and lease.snapshot else None
+    return Running(
+        number=trial.number,
+        hold=hold,
+        worker=lease.worker if lease else str(trial.user_attrs.get(attributes.WORKER, "nobody")),
+        last_sign=last_sign,
+        epoch=epoch,
+        epochs=spec.epochs if spec else None,
+        value=max(values, default=None),
+        durable=durable,
+        seconds_per_epoch=per_epoch,
+        resumes=lease.resumes if lease else 0,
+        seconds_lost=lease.seconds_lost if lease else 0.0,
+        crashes=lease.crashes if lease else 0,
+        reason=lease.reason if lease else None,
+        disconnect_seconds=_disconnect_cost(lease, epoch, per_epoch) if lease and hold == "training" else None,
+    )
+
+
+def _hold(lease: Lease | None, spec: StudySpec | None) -> tuple[Hold, float | None]:
+    if lease is None:
+        return "unowned", None
+    if lease.state == "released":
+        return "released", None
+    last_sign = lease.silent_for(spec.lease) if spec else None
+    return ("training" if lease.expires_in > 0 else "silent"), last_sign
+
+
+def _disconnect_cost(lease: Lease, epoch: int, per_epoch: float | None) -> float:
+    """Seconds of work that only this trial's machine has: what it did since the last durable snapshot, at most.
+
+    The lease knows since when it is held and since when its snapshot is durable; the epochs reported since then say
+    more while the store lags behind.
+    """
+    since = lease.held_for if lease.snapshot_age is None else min(lease.held_for, lease.snapshot_age)
+    durable = lease.snapshot.position if lease.snapshot else Position(0, 0)
+    begun = 1 if durable.batch else 0
+    return max(since, (epoch - durable.epoch - begun) * per_epoch if per_epoch else 0.0)
+
+
+def _waiting(trial: FrozenTrial) -> Waiting:
+    return Waiting(
+        trial.number, dict(trial.system_attrs.get("fixed_params", {})), trial.user_attrs.get(attributes.ORIGIN)
+    )
+
+
+def _notes(trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
+    """The newest note of each running trial: a stretched snapshot interval, a store that is away."""
+    running = [trial for trial in trials if trial.state.name == "RUNNING"]
+    return tuple(
+        f"trial {trial.number}: {trial.user_attrs[attributes.NOTES][-1]}"
+        for trial in running
+        if trial.user_attrs.get(attributes.NOTES)
+    )
+
+
+def _next(
+    study: str, spec: StudySpec | None, done: int, running: Sequence[Running], waiting: Sequence[Waiting]
+) -> tuple[str, str]:
+    """What to type, and why; ``study`` are the options that name it."""
+    if spec is None:
+        return f"optuna-dashboard, or petskin-tune report {study} -o report.html", "not a study of petskin-tune"
+    training = sum(trial.hold == "training" for trial in running)
+    if training:
+        text = f"{words.counted(training, 'worker')} at work"
+        return f"petskin-tune status {study} --watch", text
+    if running or waiting or done < spec.target_trials:
+        return f"tune-worker {study}", "nobody is at work and work is left"
+    return f"petskin-tune best {study} --yaml best.yaml", "the study is done"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+# ---- words ----------------------------------------------------------------------------------------------------------
+
+
+def render(status: Status) -> str:
+    """The status as a person reads it; ends in what to type next."""
+    lines = [headline(status)]
+    if status.best:
+        lines.append(best_line(status.best))
+    if status.failures:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.failures.items()))
+        lines.append(f"failures: {kinds}")
+    if status.running:
+        lines += ["", *_table(status)]
+    if status.waiting:
+        lines += ["", f"waiting: {words.counted(len(status.waiting), 'enqueued point')}"]
+        lines += [
+            f"  trial {item.number} ({item.origin or 'enqueued'}): {words.parameters(item.params)}"
+            for item in status.waiting
+        ]
+    if status.foreign:
+        numbers = ", ".join(str(number) for number in status.foreign)
+        lines += ["", f"running, not ours and never touched: trial {numbers}"]
+    lines += ["", *_costs(status)]
+    lines += status.notes
+    lines.append(f"{status.next_reason}; type: {status.next_command}")
+    return "\n".join(lines) + "\n"
+
+
+def best_line(best: Best) -> str:
+    """The best trial in one line."""
+    return f"best: mask mAP {words.score(best.value)} in trial {best.number}: {words.parameters(best.params)}"
+
+
+def headline(status: Status) -> str:
+    """How far the study is, in one line."""
+    of_target = f" of {status.target}" if status.target is not None else ""
+    counts = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
+    at = datetime.fromtimestamp(status.at, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return f"study {status.study}: {status.done}{of_target} trials done ({counts or 'none begun'}) · {at}"
+
+
+def _costs(status: Status) -> list[str]:
+    if status.snapshot_every is None:
+        return []
+    interval = (
+        f"a snapshot every {words.duration(status.snapshot_every)}" if status.snapshot_every else "one every epoch"
+    )
+    place = f" to {words.place(status.store)}" if status.store else ""
+    lines = [f"snapshots: {interval}{place}"]
+    costs = [trial.disconnect_seconds for trial in status.running if trial.disconnect_seconds is not None]
+    if costs:
+        lines.append(f"a disconnect now costs a trial at most about {words.duration(max(costs))} and one upload")
+    return lines
+
+
+def _table(status: Status) -> list[str]:
+    header = ("trial", "state", "worker", "last sign", "epoch", "durable", "mask mAP", "resumes", "lost")
+    rows = [header]
+    for trial in status.running:
+        rows.append(
+            (
+                str(trial.number),
+                trial.hold + (f" ({trial.reason})" if trial.reason else ""),
+                trial.worker,
+                "–" if trial.last_sign is None else f"{words.duration(trial.last_sign)} ago",
+                f"{trial.epoch}/{trial.epochs}" if trial.epochs else str(trial.epoch),
+                "nothing" if trial.durable is None else words.done(trial.durable),
+                words.score(trial.value),
+                str(trial.resumes),
+                words.duration(trial.seconds_lost),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def watch(
+    read: Callable[[], Status],
+    stream: TextIO,
+    *,
+    seconds: float = WATCH_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show what ``read`` gives, again and again, until Ctrl-C or the reader of ``stream`` is gone."""
+    clear = "\x1b[H\x1b[2J\x1b[3J" if stream.isatty() else ""
+    try:
+        while True:
+            stream.write(clear + render(read()))
+            stream.flush()
+            sleep(seconds)
+    except (KeyboardInterrupt, BrokenPipeError):
+        return
