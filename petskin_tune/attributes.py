@@ -1,0 +1,33 @@
+"""The names under which trials and studies keep what Optuna has no column for. Views and notebooks read them."""
+
+# ---- user attributes of a trial (plain values; seen in the dashboard) ----------------------------------------------
+WORKER = "worker"  # name of the worker that holds or finished it
+DEVICE = "device"  # "cpu", "0", …
+DEVICE_MODEL = "device_model"  # "Tesla T4", a CPU's name
+VERSIONS = "versions"  # {"ultralytics": "8.4.190", "torch": …, "petskin-tune": …}
+THREADS = "threads"  # torch threads
+SECONDS = "seconds"  # spent training, over all workers
+EPOCHS = "epochs"  # epochs done
+BEST_EPOCH = "best_epoch"  # 1-based
+METRICS = "metrics"  # all metrics of the best epoch
+HISTORY = "history"  # {column: [one value an epoch]}: the trial's results.csv
+ARGUMENTS = "arguments"  # Ultralytics' arguments in force
+BATCH = "batch"  # effective batch in force
+RESUMES = "resumes"  # how often another process went on with it
+FAILURE = "failure"  # {"kind": FailureKind, "message": …, "detail": …}
+NOTES = "notes"  # [decisions and incidents worth remembering, oldest first]
+FINDINGS = "findings"  # {"stuck": sentence, …}: what its curves showed when it ended, as `diagnose` says it
+WEIGHTS = "weights"  # store key of its best weights, while they are kept
+ORIGIN = "origin"  # "start point", "person", "search"
+
+# ---- system attributes of a trial -----------------------------------------------------------------------------------
+MARK = "petskin-tune:nonce"  # created by one of our workers, in the transaction that made its lease
+ENQUEUED = "petskin-tune:enqueued"  # nonce of the call that enqueued it
+
+# ---- attributes of a study ------------------------------------------------------------------------------------------
+UID = "petskin-tune:uid"  # tells this study from others of the same name, in stores and on local disks
+BASE = "petskin-tune:folder"  # where the study file lay; relative paths are looked up there, too
+SPEC = "petskin-tune:spec"  # the StudySpec in force, as JSON (user attribute)
+STORE = "petskin-tune:checkpoints"  # the store's URL, without credentials
+FINGERPRINT = "petskin-tune:data"  # the data set's fingerprint
+STOP_REQUESTED = "petskin-tune:stop"  # how often `petskin-tune stop` was typed; a worker suspends when it goes up

@@ -1,0 +1,14 @@
+"""The two ways a command ends early, and the exit codes of every command."""
+
+EXIT_DONE = 0
+EXIT_UNFORESEEN = 1
+EXIT_USAGE = 2
+EXIT_SUSPENDED = 75  # EX_TEMPFAIL of sysexits.h: work is left, type the same command again
+
+
+class UsageError(Exception):
+    """Wrong usage, or a study that cannot run: one clear sentence for the user, exit code 2, no traceback."""
+
+
+class LeaseLost(Exception):
+    """This worker no longer owns the trial that it tried to write to; the write did not happen."""

@@ -1,0 +1,103 @@
+"""The final long run: the best settings of a study, on all of its data, for as long as they deserve. Resumable, too.
+
+It is a study of its own beside the first, whose start points are the trials to train: everything that holds for a
+worker (snapshots, leases, deadlines, status, best weights) holds for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from petskin_tune.errors import UsageError
+from petskin_tune.interruption import Signals
+from petskin_tune.keeping import best_of
+from petskin_tune.opening import Places, open_study
+from petskin_tune.spec import PrunerSpec, SamplerSpec, StudySpec
+from petskin_tune.start import start_worker
+from petskin_tune.study import FINISHED, Study, Wanted
+
+
+def train(
+    places: Places,
+    signals: Signals,
+    *,
+    epochs: int,
+    trial: int | None,
+    top: int | None,
+    imgsz: int | None,
+    data: str | None,
+    device: str,
+    max_hours: float | None,
+) -> int:
+    """Train the best trial (or ``trial``, or the ``top`` best) of a study for ``epochs``. Returns the exit code.
+
+    Args:
+        places: where; its ``study`` names the study whose trials are trained.
+        signals: heard from before the imports on.
+        epochs: of each run.
+        trial: a trial's number.
+        top: how many of the best.
+        imgsz: image size of the final run; None: the study's.
+        data: see :func:`petskin_tune.start.start_worker`, as for the rest.
+
+    Raises:
+        UsageError: there is no such trial, or see :func:`petskin_tune.start.start_worker`.
+    """
+    with open_study(places) as (_, study):
+        chosen = _chosen(study, trial, top)
+        name = _name(study.name, trial, top, epochs, imgsz)
+        spec = final_spec(study.spec, name, chosen, epochs, imgsz)
+        folder = study.folders[0] if study.folders else None
+    # Taken for a shipped file: typed again, the stored study goes on although others may be the best by now.
+    asked = Wanted(name, spec, folder or Path.cwd(), shipped=folder is None, frozen=True)
+    return start_worker(
+        replace(places, study=name, asked=asked),
+        signals,
+        data=data,
+        device=device,
+        name=None,
+        max_hours=max_hours,
+        target_trials=None,
+        max_trials=None,
+        take_over=False,
+        allow_different_machine=False,
+    )
+
+
+def final_spec(spec: StudySpec, name: str, trials: list[FrozenTrial], epochs: int, imgsz: int | None) -> StudySpec:
+    """The spec of the final run: the same study without subset, sampler and pruner, on the parameters of ``trials``."""
+    return spec.model_copy(
+        update={
+            "study": name,
+            "subset": None,
+            "epochs": epochs,
+            "train": {**spec.train, **({"imgsz": imgsz} if imgsz else {})},
+            "start": tuple(dict(trial.params) for trial in trials),
+            "sampler": SamplerSpec(name="random"),
+            "pruner": PrunerSpec(name="none"),
+            "target_trials": len(trials),
+            "stop_at": None,
+            "keep_weights": len(trials),
+        }
+    )
+
+
+def _chosen(study: Study, trial: int | None, top: int | None) -> list[FrozenTrial]:
+    finished = study.trials(*FINISHED)
+    if trial is None:
+        chosen = best_of(finished, top or 1)
+        if not chosen:
+            raise UsageError(f"The study {study.name} has no finished trial yet.")
+        return chosen
+    found = [known for known in finished if known.number == trial]
+    if not found:
+        raise UsageError(f"The study {study.name} has no finished trial {trial}.")
+    return found
+
+
+def _name(study: str, trial: int | None, top: int | None, epochs: int, imgsz: int | None) -> str:
+    which = f"trial-{trial}" if trial is not None else f"top-{top or 1}"
+    return f"{study}-{which}-{epochs}-epochs" + (f"-{imgsz}px" if imgsz else "")

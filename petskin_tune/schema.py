@@ -1,0 +1,226 @@
+"""Our tables beside Optuna's, and every SQL statement of ours.
+
+``trial_leases`` has one row for each trial that one of our workers created or took. Who holds a trial is said by
+``token``: it goes up by one with every take-over, and every write to a held trial is conditional on it. ``beat`` goes
+up with every renewal, so that a claimer can see life without trusting anybody's clock. Times are seconds since 1970
+by the *database's* clock. Snapshot positions are 0-based ``(epoch, batch)``: :class:`petskin_tune.protocol.Position`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+SCHEMA_VERSION = 1
+
+metadata = sa.MetaData()
+
+versions = sa.Table(
+    "petskin_tune_schema",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True),
+)
+
+trial_leases = sa.Table(
+    "trial_leases",
+    metadata,
+    # Optuna's table lives in its own metadata: LINK_TO_TRIALS below adds what ties the rows to it.
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False),
+    sa.Column("worker", sa.String(255), nullable=False),
+    sa.Column("identity", sa.Text, nullable=False),  # JSON of identity.Identity
+    sa.Column("token", sa.Integer, nullable=False),
+    sa.Column("beat", sa.Integer, nullable=False),
+    sa.Column("claimed_at", sa.Float(53), nullable=False),  # when its present run began
+    sa.Column("expires_at", sa.Float(53), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # running, released, done
+    sa.Column("nonce", sa.String(64), nullable=False, unique=True),  # of the last birth or claim: finds its own work
+    sa.Column("resumes", sa.Integer, nullable=False),
+    sa.Column("seconds_lost", sa.Float(53), nullable=False),  # between the newest snapshot and the end, over all owners
+    sa.Column("snapshot_key", sa.Text),
+    sa.Column("snapshot_sha256", sa.String(64)),
+    sa.Column("snapshot_epoch", sa.Integer),
+    sa.Column("snapshot_batch", sa.Integer),
+    sa.Column("snapshot_at", sa.Float(53)),  # when it became durable
+    sa.Column("previous_key", sa.Text),
+    sa.Column("previous_sha256", sa.String(64)),
+    sa.Column("previous_epoch", sa.Integer),
+    sa.Column("previous_batch", sa.Integer),
+    sa.Column("crashes", sa.Integer, nullable=False),  # deaths in a row without a newer durable position
+    sa.Column("vanishes", sa.Integer, nullable=False),  # machines lost in a row before a snapshot was due
+    sa.Column("death_epoch", sa.Integer),  # durable position at the last death
+    sa.Column("death_batch", sa.Integer),
+    sa.Column("reason", sa.Text),
+    sa.Index("trial_leases_of_study", "study_id", "state"),
+)
+
+NOW = {
+    "postgresql": "extract(epoch from clock_timestamp())",
+    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
+}
+
+
+def _for_each_dialect(template: str) -> dict[str, sa.TextClause]:
+    return {dialect: sa.text(template.replace("{now}", now)) for dialect, now in NOW.items()}
+
+
+# ---- births ----------------------------------------------------------------------------------------------------------
+
+LOCK_STUDY = {
+    "postgresql": sa.text("SELECT study_id FROM studies WHERE study_id = :study_id FOR UPDATE"),
+    "sqlite": sa.text("SELECT study_id FROM studies WHERE study_id = :study_id"),  # BEGIN IMMEDIATE has the lock
+}
+
+COUNT_OURS = sa.text("SELECT count(*) FROM trial_leases WHERE study_id = :study_id")
+
+FIND_BIRTH = sa.text(
+    "SELECT t.trial_id, t.number FROM trial_leases l JOIN trials t ON t.trial_id = l.trial_id WHERE l.nonce = :nonce"
+)
+
+FIRST_WAITING = sa.text(
+    "SELECT trial_id FROM trials WHERE study_id = :study_id AND state = 'WAITING' ORDER BY number LIMIT 1"
+)
+
+INSERT = _for_each_dialect(
+    """
+    INSERT INTO trial_leases (trial_id, study_id, worker, identity, token, beat, claimed_at, expires_at, state, nonce,
+                              resumes, seconds_lost, crashes, vanishes, reason)
+    VALUES (:trial_id, :study_id, :worker, :identity, 1, 0, {now}, {now} + :seconds, :state, :nonce,
+            0, 0, 0, 0, :reason)
+    """
+)
+
+# A trial of ours without a lease row: it carries our mark and has been RUNNING for longer than a lease.
+UNLEASED = sa.text(
+    """
+    SELECT t.trial_id FROM trials t
+    JOIN trial_system_attributes a ON a.trial_id = t.trial_id AND a.key = :mark
+    LEFT JOIN trial_leases l ON l.trial_id = t.trial_id
+    WHERE t.study_id = :study_id AND t.state = 'RUNNING' AND l.trial_id IS NULL AND t.datetime_start < :before
+    ORDER BY t.number
+    """
+).bindparams(sa.bindparam("before", type_=sa.DateTime))  # Optuna stores naive UTC
+
+# ---- a held trial ----------------------------------------------------------------------------------------------------
+
+# The first statement of every write to a held trial, in the same transaction: one row, or the write does not happen.
+# Until that transaction ends it keeps a claimer out, and afterwards the claimer's `beat` is an old one.
+RENEW = _for_each_dialect(
+    """
+    UPDATE trial_leases SET beat = beat + 1, expires_at = {now} + :seconds
+    WHERE trial_id = :trial_id AND token = :token AND state = 'running'
+        AND EXISTS (SELECT 1 FROM trials t WHERE t.trial_id = :trial_id AND t.state = 'RUNNING')
+    """
+)
+
+POINT_TO_SNAPSHOT = _for_each_dialect(
+    """
+    UPDATE trial_leases SET
+        previous_key = snapshot_key, previous_sha256 = snapshot_sha256,
+        previous_epoch = snapshot_epoch, previous_batch = snapshot_batch,
+        snapshot_key = :key, snapshot_sha256 = :sha256, snapshot_epoch = :epoch, snapshot_batch = :batch,
+        snapshot_at = {now}
+    WHERE trial_id = :trial_id AND token = :token AND (snapshot_key IS NULL OR snapshot_key <> :key)
+    """
+)
+
+SET_STATE = sa.text(
+    "UPDATE trial_leases SET state = :state, reason = :reason WHERE trial_id = :trial_id AND token = :token"
+)
+
+STATE_OF = sa.text("SELECT state FROM trial_leases WHERE trial_id = :trial_id AND token = :token")
+
+COUNT_DEATH = _for_each_dialect(
+    """
+    UPDATE trial_leases SET crashes = :crashes, seconds_lost = :seconds_lost, claimed_at = {now},
+        death_epoch = snapshot_epoch, death_batch = snapshot_batch
+    WHERE trial_id = :trial_id AND token = :token
+    """
+)
+
+INSERT_VALUE = sa.text(
+    """
+    INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
+    VALUES (:trial_id, :step, :value, :kind) ON CONFLICT (trial_id, step) DO NOTHING
+    """
+)
+
+STUDY_NEWS = sa.text(
+    "SELECT key, value_json FROM study_user_attributes WHERE study_id = :study_id AND key IN (:spec, :stop)"
+)
+
+# ---- take-over -------------------------------------------------------------------------------------------------------
+
+_READ = """
+    SELECT l.*, t.number, t.state AS trial_state, l.expires_at - {now} AS expires_in, {now} - l.claimed_at AS held_for,
+        {now} - l.snapshot_at AS snapshot_age
+    FROM trial_leases l JOIN trials t ON t.trial_id = l.trial_id
+    WHERE l.study_id = :study_id
+"""
+
+READ = _for_each_dialect(_READ + " ORDER BY t.number")
+
+READ_UNFINISHED = _for_each_dialect(
+    _READ + " AND l.state IN ('running', 'released') AND t.state = 'RUNNING' ORDER BY t.number"
+)
+
+CLAIM = _for_each_dialect(
+    """
+    UPDATE trial_leases SET token = token + 1, beat = beat + 1, worker = :worker, identity = :identity, nonce = :nonce,
+        state = 'running', reason = NULL, claimed_at = {now}, expires_at = {now} + :seconds, resumes = resumes + 1,
+        seconds_lost = :seconds_lost, crashes = :crashes, vanishes = :vanishes,
+        death_epoch = snapshot_epoch, death_batch = snapshot_batch
+    WHERE trial_id = :trial_id AND token = :token AND beat = :beat AND state IN ('running', 'released')
+        AND EXISTS (SELECT 1 FROM trials t WHERE t.trial_id = :trial_id AND t.state = 'RUNNING')
+    """
+)
+
+FIND_CLAIM = sa.text("SELECT token FROM trial_leases WHERE trial_id = :trial_id AND nonce = :nonce")
+
+# ---- judgement -------------------------------------------------------------------------------------------------------
+
+VALUES_AT_STEP = sa.text(
+    """
+    SELECT t.number, t.state, v.intermediate_value, v.intermediate_value_type
+    FROM trial_intermediate_values v JOIN trials t ON t.trial_id = v.trial_id
+    WHERE t.study_id = :study_id AND v.step = :step
+    """
+)
+
+# ---- creation and migration ------------------------------------------------------------------------------------------
+
+LINK_TO_TRIALS = {  # whoever deletes a trial, with Optuna's own tools too, deletes its lease
+    "postgresql": sa.text(
+        "ALTER TABLE trial_leases ADD CONSTRAINT trial_leases_trial FOREIGN KEY (trial_id) "
+        "REFERENCES trials (trial_id) ON DELETE CASCADE"
+    ),
+    "sqlite": sa.text(  # Optuna's own connections do not enforce foreign keys there; a trigger fires for everybody
+        "CREATE TRIGGER IF NOT EXISTS trial_leases_trial AFTER DELETE ON trials "
+        "BEGIN DELETE FROM trial_leases WHERE trial_id = OLD.trial_id; END"
+    ),
+}
+
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {}  # from version n to n + 1
+
+
+def installed_version(connection: Connection) -> int | None:
+    """Our schema's version in this database, or None where our tables do not exist."""
+    if not sa.inspect(connection).has_table(versions.name):
+        return None
+    return connection.execute(sa.select(sa.func.max(versions.c.version))).scalar()
+
+
+def create_or_migrate(connection: Connection) -> None:
+    """Bring our tables to :data:`SCHEMA_VERSION`. The caller holds the lock that keeps other processes out."""
+    version = installed_version(connection)
+    if version is None:
+        metadata.create_all(connection)
+        connection.execute(LINK_TO_TRIALS[connection.dialect.name])
+        connection.execute(sa.insert(versions).values(version=SCHEMA_VERSION))
+        return
+    while version < SCHEMA_VERSION:
+        MIGRATIONS[version](connection)
+        version += 1
+        connection.execute(sa.insert(versions).values(version=version))

@@ -1,0 +1,116 @@
+"""The points that a study tries first, with Ultralytics' `defaults` written out.
+
+``optimizer: auto`` is no point: Ultralytics overrides lr0, momentum and warmup_bias_lr by the length of the run. What
+it would decide for the final run (the whole data set, the study's epochs) is decided here, as ``build_optimizer`` in
+engine/trainer.py of Ultralytics does, so that the trial says what it trained with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from petskin_tune.arguments import arguments
+from petskin_tune.errors import UsageError
+from petskin_tune.space import check_point
+from petskin_tune.spec import Choices, Range, Scalar, StudySpec
+
+LONG_RUN = 10_000  # optimizer steps; above, `auto` is MuSGD
+
+
+@dataclass(frozen=True)
+class StartPoints:
+    """``points`` as Optuna may enqueue them (names left out are drawn), and what a person should know about them."""
+
+    points: tuple[Mapping[str, Scalar | None], ...]
+    notes: tuple[str, ...] = ()
+
+
+def start_points(spec: StudySpec, *, classes: int, train_images: int) -> StartPoints:
+    """The study's start points in order, `defaults` resolved for the whole data set's ``train_images``."""
+    points: list[Mapping[str, Scalar | None]] = []
+    notes: list[str] = []
+    for point in spec.start:
+        if point == "defaults":
+            resolved, said = _defaults_in_space(spec, classes, train_images)
+            notes += said
+            points.append(resolved)
+        elif isinstance(point, Mapping):
+            points.append(point)
+    return StartPoints(tuple(points), tuple(notes))
+
+
+def resolve_defaults(spec: StudySpec, *, classes: int, train_images: int) -> dict[str, Any]:
+    """Ultralytics' defaults of the searched names, `auto` resolved, wherever they lie.
+
+    An optimizer that the study does not allow gives way to the other one that `auto` knows, if that is allowed.
+    """
+    known = arguments()
+    defaults = {name: known[name].default for name in spec.search}
+    automatic = _auto(_optimizer(spec, train_images), classes)
+    return {name: automatic.get(name, default) for name, default in defaults.items()}
+
+
+def _optimizer(spec: StudySpec, train_images: int) -> str:
+    """What `auto` stands for here: the study's own optimizer where it has only one."""
+    if "optimizer" not in spec.search:
+        fixed = str(spec.train.get("optimizer", "auto"))
+        if fixed != "auto":
+            return fixed
+    batch = _default("batch", spec)
+    steps = math.ceil(train_images / max(batch, _default("nbs", spec))) * spec.epochs
+    wanted, other = ("MuSGD", "AdamW") if steps > LONG_RUN else ("AdamW", "MuSGD")
+    searched = spec.search.get("optimizer")
+    allowed = searched.choices if isinstance(searched, Choices) else (wanted,)
+    return other if wanted not in allowed and other in allowed else wanted
+
+
+def _auto(optimizer: str, classes: int) -> dict[str, Any]:
+    if optimizer == "AdamW":
+        lr0 = round(0.002 * 5 / (4 + classes), 6)
+    elif optimizer == "MuSGD":
+        lr0 = 0.01
+    else:  # `auto` never chooses another one: its defaults are the plain ones
+        return {"optimizer": optimizer}
+    return {"optimizer": optimizer, "lr0": lr0, "momentum": 0.9, "warmup_bias_lr": 0.0}
+
+
+def _default(name: str, spec: StudySpec) -> float:
+    """What the `defaults` trial trains with: the fixed value, else Ultralytics'."""
+    return float(spec.train.get(name, arguments()[name].default))
+
+
+def _defaults_in_space(
+    spec: StudySpec, classes: int, train_images: int
+) -> tuple[dict[str, Scalar | None], tuple[str, ...]]:
+    """The defaults as a point of the space: moved to the nearest end of a range, or left to the sampler."""
+    point: dict[str, Scalar | None] = {}
+    notes: list[str] = []
+    for name, value in resolve_defaults(spec, classes=classes, train_images=train_images).items():
+        try:
+            point |= check_point({name: value}, spec.search)
+        except UsageError as reason:
+            nearest = _nearest(value, spec.search[name])
+            notes.append(
+                f"defaults: {reason}, " + ("it is drawn" if nearest is None else f"{nearest:g} is tried instead")
+            )
+            if nearest is not None:
+                point |= check_point({name: nearest}, spec.search)
+    if "optimizer" in spec.search and "warmup_bias_lr" not in spec.train and "warmup_bias_lr" not in spec.search:
+        notes.append("defaults: Ultralytics' `auto` sets `warmup_bias_lr` to 0, this study leaves it at 0.1")
+    return point, tuple(notes)
+
+
+def _nearest(value: Any, searched: Range | Choices) -> float | None:
+    """The nearest number in the space; None for words and for what has no number."""
+    if isinstance(value, (bool, str)) or value is None:
+        return None
+    if isinstance(searched, Choices):
+        numbers = [choice for choice in searched.choices if isinstance(choice, (int, float))]
+        return min(numbers, key=lambda number: abs(number - value)) if numbers else None
+    clipped = min(max(float(value), searched.low), searched.high)
+    if searched.step is None:
+        return clipped
+    return searched.low + round((clipped - searched.low) / searched.step) * searched.step

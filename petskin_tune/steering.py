@@ -1,0 +1,121 @@
+"""What a person does to a study without training: create it, read it as a file, enqueue a point, stop the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from petskin_tune import study_file
+from petskin_tune.checkpoints import check_store, open_store
+from petskin_tune.errors import UsageError
+from petskin_tune.keeping import best_of
+from petskin_tune.leases import Leases
+from petskin_tune.looking import store_of
+from petskin_tune.opening import NotBegun, Places, open_or_create, open_study, resolve
+from petskin_tune.space import check_point
+from petskin_tune.storage import open_storage
+from petskin_tune.study import FINISHED, Study, find_study, wanted
+
+OFFERED = 10  # finished trials of another study that a new one tries first
+
+
+def init_study(
+    places: Places, say: Callable[[str], None], *, source: str | None, data: str | None, file: str | None
+) -> None:
+    """Create tables and study, check everything, train nothing.
+
+    Args:
+        places: where; its ``study`` names the study, or the file when ``file`` is None.
+        say: prints a line.
+        source: name of a study in the same database whose finished trials are offered as start points.
+        data: the data set on this machine.
+        file: the study file, where ``places.study`` is the name it shall have.
+
+    Raises:
+        UsageError: anything is missing or wrong; nothing is created then.
+    """
+    name = None
+    if file is not None:
+        name, places = places.study, replace(places, study=file)
+    points = _offered(places, source, name or places.study) if source else ()
+    opened = open_or_create(places, say, data, name=name, more_points=points)
+    check_store(open_store(store_of(opened.study, opened.home)))
+    study = opened.study
+    say(f"study {study.name} is ready: {study.spec.target_trials} trials of {study.spec.epochs} epochs")
+    if points:
+        say(f"{len(points)} finished trials of {source} are tried first")
+    say(f"next, type: tune-worker --study {study.name}")
+
+
+def _offered(places: Places, source: str, new: str) -> tuple[dict[str, Any], ...]:
+    home = resolve(places)
+    other = find_study(open_storage(home.storage_url), source)
+    if other is None:
+        raise UsageError(f"There is no study {source!r} to take trials from.")
+    if other.name == new:
+        raise UsageError("A study cannot take start points from itself; choose another name for the new one.")
+    return tuple(dict(trial.params) for trial in best_of(other.trials(*FINISHED), OFFERED))
+
+
+def study_in_force(places: Places) -> str:
+    """The study file as it is in force: the database's where the study has begun, else the file's own."""
+    try:
+        with open_study(places) as (_, study):
+            return study_file.dump(study.spec)
+    except NotBegun:
+        spec = wanted(places.study).spec
+        assert spec is not None
+        return study_file.dump(spec)
+
+
+def enqueue(places: Places, words: tuple[str, ...]) -> str:
+    """Enqueue a point given as ``name=value`` words; what to tell the person.
+
+    Raises:
+        UsageError: a word is no such pair, a name is not searched, a value lies outside its range.
+    """
+    point: dict[str, Any] = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator:
+            raise UsageError(f"{word!r} is not NAME=VALUE.")
+        point[name] = _value(value)
+    with open_study(places, "guest") as (_, study):
+        number = study.enqueue(check_point(point, study.spec.search), "person")
+        reached = _leases(study).count() >= study.spec.target_trials
+    line = f"trial {number} is enqueued; the next free worker tries it"
+    if reached:
+        line += (
+            f". The study has reached its target of {study.spec.target_trials} trials; type: tune-worker --study "
+            f"{study.name} --target-trials {study.spec.target_trials + 1}"
+        )
+    return line
+
+
+def _value(text: str) -> Any:
+    """As in a study file; numbers such as 1e-4, which YAML 1.1 takes for words, too."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def request_stop(places: Places) -> str:
+    """Ask all workers of the study to suspend; what to tell the person."""
+    with open_study(places, "guest") as (_, study):
+        study.request_stop()
+        running = [lease for lease in _leases(study).read(only_unfinished=True) if lease.state == "running"]
+    if not running:
+        return f"no worker is at work on {study.name}"
+    workers = "1 worker suspends" if len(running) == 1 else f"{len(running)} workers suspend"
+    return f"{workers} after the epoch in work; to go on, type: tune-worker --study {study.name}"
+
+
+def _leases(study: Study) -> Leases:
+    return Leases(study.storage, study.id, "petskin-tune", study.spec.lease, study.spec.snapshot_every)

@@ -1,0 +1,195 @@
+"""What a held trial needs before its process can start: parameters, data and model, snapshot, uploader, judge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import sqlalchemy
+from optuna.trial import TrialState
+
+from petskin_tune import attributes
+from petskin_tune.checkpoints import Store, Uploader, newest_good
+from petskin_tune.checkpoints.keys import trial_prefix
+from petskin_tune.home import Home
+from petskin_tune.keeping import Keeper
+from petskin_tune.outbox import Outbox
+from petskin_tune.preparation import Prepared, prepare, require_same_data
+from petskin_tune.protocol import TrialJob
+from petskin_tune.runner import Runner, free_folder
+from petskin_tune.search import pruners, samplers
+from petskin_tune.search.pruners import Peer, Verdict
+from petskin_tune.study import Study
+from petskin_tune.trial import HeldTrial
+from petskin_tune.trial_events import Say
+
+
+class TrialSetup:
+    """Sets trials of one study up on this machine.
+
+    Args:
+        study: open.
+        home: its places.
+        store: of the study.
+        keeper: of the store.
+        runner: told to warm up as soon as a trial is in sight.
+        worker: this worker's name.
+        device: what the command line asked for.
+        data: what the command line named instead of the study's data set.
+        allow_different_machine: go on with trials begun on other versions or devices.
+        prepared: data and model, where they were looked at already.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        home: Home,
+        store: Store,
+        keeper: Keeper,
+        runner: Runner,
+        *,
+        worker: str,
+        device: str = "",
+        data: str | None = None,
+        allow_different_machine: bool = False,
+        prepared: Prepared | None = None,
+    ) -> None:
+        self._study = study
+        self._home = home
+        self._store = store
+        self._keeper = keeper
+        self._runner = runner
+        self._worker = worker
+        self._device = device
+        self._data = data
+        self._allow_different_machine = allow_different_machine
+        self._prepared = prepared
+        self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
+
+    def prepare(self) -> Prepared:
+        """Data and model on this machine; the first call may take a while, and the forkserver imports meanwhile.
+
+        Raises:
+            UsageError: they are not there, cannot be used, or the data set is not the study's.
+        """
+        self._runner.warm_up()
+        if self._prepared is None:
+            self._prepared = prepare(self._study.spec, self._home, self._study.folders, self._data)
+            stored = self._study.attributes.get(attributes.FINGERPRINT)
+            if stored is not None:
+                require_same_data(stored, self._prepared.fingerprint)
+        return self._prepared
+
+    def folder(self, number: int) -> Path:
+        """The run folder of a trial on this machine."""
+        return self._folders.get(number, self._home.work / "trials" / f"{self._study.uid}-{number:06d}")
+
+    def outbox(self, trial: HeldTrial) -> Outbox:
+        """The trial's outbox on this machine."""
+        name = f"{self._study.uid}-{trial.number:06d}.jsonl"
+        return Outbox(self._home.work / "outbox" / name, trial.held.token)
+
+    def parameters(self, trial: HeldTrial) -> dict[str, Any]:
+        """The trial's parameters: stored ones if it has them, else drawn and stored in one write.
+
+        Raises:
+            LeaseLost: the trial has another owner.
+        """
+        self._runner.warm_up()  # it imports while parameters are drawn and the snapshot is fetched
+        frozen = trial.read()
+        spec = self._study.spec
+        if set(spec.search) <= set(frozen.params):
+            return dict(frozen.params)
+        fixed = frozen.system_attrs.get("fixed_params", {})
+        draw = samplers.draw(self._study.trials(), trial.number, spec, fixed)
+        described = {attributes.ORIGIN: frozen.user_attrs.get(attributes.ORIGIN, "search")}
+        described[attributes.WORKER] = self._worker
+        trial.store_draw(draw.params, draw.distributions, draw.system_attrs, described)
+        return dict(trial.read().params)
+
+    def job(self, trial: HeldTrial, params: Mapping[str, Any], remember: Say, refused: set[str]) -> TrialJob:
+        """The job of the trial's process.
+
+        Args:
+            trial: held by this worker.
+            params: the trial's.
+            remember: takes what the trial should remember about its snapshots.
+            refused: names of snapshots not to resume from.
+
+        Raises:
+            StoreError: the store does not answer now.
+            UsageError: see :meth:`prepare`.
+        """
+        prepared = self.prepare()
+        spec = self._study.spec
+        recorded = trial.read().user_attrs
+        folder = self.folder(trial.number)
+        if not free_folder(folder):
+            folder = self._folders[trial.number] = folder.with_name(f"{folder.name}-{os.getpid()}")
+        folder.mkdir(parents=True, exist_ok=True)
+        return TrialJob(
+            study=spec.study,
+            trial=trial.number,
+            run_folder=str(folder),
+            model=prepared.model,
+            data=str(prepared.data),
+            arguments={**spec.train, **params, "epochs": spec.epochs, "seed": spec.seed},
+            device=self._device,
+            threads=recorded.get(attributes.THREADS),
+            snapshot_every=spec.snapshot_every,
+            snapshot=self._newest_snapshot(trial, folder, remember, refused),
+            identity={
+                "study": self._study.uid,
+                "trial": str(trial.number),
+                "data": prepared.fingerprint.digest,
+                "model": Path(prepared.model).name,
+            },
+            recorded_machine=_recorded_machine(recorded),
+            allow_different_machine=self._allow_different_machine,
+            on_oom=spec.on_oom,
+            patience_epochs=spec.patience_epochs,
+            workers=int(spec.train.get("workers", 2)),
+        )
+
+    def _newest_snapshot(self, trial: HeldTrial, folder: Path, remember: Say, refused: set[str]) -> str | None:
+        lease = trial.leases.lease_of(trial.held)
+        pointers = [pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None]
+        usable = [pointer for pointer in pointers if PurePosixPath(pointer.key).name not in refused]
+        restored = newest_good(usable, self._store, folder)
+        for rejected in restored.rejected:
+            remember(f"the snapshot {rejected.key} cannot be used: {rejected.reason}")
+        return str(restored.path) if restored.path else None
+
+    def uploader(self, trial: HeldTrial, say: Say) -> Uploader:
+        """Brings the trial's snapshots into the store."""
+        lease = trial.leases.lease_of(trial.held)
+        return Uploader(
+            self._store,
+            trial_prefix(self._study.uid, trial.number),
+            trial.held.token,
+            say=say,
+            known=[pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None],
+            known_weights=trial.read().user_attrs.get(attributes.WEIGHTS),
+            settle=self._home.save,
+            make_room=self._keeper.make_room,
+            retriable=(sqlalchemy.exc.SQLAlchemyError,),
+        )
+
+    def judge(self, trial: HeldTrial, epoch: int, own: Mapping[int, float]) -> Verdict:
+        """The pruner's verdict on the trial after ``epoch`` (1-based), from the curves in the database."""
+        spec = self._study.spec
+        if not pruners.decides_at(spec, trial.number, epoch):
+            return Verdict(False, "")
+        reported = trial.values_at(epoch)
+        peers = {number: Peer(value, state == TrialState.COMPLETE) for number, (state, value) in reported.items()}
+        return pruners.verdict(spec, trial.number, epoch, own, peers)
+
+
+def _recorded_machine(recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the trial began on; None for one that never started."""
+    if attributes.VERSIONS not in recorded:
+        return None
+    names = (attributes.VERSIONS, attributes.THREADS, attributes.DEVICE, attributes.DEVICE_MODEL)
+    return {name: recorded[name] for name in names}

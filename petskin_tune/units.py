@@ -1,0 +1,60 @@
+"""Durations and sizes as people write them in a study file: ``5m``, ``90s``, ``1h30m``, ``6GB``."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_BYTES = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
+_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of ``5m``, ``90s``, ``1h30m``, ``2d`` or a plain number of seconds.
+
+    Raises:
+        ValueError: it is none of these, or negative.
+    """
+    if _is_plain_number(value):
+        return float(str(value))
+    text = str(value).strip().lower()
+    if re.fullmatch(_NUMBER, text):
+        return float(text)
+    if not re.fullmatch(rf"(?:{_NUMBER}\s*[dhms]\s*)+", text):
+        raise ValueError(f"{value!r} is no duration: write 90s, 5m or 2h")
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(rf"({_NUMBER})\s*([dhms])", text))
+
+
+def parse_size(value: object) -> int:
+    """Bytes of ``6GB`` (10^9), ``500MiB`` (2^20) or a plain number of bytes.
+
+    Raises:
+        ValueError: it is none of these, or negative.
+    """
+    if _is_plain_number(value):
+        return int(float(str(value)))
+    match = re.fullmatch(rf"({_NUMBER})\s*([a-z]*)", str(value).strip(), flags=re.IGNORECASE)
+    factor = {name.lower(): size for name, size in _BYTES.items()}.get((match[2] if match else "?").lower() or "b")
+    if match is None or factor is None:
+        raise ValueError(f"{value!r} is no size: write 6GB or 500MB")
+    return round(float(match[1]) * factor)
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest text that :func:`parse_duration` reads back: 300.0 -> ``5m``."""
+    for unit, factor in _SECONDS.items():
+        if seconds and seconds % factor == 0:
+            return f"{int(seconds // factor)}{unit}"
+    return f"{seconds!r}s" if seconds else "0"
+
+
+def format_size(size: int) -> str:
+    """The shortest text that :func:`parse_size` reads back: 6000000000 -> ``6GB``."""
+    for unit, factor in _BYTES.items():
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    raise AssertionError("every whole number is a multiple of one byte")
+
+
+def _is_plain_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")

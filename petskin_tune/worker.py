@@ -1,0 +1,388 @@
+"""A worker's life: find work, run it, report it, stop in time.
+
+A trial whose owner is gone comes first, then one that waits, then a new one; see :class:`petskin_tune.leases.Leases`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+
+from petskin_tune import attributes
+from petskin_tune.checkpoints import open_store
+from petskin_tune.deadline import LOOK_SECONDS, SIGNAL_SECONDS, Deadline, Times
+from petskin_tune.durable import StoreError
+from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
+from petskin_tune.home import Home
+from petskin_tune.interruption import Interrupted, end_now, unless
+from petskin_tune.judgement import SearchWatch, stopped_by_failures
+from petskin_tune.keeping import Keeper
+from petskin_tune.leases import Held, Leases
+from petskin_tune.looking import store_of
+from petskin_tune.preparation import Prepared
+from petskin_tune.runner import Runner
+from petskin_tune.search.constraints import constraint_attrs
+from petskin_tune.study import FINISHED, Study, read_spec
+from petskin_tune.trial import HeldTrial
+from petskin_tune.trial_events import Surroundings
+from petskin_tune.trial_run import Outcome, TrialRun
+from petskin_tune.trial_setup import TrialSetup
+from petskin_tune.views.progress import Progress
+from petskin_tune.views.words import place
+
+POLL_SECONDS = 1.0  # how often a worker without work looks for some
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to the study, for this worker alone."""
+
+    worker: str
+    device: str = ""
+    data: str | None = None
+    max_hours: float | None = None
+    max_trials: int | None = None
+    take_over: bool = False
+    allow_different_machine: bool = False
+
+
+class Worker:
+    """One worker of one study.
+
+    Args:
+        study: open.
+        home: its places.
+        options: of the command line.
+        view: shows what happens.
+        prepared: data and model, where opening the study has looked at them already.
+        began: monotonic time from which ``max_hours`` counts.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        home: Home,
+        options: Options,
+        view: Progress,
+        prepared: Prepared | None = None,
+        began: float | None = None,
+    ) -> None:
+        self._study = study
+        self._home = home
+        self._options = options
+        self._view = view
+        self._times = Times()
+        self._deadline = self._deadline_from(began if began is not None else time.monotonic())
+        self._end = math.inf  # the instant (monotonic) at which this process is gone, whatever it waits for
+        self._timers: list[threading.Timer] = []
+        self._stop_reason: str | None = None
+        self._stopping = threading.Event()
+        self._run: TrialRun | None = None
+        self._stop_requests = int(study.attributes.get(attributes.STOP_REQUESTED, 0))
+        self._declined: set[int] = set()
+        self._finished = 0
+        self._study_best: float | None = None
+        self._store_url = store_of(study, home)
+        self._store = open_store(self._store_url, network=home.network_store(self._store_url))
+        self._keeper = Keeper(study, self._store)
+        self._runner = Runner(home.work / "ultralytics")
+        self._setup = TrialSetup(
+            study,
+            home,
+            self._store,
+            self._keeper,
+            self._runner,
+            worker=options.worker,
+            device=options.device,
+            data=options.data,
+            allow_different_machine=options.allow_different_machine,
+            prepared=prepared,
+        )
+        spec = study.spec
+        self._leases = Leases(
+            study.storage, study.id, options.worker, spec.lease, spec.snapshot_every, alone=home.copied is not None
+        )
+        self._search = SearchWatch()
+        study.storage.patience.seconds = None
+        study.storage.patience.on_wait = self._outage
+
+    # ---- from other threads and signal handlers ----
+
+    def stop(self, reason: str) -> None:
+        """Suspend: snapshot, upload within a budget, release, exit 75; this process ends when its time is over."""
+        within = SIGNAL_SECONDS if reason == "SIGTERM" else max(SIGNAL_SECONDS, self._times.needed())
+        end = min(time.monotonic() + within, self._deadline.at if self._deadline else math.inf)
+        first, self._end = self._stop_reason is None, min(self._end, end)
+        self._stop_reason = self._stop_reason or reason
+        self._stopping.set()
+        if first:
+            seconds = max(0.0, self._end - time.monotonic())
+            measured = f" (measured: {self._times})" if self._times.measured else ""
+            self._view.note(f"{reason}: suspending, within {seconds:.1f} s{measured}")
+        run = self._run
+        if run is not None:
+            run.suspend(reason)
+        # Whatever still waits for a database that is away gives up when the time for the suspension is over.
+        self._at(self._suspend_until() if run else 0.0, self._study.storage.patience.cancelled.set)
+        self._at(self._end, self._end_now)
+
+    def close(self) -> None:
+        """This worker's life is over, its process's need not be."""
+        for timer in self._timers:
+            timer.cancel()
+
+    def _at(self, instant: float, action: Callable[[], None]) -> None:
+        timer = threading.Timer(max(0.0, instant - time.monotonic()), action)
+        timer.daemon = True
+        self._timers.append(timer)
+        timer.start()
+
+    def _end_now(self) -> None:
+        """Keep the promise to be gone in time; the dead owner's trial is taken over at once on this host."""
+        self._view.note("the time is over before everything was done; the lease runs out by itself")
+        self._view.suspended(self._command)
+        self._view.close()
+        end_now(EXIT_SUSPENDED)
+
+    # ---- the life ----
+
+    def work(self) -> int:
+        """Work until the study is done or this worker is told to stop. Returns the exit code.
+
+        Raises:
+            UsageError: the study cannot run here.
+        """
+        spec = self._study.spec
+        done = len(self._study.trials(*FINISHED))
+        self._view.study(
+            spec.study, target=spec.target_trials, done=done, best=self._best(), home=str(self._home.folder)
+        )
+        if self._deadline is not None:
+            threading.Thread(target=self._watch_the_clock, args=(self._deadline,), name="deadline", daemon=True).start()
+        try:
+            while self._stop_reason is None:
+                if (code := self._one_step()) is not None:
+                    return code
+        except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
+            if self._stop_reason is None:
+                raise
+        except Interrupted:
+            pass
+        except LeaseLost as lost:  # not of a trial, of the whole home
+            raise UsageError(f"Another worker has taken this home over, and this one stops: {lost}") from lost
+        return self._say_suspended()
+
+    def _one_step(self) -> int | None:
+        """Do one piece of work, or wait a moment for some; the exit code when the study is done."""
+        self._home.require()
+        self._study.refresh()
+        self._heed(self._study.attributes)
+        held = self._orphan() or self._new_trial()
+        if held is not None:
+            self._train(held)
+        elif not (left := self._unfinished()) and not self._may_have_new():
+            return self._say_done()
+        elif left and left <= self._declined and not self._may_have_new():
+            self._stop_reason = "what is left is for another machine"
+        else:
+            self._stopping.wait(POLL_SECONDS)
+        if self._options.max_trials is not None and self._finished >= self._options.max_trials:
+            self._stop_reason = self._stop_reason or f"--max-trials {self._options.max_trials} reached"
+        return None
+
+    def _orphan(self) -> Held | None:
+        self._leases.adopt_unleased()
+        return self._leases.take_over(by_command=self._options.take_over, leave=self._declined)
+
+    def _new_trial(self) -> Held | None:
+        if self._is_good_enough() or self._leases.worth_waiting_for(leave=self._declined) is not None:
+            return None
+        if self._leases.count() >= self._study.spec.target_trials:
+            return None
+        unless(
+            self._stopping.is_set, self._setup.prepare
+        )  # before a trial is born: a machine that cannot train must not take one
+        return self._leases.next_trial(self._study.spec.target_trials)
+
+    def _unfinished(self) -> set[int]:
+        """Trial ids of the study's trials that run or were released."""
+        return {lease.trial_id for lease in self._leases.read(only_unfinished=True) if lease.state != "done"}
+
+    def _may_have_new(self) -> bool:
+        return not self._is_good_enough() and self._leases.count() < self._study.spec.target_trials
+
+    def _is_good_enough(self) -> bool:
+        stop_at, best = self._study.spec.stop_at, self._best()
+        return stop_at is not None and best is not None and best >= stop_at
+
+    def _best(self) -> float | None:
+        best = self._study.best()
+        self._study_best = best.value if best else None
+        return self._study_best
+
+    # ---- one trial ----
+
+    def _train(self, held: Held) -> None:
+        trial = HeldTrial(self._leases, held)
+        started = time.monotonic()
+        try:
+            if held.hopeless:
+                self._after(trial, _given_up(trial, held.hopeless), 0.0)
+                return
+            params = self._setup.parameters(trial)
+            self._show_start(trial, params)
+            self._run = TrialRun(trial, self._setup.outbox(trial), self._surroundings(trial, params))
+            if self._stop_reason:
+                self._run.suspend(self._stop_reason)
+            outcome = self._run.run()
+        except LeaseLost:
+            outcome = Outcome("lost", None)
+        finally:
+            self._run = None
+        self._after(trial, outcome, time.monotonic() - started)
+
+    def _surroundings(self, trial: HeldTrial, params: Mapping[str, Any]) -> Surroundings:
+        return Surroundings(
+            runner=self._runner,
+            view=self._view,
+            worker=self._options.worker,
+            store_name=place(self._store_url),
+            make_job=lambda remember, refused: self._setup.job(trial, params, remember, refused),
+            make_uploader=lambda say: self._setup.uploader(trial, say),
+            judge=lambda epoch, own: self._setup.judge(trial, epoch, own),
+            on_news=self._reported,
+            is_saved=lambda: self._home.is_saved,
+            study_best=lambda: self._study_best,
+            times=self._times,
+            suspend_until=self._suspend_until,
+        )
+
+    def _show_start(self, trial: HeldTrial, params: Mapping[str, Any]) -> None:
+        lease = trial.held.lease
+        self._view.trial_started(
+            trial.number,
+            self._study.spec.target_trials,
+            params,
+            self._study.spec.epochs,
+            self._best(),
+            len(self._study.trials(TrialState.PRUNED)),
+            resumed_from=lease.snapshot.position if lease and lease.snapshot else None,
+        )
+
+    def _after(self, trial: HeldTrial, outcome: Outcome, seconds: float) -> None:
+        if outcome.end == "declined":
+            self._declined.add(trial.held.trial_id)
+            self._view.note(f"trial {trial.number} is left to another machine: {outcome.reason}")
+            return
+        self._view.trial_ended(trial.number, outcome.end, outcome.value, seconds, outcome.reason)
+        if outcome.end in ("suspended", "lost"):
+            return
+        self._finished += 1
+        self._tidy(trial.number)
+        self._judge_the_search()
+
+    def _tidy(self, number: int) -> None:
+        """Delete what an ended trial needs no more, once a network home's database knows that it has ended."""
+        try:
+            self._home.save()
+        except StoreError:
+            self._home.epoch_saved()  # later; the end of the next trial tidies up after this one, too
+        else:
+            self._keeper.after(number, self._setup.folder(number))
+
+    def _judge_the_search(self) -> None:
+        """Say what is wrong with the search.
+
+        Raises:
+            UsageError: the last trials all failed in the same way.
+        """
+        trials = self._study.trials()
+        if reason := stopped_by_failures(trials, self._study.spec):
+            raise UsageError(reason)
+        for sentence in self._search.news(trials, self._study.spec):
+            self._view.note(f"warning: {sentence}")
+
+    # ---- what is needed ----
+
+    def _reported(self, news: Mapping[str, Any]) -> None:
+        self._heed(news)
+        self._home.epoch_saved()
+
+    def _heed(self, news: Mapping[str, Any]) -> None:
+        """Take over what other processes said: the spec in force, a request to stop."""
+        if attributes.SPEC in news:
+            self._study.spec = read_spec(news)
+        if int(news.get(attributes.STOP_REQUESTED, 0)) > self._stop_requests:
+            self.stop("petskin-tune stop")
+
+    def _outage(self, seconds: float) -> None:
+        if seconds > 2.0:
+            self._view.outage(seconds, self._run.waiting() if self._run else 0)
+
+    # ---- time ----
+
+    def _deadline_from(self, began: float) -> Deadline | None:
+        hours = self._options.max_hours
+        return None if hours is None else Deadline(began, hours, self._times)
+
+    def _watch_the_clock(self, deadline: Deadline) -> None:
+        while not self._stopping.is_set():
+            if (run := self._run) is not None and (seconds := run.upload_seconds()) is not None:
+                self._times.upload = seconds
+            if news := deadline.news(datetime.now()):
+                self._view.note(news)
+            if (left := deadline.left()) <= 0:
+                self.stop(f"{deadline.name} reached")
+                return
+            self._stopping.wait(min(left, LOOK_SECONDS))
+
+    def _suspend_until(self) -> float:
+        """The instant (monotonic) at which snapshot and upload end, done or not."""
+        return self._end - self._times.release()
+
+    # ---- the last line ----
+
+    def _say_done(self) -> int:
+        best = self._study.best()
+        name = self._study.name
+        command = (
+            f"petskin-tune best --study {name} --yaml best.yaml" if best else f"petskin-tune status --study {name}"
+        )
+        self._view.study_done(best.value if best else None, best.number if best else None, command)
+        return EXIT_DONE
+
+    def _say_suspended(self) -> int:
+        if not self._anything_left():
+            return self._say_done()
+        self._view.suspended(self._command)
+        return EXIT_SUSPENDED
+
+    @property
+    def _command(self) -> str:
+        return f"tune-worker --study {self._study.name}"
+
+    def _anything_left(self) -> bool:
+        try:
+            return bool(self._unfinished()) or self._may_have_new()
+        except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
+            return True
+
+
+def _given_up(trial: HeldTrial, reason: str) -> Outcome:
+    """Fail a trial that ends whoever trains it.
+
+    Raises:
+        LeaseLost: it has another owner by now.
+    """
+    failure = {attributes.FAILURE: {"kind": "crashed", "message": reason, "detail": ""}}
+    trial.tell(TrialState.FAIL, None, failure, constraint_attrs("crashed"))
+    return Outcome("failed", None, f"crashed: {reason}", "crashed")

@@ -1,0 +1,169 @@
+"""YAML whose values remember their line, so that a refusal can point at it.
+
+PyYAML's safe loader, with two differences: a key that is given twice is refused (the stock loader keeps the last one
+silently), and ``1e-5`` is a number as in YAML 1.2 (YAML 1.1 reads a string).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from petskin_tune.errors import UsageError
+from petskin_tune.nearest import did_you_mean
+
+_DEEPEST = 20  # levels; a YAML alias can refer to itself
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that knows YAML 1.2's floats."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One value of a YAML file: ``value`` is plain Python, ``keys`` or ``items`` are its parts as entries."""
+
+    value: Any
+    line: int  # 1-based
+    where: str  # the file, as a person knows it
+    name: str = ""  # dotted path of keys: "search.lr0"
+    keys: Mapping[str, Entry] | None = None
+    items: tuple[Entry, ...] | None = None
+
+    def refused(self, reason: str) -> UsageError:
+        """The refusal of this value, with file, line and name."""
+        subject = f"`{self.name}` " if self.name else ""
+        return UsageError(f"{self.where}, line {self.line}: {subject}{reason}")
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """Give file and line to a UsageError raised inside, whose sentence knows neither."""
+        try:
+            yield
+        except UsageError as error:
+            raise UsageError(f"{self.where}, line {self.line}: {error}") from error
+
+    def mapping(self, known: tuple[str, ...] | None = None) -> Mapping[str, Entry]:
+        """Its keys; with ``known``, any other key is refused with the nearest right one."""
+        if self.keys is None:
+            raise self.refused(f"must be a mapping of names to values, not {_kind(self.value)}")
+        for key, entry in self.keys.items():
+            if known is not None and key not in known:
+                inside = f" in `{self.name}`" if self.name else ""
+                hint = did_you_mean(key, known) or f"; known are {', '.join(known)}"
+                raise UsageError(f"{self.where}, line {entry.line}: unknown key `{key}`{inside}{hint}")
+        return self.keys
+
+    def sequence(self) -> tuple[Entry, ...]:
+        """Its items."""
+        if self.items is None:
+            raise self.refused(f"must be a list, not {_kind(self.value)}")
+        return self.items
+
+    def text(self) -> str:
+        """Its value, a text that is not empty."""
+        if not isinstance(self.value, str) or not self.value.strip():
+            raise self.refused(f"must be text, not {_kind(self.value)}")
+        return self.value.strip()
+
+    def flag(self) -> bool:
+        """Its value, true or false."""
+        if not isinstance(self.value, bool):
+            raise self.refused(f"must be true or false, not {_kind(self.value)}")
+        return self.value
+
+    def number(self, low: float = -math.inf, high: float = math.inf) -> float:
+        """Its value, a finite number from ``low`` to ``high``."""
+        value = self.value
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise self.refused(f"must be a number, not {_kind(value)}")
+        if not low <= value <= high:
+            bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise self.refused(f"must be {bounds}, not {value:g}")
+        return float(value)
+
+    def whole(self, low: int = 0, high: float = math.inf) -> int:
+        """Its value, a whole number from ``low`` to ``high``."""
+        number = self.number(low, high)
+        if not number.is_integer():
+            raise self.refused(f"must be a whole number, not {number:g}")
+        return int(number)
+
+
+def read(text: str, where: str) -> Entry:
+    """The one document in ``text``.
+
+    Raises:
+        UsageError: broken YAML, more than one document, a key given twice or a key that is no text.
+    """
+    loader = None
+    try:
+        loader = _Loader(text.removeprefix("\ufeff"))
+        node = loader.get_single_node()
+        if node is None:
+            raise UsageError(f"{where} is empty")
+        return _entry(loader, node, where, "", 0)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise UsageError(f"{where}, line {line}: this is no valid YAML ({error.problem or error.context})") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UsageError(f"{where}, line {line}: this is no valid YAML ({error.reason})") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _entry(loader: _Loader, node: yaml.Node, where: str, name: str, depth: int) -> Entry:
+    line = node.start_mark.line + 1
+    if depth > _DEEPEST:
+        raise UsageError(f"{where}, line {line}: `{name}` is nested too deeply")
+    if isinstance(node, yaml.MappingNode):
+        keys = _keys(loader, node, where, name, depth)
+        return Entry({key: entry.value for key, entry in keys.items()}, line, where, name, keys=keys)
+    if isinstance(node, yaml.SequenceNode):
+        items = tuple(_entry(loader, item, where, f"{name}[{i}]", depth + 1) for i, item in enumerate(node.value, 1))
+        return Entry([item.value for item in items], line, where, name, items=items)
+    try:
+        value = loader.construct_object(node)
+    except ValueError as error:  # 2024-13-45 has the shape of a date
+        raise UsageError(f"{where}, line {line}: `{name}` has a value that YAML cannot read ({error})") from error
+    return Entry(value, line, where, name)
+
+
+def _keys(loader: _Loader, node: yaml.MappingNode, where: str, name: str, depth: int) -> dict[str, Entry]:
+    keys: dict[str, Entry] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+        if not isinstance(key, str) or key_node.tag == "tag:yaml.org,2002:merge":
+            raise UsageError(f"{where}, line {line}: a key must be a plain name")
+        dotted = f"{name}.{key}" if name else key
+        if key in keys:
+            raise UsageError(f"{where}, line {line}: `{dotted}` is given twice, first in line {keys[key].line}")
+        entry = _entry(loader, value_node, where, dotted, depth + 1)
+        # A person looks for the key, which may stand above its value.
+        keys[key] = Entry(entry.value, line, where, dotted, entry.keys, entry.items)
+    return keys
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return repr(value) if isinstance(value, str) else f"{value}".lower() if isinstance(value, bool) else f"{value}"
