@@ -1,0 +1,97 @@
+"""The dashboard in a real browser, served by a real process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from petskin_tune.storage import open_storage
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP evil.example 127.0.0.1",
+]
+
+SERVE = """
+import sys, optuna
+from petskin_tune.storage import open_storage
+from petskin_tune.views.dashboard import serve
+storage = open_storage(sys.argv[1])
+serve(storage, optuna.load_study(study_name="petskin", storage=storage), port=0,
+      say=lambda line: print(line, flush=True))
+"""
+
+
+def objective(trial: optuna.Trial) -> float:
+    lr0 = trial.suggest_float("lr0", 1e-5, 1e-1, log=True)
+    trial.suggest_categorical("optimizer", ["SGD", "AdamW"])
+    for epoch in range(1, 10):
+        trial.report(0.02 * epoch * (1 - lr0), epoch)
+    if trial.number % 4 == 3:
+        raise optuna.TrialPruned
+    return 0.18 * (1 - lr0)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/tune.db"
+    study = optuna.create_study(storage=open_storage(url), study_name="petskin", direction="maximize")
+    study.optimize(objective, n_trials=8)
+    return url
+
+
+@pytest.fixture
+def address(url: str) -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, "-c", SERVE, url], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    yield line.split(": ")[1].split(" ")[0]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def test_a_person_sees_the_study_and_cannot_delete_it(address: str, page: Any, url: str, tmp_path: Path) -> None:
+    page.goto(address)
+    page.get_by_text("petskin").first.wait_for()
+    page.locator(".js-plotly-plot").first.wait_for()
+    page.screenshot(path=os.environ.get("TUNE_SCREENSHOTS", str(tmp_path)) + "/dashboard.png")
+    status = page.evaluate("fetch('/api/studies/1', {method: 'DELETE'}).then(answer => answer.status)")
+    assert status == 405
+    assert len(optuna.load_study(study_name="petskin", storage=url).trials) == 8
+
+
+def test_a_name_that_somebody_else_points_to_this_machine_reads_nothing(address: str, page: Any) -> None:
+    port = address.split(":")[2].split("/")[0]
+    answer = page.goto(f"http://evil.example:{port}/api/studies")
+    assert answer.status == 403
+    assert "petskin" not in page.content()

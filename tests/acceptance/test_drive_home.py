@@ -1,0 +1,280 @@
+"""A home on a Drive, and machines that come and go with all that lay on their disks: the study ends as if left alone.
+
+The Drive is a real FUSE mount (``tests/drive.py``) that is slow, fails now and then and forgets what it has not
+synchronised when a machine is lost; the workers are the real command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+import yaml
+from killing import kill_at_random
+from workers import SMALL_STUDY, TIMEOUT_SECONDS, essence, fired, load, run, start, wait_until, write_study
+
+from petskin_tune.study_file import shipped_folder
+from tests.drive import Faults, SimulatedDrive, unavailable
+
+pytestmark = [
+    pytest.mark.skipif(unavailable() is not None, reason=unavailable() or ""),
+    pytest.mark.timeout(900),  # up to eleven lives of a worker, each of which imports torch
+]
+
+MODEL = "tiny-seg.yaml"
+CHANGES: dict[str, Any] = {
+    "model": MODEL,
+    "epochs": 6,
+    "target_trials": 4,
+    "train": {**SMALL_STUDY["train"], "batch": 4, "nbs": 4, "lrf": 0.1, "warmup_bias_lr": 0.0},
+    "pruner": {"name": "asha", "rungs": [2, 4], "reduction_factor": 2},
+    "search": {"lr0": {"low": 8e-3, "high": 1.5e-2, "log": True}, "mosaic": [0.0, 0.3]},
+    "lease": "60s",
+}
+ROUGH = Faults(eio_every=45, delay=0.001, sync_delay=0.2, sync_rate=5e6)  # a snapshot of 1.5 MB is safe after 0.5 s
+# Where the worker (or with kill-all the trial's process and the worker) dies, each time with its machine's disk.
+POINTS = (
+    "home-claiming=kill",
+    "trial-born=kill",
+    "home-counted=kill@4",
+    "upload-verified=kill@2",
+    "snapshot-committed=kill@2",
+    "before-old-snapshots-go=kill@4",
+    "in-validation=kill-all@2",
+    "home-copied=kill@5",
+    "told=kill",
+)
+KILLS = 20  # at random instants
+
+
+class Session:
+    """A user's Drive and study file, and the machines that he borrows one after the other."""
+
+    def __init__(self, folder: Path, drive: SimulatedDrive, **changes: Any) -> None:
+        self.drive = drive
+        self.log = folder / "fired"
+        self._folder = folder
+        self._disk = folder / "disk-of-the-machine"
+        self._study = write_tiny_study(folder / "study", **changes)
+        self._arguments = ("--study", str(self._study), "--home", str(drive.path / "petskin"))
+
+    def start(self, faults: str = "") -> subprocess.Popen[str]:
+        return start(*self._arguments, cwd=self._folder, **self._environment(faults))
+
+    def run(self, faults: str = "") -> subprocess.CompletedProcess[str]:
+        return run(*self._arguments, cwd=self._folder, **self._environment(faults))
+
+    def _environment(self, faults: str) -> dict[str, str]:
+        temporary = self._disk / "tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
+        places = {"XDG_CACHE_HOME": str(self._disk / "cache"), "TMPDIR": str(temporary)}
+        return {**places, "TUNE_FAULTS": faults, "TUNE_FAULTS_LOG": str(self.log)}
+
+    def lose_machine(self) -> int:
+        """The machine is gone with its processes and its disk; how many files on Drive had not been synchronised."""
+        lost = self.drive.lose_machine()  # first: it would synchronise while processes are looked for
+        end_processes(self._folder)
+        shutil.rmtree(self._disk)
+        return lost
+
+    def study(self) -> optuna.Study:
+        """The study as the newest copy of the database in the cloud has it, in plain Optuna."""
+        self.drive.wait_until_synchronised()
+        newest = max(self.drive.cloud.rglob("tune-*.db"))
+        copy = shutil.copy(newest, self._folder / "looked-at.db")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        return optuna.load_study(study_name="small", storage=f"sqlite:///{copy}")
+
+    def notes(self) -> list[str]:
+        """What the trials remember of their lives."""
+        return [note for trial in self.study().trials for note in trial.user_attrs.get("notes", [])]
+
+    def snapshots(self) -> list[Path]:
+        """The snapshots on Drive that the newest copy of the database in the cloud points to, the newest first."""
+        copies = sorted(self.drive.cloud.rglob("tune-*.db"))
+        if not copies:
+            return []
+        statement = "SELECT snapshot_key, previous_key FROM trial_leases WHERE state = 'running'"
+        with contextlib.closing(sqlite3.connect(f"file:{copies[-1]}?mode=ro&immutable=1", uri=True)) as connection:
+            try:
+                rows = connection.execute(statement).fetchall()
+            except sqlite3.DatabaseError:  # it is on its way into the cloud
+                return []
+        return [self.drive.path / "petskin" / "checkpoints" / key for row in rows for key in row if key]
+
+
+def end_processes(folder: Path) -> None:
+    """Kill all processes of the machines whose disks lie in ``folder``: workers, trials, forkservers."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if Path(process.environ().get("XDG_CACHE_HOME", "/")).is_relative_to(folder):
+                process.kill()
+                process.wait(10.0)
+
+
+def write_tiny_study(folder: Path, **changes: Any) -> Path:
+    """A study of a model with snapshots of a megabyte and a half, which a slow Drive can take."""
+    folder.mkdir(parents=True)
+    model = yaml.safe_load((shipped_folder() / "models" / "demo-seg.yaml").read_text())
+    (folder / MODEL).write_text(yaml.safe_dump({**model, "width_multiple": 0.0625}))
+    return write_study(folder, **{**CHANGES, **changes})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What the study is that was left alone, in a home on a disk of its own."""
+    return left_alone(tmp_path_factory.mktemp("undisturbed"))
+
+
+def left_alone(folder: Path, **changes: Any) -> list[dict[str, Any]]:
+    result = run("--study", str(write_tiny_study(folder / "study", **changes)), cwd=folder)
+    assert result.returncode == 0, result.stdout
+    study = load(folder / "runs")
+    assert len({trial.value for trial in study.trials}) > 2, "the trials learnt nothing that could differ"
+    return essence(study)
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[SimulatedDrive]:
+    with SimulatedDrive(tmp_path / "google") as drive:
+        yield drive
+        end_processes(tmp_path)
+
+
+def test_machines_lost_at_named_points_on_a_rough_drive_leave_the_study_as_if_left_alone(
+    drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    session = Session(tmp_path, drive)
+    drive.let(ROUGH)
+    lost = 0
+    for number, fault in enumerate(POINTS):
+        result = session.run(fault)
+        assert result.returncode == -signal.SIGKILL, f"{fault}: {result.stdout}"
+        assert len(fired(session.log)) == number + 1, f"{fault} did not happen"
+        assert fired(session.log)[-1] == fault.partition("=")[0]
+        lost += session.lose_machine()
+    finish = session.run()
+    assert finish.returncode == 0, finish.stdout
+    assert essence(session.study()) == undisturbed
+    assert lost > 0, "no machine was lost with anything not yet synchronised"
+    assert drive.fired()["eio"] > 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_twenty_machines_lost_at_random_instants_leave_the_study_as_if_left_alone(
+    drive: SimulatedDrive, tmp_path: Path
+) -> None:
+    changes = {"target_trials": 12, "sampler": {"name": "tpe", "startup_trials": 2}}
+    expected = left_alone(tmp_path / "calm", **changes)
+    session = Session(tmp_path, drive, **changes)
+    chance = random.Random(3)
+    lost = 0
+    for kill in range(KILLS):
+        rate = chance.uniform(2e6, 20e6)
+        drive.let(Faults(eio_every=chance.randint(40, 90), delay=0.001, sync_delay=0.2, sync_rate=rate))
+        said = kill_at_random(session.start(), chance)
+        assert said is None, f"the study ended after {kill} kills:\n{said}"
+        lost += session.lose_machine()
+    finish = session.run()
+    assert finish.returncode == 0, finish.stdout
+    assert essence(session.study()) == expected
+    assert lost > 0, "no machine was lost with anything not yet synchronised"
+    assert drive.fired()["eio"] > 0
+
+
+def test_a_full_drive_is_said_training_goes_on_and_the_upload_follows_when_there_is_room(
+    drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    session = Session(tmp_path, drive)
+    drive.let(Faults(quota=1_000_000))  # the database fits, a snapshot does not
+    worker = session.start()
+    wait_until(lambda: drive.fired()["quota"] > 0)
+    time.sleep(3.0)  # the first trial goes on meanwhile
+    assert worker.poll() is None
+    drive.let(Faults())
+    said, _ = worker.communicate(timeout=TIMEOUT_SECONDS)
+    assert worker.returncode == 0, said
+    assert essence(session.study()) == undisturbed
+    assert "The store is full" in said
+    assert "training goes on" in said
+    assert "s of trouble" in said
+
+
+@pytest.mark.parametrize("how", ["unmount", pytest.param("disconnect", marks=pytest.mark.slow)])
+def test_a_drive_that_is_away_for_a_while_costs_no_trial_anything(
+    drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path, how: str
+) -> None:
+    session = Session(tmp_path, drive)
+    worker = session.start()
+    wait_until(lambda: bool(session.snapshots()))
+    getattr(drive, how)()
+    time.sleep(5.0)  # the outage
+    assert worker.poll() is None
+    if how == "unmount":
+        assert list(drive.path.iterdir()) == [], "something was written where Drive was mounted"
+    drive.reconnect()
+    said, _ = worker.communicate(timeout=TIMEOUT_SECONDS)
+    assert worker.returncode == 0, said
+    assert essence(session.study()) == undisturbed
+    assert "training goes on" in said
+
+
+def truncate(snapshot: Path) -> None:
+    os.truncate(snapshot, snapshot.stat().st_size // 2)
+
+
+def flip_a_bit(snapshot: Path) -> None:
+    with open(snapshot, "r+b") as file:
+        file.seek(snapshot.stat().st_size // 2)
+        (byte,) = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncate, pytest.param(flip_a_bit, marks=pytest.mark.slow), pytest.param(Path.unlink, marks=pytest.mark.slow)],
+)
+def test_a_damaged_newest_snapshot_falls_back_to_the_one_before_and_is_remembered(
+    drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    session = Session(tmp_path, drive)
+    worker = session.start()
+    wait_until(lambda: len(session.snapshots()) == 2)
+    worker.kill()
+    worker.communicate()
+    session.lose_machine()
+    newest, before = session.snapshots()
+    damage(newest)
+    finish = session.run()
+    assert finish.returncode == 0, finish.stdout
+    assert essence(session.study()) == undisturbed
+    sentence = f"the snapshot {newest.relative_to(drive.path / 'petskin' / 'checkpoints')} cannot be used: "
+    assert sentence in finish.stdout
+    assert any(note.startswith(sentence) for note in session.notes())
+    assert before.name not in finish.stdout, "the one before was rejected, too"
+
+
+def test_a_worker_whose_home_was_taken_over_ends_with_one_sentence(drive: SimulatedDrive, tmp_path: Path) -> None:
+    session = Session(tmp_path, drive, target_trials=50)
+    worker = session.start()
+    wait_until(lambda: bool(session.snapshots()))
+    claim = max((drive.path / "petskin" / "database").glob("claim-*.json"))
+    (claim.parent / "claim-000099-ffffffff-000000.json").write_bytes(claim.read_bytes())
+    said, _ = worker.communicate(timeout=TIMEOUT_SECONDS)
+    assert worker.returncode == 2, said
+    assert "error: Another worker has taken this home over, and this one stops" in said
+    assert "Traceback" not in said

@@ -1,0 +1,153 @@
+"""Each kind of failure provoked for real in trials of the real worker, and recorded by its name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from PIL import Image
+from workers import load, run, write_study
+
+from petskin_tune.datasets import demo
+
+HOOKS = Path(__file__).parent / "provoked"
+PLAN = {0: "memory", 1: "nan", 2: "argument", 3: "segfault", 4: "segfault@2", 5: "no-memory"}
+
+
+def provoked(folder: Path, plan: dict[int, str], **changes: Any) -> tuple[optuna.Study, str, list[str]]:
+    """Run a study to its end with failures by trial number.
+
+    Returns:
+        the study, what the worker printed, and what was provoked, oldest first.
+    """
+    study = write_study(folder, target_trials=len(plan), **changes)
+    log = folder / "provoked.log"
+    environment = {"PROVOKE": ";".join(f"{number}={what}" for number, what in plan.items()), "PROVOKED": str(log)}
+    result = run("--study", str(study), cwd=folder, PYTHONPATH=str(HOOKS), **environment)
+    assert result.returncode == 0, result.stdout
+    return load(folder / "runs"), result.stdout, log.read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, str, list[str], Path]:
+    """One study in which every trial fails in its own way, run to its end by one worker."""
+    folder = tmp_path_factory.mktemp("failing")
+    return (*provoked(folder, PLAN), folder)
+
+
+def kind(trial: optuna.trial.FrozenTrial) -> str | None:
+    failure = trial.user_attrs.get("failure")
+    return failure["kind"] if failure else None
+
+
+def test_every_failure_is_told_apart_and_none_is_a_fitness_of_zero(
+    study: tuple[optuna.Study, str, list[str], Path],
+) -> None:
+    trials = study[0].trials
+    assert [(trial.state.name, kind(trial)) for trial in trials] == [
+        ("COMPLETE", None),
+        ("COMPLETE", None),
+        ("FAIL", "refused"),
+        ("FAIL", "crashed"),
+        ("COMPLETE", None),
+        ("PRUNED", "out-of-memory"),
+    ]
+    assert [trial.values for trial in trials if kind(trial)] == [None, None, None]
+
+
+def test_status_counts_the_failures_by_their_names(study: tuple[optuna.Study, str, list[str], Path]) -> None:
+    told = run("status", "--study", "small", "--json", cwd=study[3], command="petskin-tune")
+    assert json.loads(told.stdout)["failures"] == {"refused": 1, "crashed": 1, "out-of-memory": 1}
+
+
+def test_out_of_memory_keeps_the_effective_batch_by_micro_batches(
+    study: tuple[optuna.Study, str, list[str], Path],
+) -> None:
+    trial = study[0].trials[0]
+    assert study[2].count("0 memory") == 1
+    assert trial.user_attrs["batch"] == 8
+    assert any("micro-batches of 4" in note for note in trial.user_attrs["notes"])
+    assert len(trial.intermediate_values) == 3
+
+
+def test_a_nan_under_amp_goes_on_in_fp32_from_the_last_good_snapshot(
+    study: tuple[optuna.Study, str, list[str], Path],
+) -> None:
+    trial = study[0].trials[1]
+    assert study[2].count("1 nan") == 1
+    decided = "fp32 from now on: the loss was not finite in epoch 2, batch 3 under AMP"
+    assert decided in trial.user_attrs["notes"]
+    assert list(trial.intermediate_values) == [1, 2, 3]
+
+
+def test_an_argument_changed_behind_our_back_is_refused_with_both_values(
+    study: tuple[optuna.Study, str, list[str], Path],
+) -> None:
+    message = study[0].trials[2].user_attrs["failure"]["message"]
+    assert "mosaic=" in message
+    assert "0.123 would be run" in message
+
+
+def test_a_process_that_segfaults_three_times_without_progress_ends_its_trial_with_the_end_of_its_log(
+    study: tuple[optuna.Study, str, list[str], Path],
+) -> None:
+    trial = study[0].trials[3]
+    assert study[2].count("3 segfault") == 3
+    assert "SIGSEGV, 3 times in a row without progress" in trial.user_attrs["failure"]["message"]
+    assert "Segmentation fault" in trial.user_attrs["failure"]["detail"]
+
+
+def test_a_process_that_segfaults_twice_is_started_again_and_its_trial_completes(
+    study: tuple[optuna.Study, str, list[str], Path],
+) -> None:
+    trial = study[0].trials[4]
+    assert study[2].count("4 segfault") == 2
+    assert list(trial.intermediate_values) == [1, 2, 3]
+    assert sum("crashed: its process was killed by SIGSEGV" in note for note in trial.user_attrs["notes"]) == 2
+
+
+def test_memory_that_no_split_saves_is_told_to_the_sampler_as_a_constraint(
+    study: tuple[optuna.Study, str, list[str], Path],
+) -> None:
+    assert study[2].count("5 no-memory") >= 2  # it was tried with smaller parts
+    assert constraints(study[0].trials[5]) == {"oom": 1.0, "diverged": 0.0}
+    assert constraints(study[0].trials[0]) == {"oom": 0.0, "diverged": 0.0}
+
+
+def constraints(trial: optuna.trial.FrozenTrial) -> dict[str, float]:
+    prefix = "constraints:"
+    return {key.removeprefix(prefix): value for key, value in trial.system_attrs.items() if key.startswith(prefix)}
+
+
+def test_a_learning_rate_of_a_million_is_pruned_within_two_batches_and_no_split_is_made_under_on_oom_prune(
+    tmp_path: Path,
+) -> None:
+    study, _, happened = provoked(tmp_path, {0: "explosion", 1: "no-memory"}, on_oom="prune")
+    diverged, out_of_memory = study.trials
+    assert (diverged.state.name, kind(diverged)) == ("PRUNED", "diverged")
+    assert constraints(diverged) == {"oom": 0.0, "diverged": 1.0}
+    assert diverged.values is None
+    batches = [line for line in happened if line.startswith("0 batch")]
+    assert 1 <= len(batches) - batches.index("0 batch not finite") <= 2
+    assert (out_of_memory.state.name, kind(out_of_memory)) == ("PRUNED", "out-of-memory")
+    assert happened.count("1 no-memory") == 1
+    assert constraints(out_of_memory) == {"oom": 1.0, "diverged": 0.0}
+
+
+def test_a_truncated_image_ends_the_trial_as_data_and_identical_failures_end_the_worker(tmp_path: Path) -> None:
+    data = demo.make(tmp_path / "images", train=16, val=8)
+    whole = sorted((data.parent / "images" / "train").iterdir())[3]
+    spoilt = whole.with_suffix(".jpg")
+    Image.open(whole).save(spoilt)
+    whole.unlink()
+    spoilt.write_bytes(spoilt.read_bytes()[:-200])
+    study = write_study(tmp_path, data=str(data), target_trials=5, max_identical_failures=2)
+    result = run("--study", str(study), cwd=tmp_path)
+    assert result.returncode == 2, result.stdout
+    assert "The last 2 trials all failed in the same way, data:" in result.stdout.splitlines()[-1]
+    trials = load(tmp_path / "runs").trials
+    assert [(trial.state.name, kind(trial)) for trial in trials] == [("FAIL", "data"), ("FAIL", "data")]
+    assert spoilt.name in trials[0].user_attrs["failure"]["message"]

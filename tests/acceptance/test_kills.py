@@ -1,0 +1,108 @@
+"""Kill it at any instant: the study ends exactly as the one that was left alone."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from killing import kill_at_random
+from workers import SMALL_STUDY, best_weights, essence, fired, load, run, start, write_study
+
+# Where the worker (or with kill-all the trial's process and the worker) dies, one after the other in one study.
+WORKER_POINTS = (
+    "trial-born=kill",
+    "before-parameters=kill",
+    "parameters-stored=kill",
+    "outbox-written=kill",
+    "before-report=kill",
+    "report-sent=kill",
+    "verdict-given=kill",
+    "before-snapshot-pointer=kill",
+    "snapshot-committed=kill",
+    "before-last-tell=kill",
+    "before-tell=kill",
+    "told=kill",
+    "trial-claimed=kill",
+)
+CHILD_POINTS = (
+    "batch-done=kill-all@1",
+    "batch-done=kill-all@3",
+    "epoch-batches-done=kill-all",
+    "in-validation=kill-all",
+    "epoch-validated=kill-all",
+    "snapshot-temporary-written=kill-all",
+    "snapshot-renamed=kill-all",
+    "epoch-event-sent=kill-all",
+)
+KILLS = 20  # at random instants
+CHANGES = {
+    "epochs": 4,
+    "target_trials": 4,
+    "train": {**SMALL_STUDY["train"], "batch": 4, "nbs": 8, "lrf": 0.1},
+    "pruner": {"name": "asha", "rungs": [1, 2], "reduction_factor": 2},
+    "search": {"lr0": {"low": 2e-3, "high": 8e-3, "log": True}, "mosaic": [0.0, 1.0]},
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the study that was left alone."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    result = run("--study", str(write_study(folder, **CHANGES)), cwd=folder)
+    assert result.returncode == 0, result.stdout
+    return folder / "runs"
+
+
+@pytest.mark.parametrize("points", [WORKER_POINTS, CHILD_POINTS], ids=["worker", "child"])
+def test_a_study_killed_at_every_named_point_ends_as_the_one_left_alone(
+    points: tuple[str, ...], undisturbed: Path, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path, **CHANGES)
+    log = tmp_path / "fired"
+    for number, fault in enumerate(points):
+        result = run("--study", str(study), cwd=tmp_path, TUNE_FAULTS=fault, TUNE_FAULTS_LOG=str(log))
+        if result.returncode == 0:  # the study ended before this point was reached again
+            break
+        assert result.returncode == -signal.SIGKILL, f"{fault}: {result.stdout}"
+        assert len(fired(log)) == number + 1, f"{fault} did not happen"
+        assert fired(log)[-1] == fault.partition("=")[0]
+    assert len(fired(log)) >= len(points) - 2
+    finish = run("--study", str(study), cwd=tmp_path)
+    assert finish.returncode == 0, finish.stdout
+    _assert_same(tmp_path / "runs", undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_a_study_killed_twenty_times_at_random_instants_ends_as_the_one_left_alone(
+    sampler: str, tmp_path: Path
+) -> None:
+    options = {} if sampler == "random" else {"startup_trials": 2}
+    changes = {**CHANGES, "sampler": {"name": sampler, **options}, "target_trials": 12, "lease": "60s"}
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    assert run("--study", str(write_study(calm, **changes)), cwd=calm).returncode == 0
+    study = write_study(wild, **changes)
+    chance = random.Random(7)
+    for kill in range(KILLS):
+        said = kill_at_random(start("--study", str(study), cwd=wild), chance)
+        assert said is None, f"the study ended after {kill} kills:\n{said}"
+    finish = run("--study", str(study), cwd=wild)
+    assert finish.returncode == 0, finish.stdout
+    _assert_same(wild / "runs", calm / "runs")
+
+
+def _assert_same(home: Path, reference: Path) -> None:
+    mine, theirs = load(home), load(reference)
+    assert essence(mine) == essence(theirs)
+    numbers = [trial.number for trial in theirs.trials if "weights" in trial.user_attrs]
+    keys = {number: theirs.trials[number].user_attrs["weights"] for number in numbers}
+    kept = [number for number, key in keys.items() if (reference / "checkpoints" / key).exists()]
+    assert kept
+    weights, expected = best_weights(home, mine, kept), best_weights(reference, theirs, kept)
+    for number in kept:
+        assert weights[number].keys() == expected[number].keys()
+        assert all(torch.equal(weights[number][name], expected[number][name]) for name in expected[number]), number

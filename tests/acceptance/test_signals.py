@@ -1,0 +1,217 @@
+"""SIGTERM and Ctrl-C at every stage of a worker's life: exit code 75 in time, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from servers import Server, running_server
+from workers import SMALL_STUDY, load, run, wait_until, write_study
+from workers import start as start_worker
+
+from petskin_tune.leases import read_leases
+from petskin_tune.storage import open_storage
+from petskin_tune.study import find_study
+
+IN_TIME = 15.0  # seconds from SIGTERM to the exit
+HOOKS = Path(__file__).parent / "provoked"
+SHORT = {"target_trials": 1, "epochs": 1, "train": {**SMALL_STUDY["train"], "close_mosaic": 0, "warmup_epochs": 0}}
+
+
+_started: list[subprocess.Popen[str]] = []
+
+
+def start(*arguments: str, cwd: Path, **more: str) -> subprocess.Popen[str]:
+    _started.append(start_worker(*arguments, cwd=cwd, **more))
+    return _started[-1]
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_outlives_its_test() -> Iterator[None]:
+    yield
+    while _started:
+        worker = _started.pop()
+        if worker.poll() is None:
+            worker.kill()
+            worker.wait()
+
+
+def wait_for_handlers(worker: subprocess.Popen[str]) -> None:
+    """Until Python itself has started and SIGTERM is caught."""
+    status = Path(f"/proc/{worker.pid}/status")
+    bit = 1 << (signal.SIGTERM - 1)
+
+    def caught() -> bool:
+        line = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt"))
+        return bool(int(line.split()[1], 16) & bit)
+
+    wait_until(caught)
+
+
+def wait_for(worker: subprocess.Popen[str], text: str) -> str:
+    """Read what the worker prints up to the line with ``text``."""
+    assert worker.stdout is not None
+    read = ""
+    for line in worker.stdout:
+        read += line
+        if text in line:
+            return read
+    raise AssertionError(f"{text!r} was never printed:\n{read}")
+
+
+def ends_in_time(worker: subprocess.Popen[str], number: int = signal.SIGTERM, seconds: float = IN_TIME) -> str:
+    """What it printed, after a signal on which it must end with exit code 75 within so many seconds."""
+    began = time.monotonic()
+    worker.send_signal(number)
+    worker.wait(timeout=60)
+    lasted = time.monotonic() - began
+    output, _ = worker.communicate(timeout=60)  # the pipe's other end: a forkserver ends when its imports are done
+    assert worker.returncode == 75, output
+    assert lasted < seconds, output
+    assert "Traceback" not in output
+    return output
+
+
+def trial_process(worker: subprocess.Popen[str]) -> psutil.Process:
+    """The process that trains: the forkserver's child."""
+    found: list[psutil.Process] = []
+
+    def there() -> bool:
+        children = psutil.Process(worker.pid).children(recursive=True)
+        found[:] = [child for child in children if child.ppid() != worker.pid]
+        return bool(found)
+
+    wait_until(there)
+    return found[0]
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE  # where nobody reaps orphans
+    except psutil.NoSuchProcess:
+        return True
+
+
+def states(storage: str) -> list[str]:
+    study = find_study(open_storage(storage), "small")
+    assert study is not None
+    return [lease.state for lease in read_leases(study.storage, study.id)]
+
+
+def test_sigterm_while_the_command_is_imported_ends_it_and_the_next_one_runs_to_the_end(tmp_path: Path) -> None:
+    study = write_study(tmp_path, **SHORT)
+    worker = start("--study", str(study), cwd=tmp_path)
+    wait_for_handlers(worker)
+    output = ends_in_time(worker)
+    assert output.splitlines()[-1].startswith("suspended; to go on, type: tune-worker --study ")
+    again = run("--study", str(study), cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+
+
+def test_sigterm_before_the_first_batch_gives_the_trial_back_at_once(tmp_path: Path) -> None:
+    study = write_study(tmp_path, **SHORT)
+    worker = start("--study", str(study), cwd=tmp_path)
+    wait_for(worker, "trial 0 (1st of 1) starts")  # its process imports, or sets its training up
+    ends_in_time(worker, seconds=8.0)
+    assert states(f"sqlite:///{tmp_path / 'runs' / 'tune.db'}") == ["released"]
+
+
+def test_a_process_that_does_not_answer_delays_nobody_and_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=1, epochs=400)
+    worker = start("--study", str(study), cwd=tmp_path)
+    wait_for(worker, "trial 0 epoch 1/400")
+    trial_process(worker).suspend()
+    ends_in_time(worker)
+    worker = start("--study", str(study), cwd=tmp_path)
+    wait_for(worker, "goes on after epoch")
+    wait_for(worker, "trial 0 epoch")
+    child = trial_process(worker)
+    child.suspend()
+    worker.send_signal(signal.SIGINT)
+    wait_for(worker, "SIGINT: suspending")
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(timeout=2.0) == 75
+    again = start("--study", str(study), cwd=tmp_path)
+    wait_for(again, "goes on after epoch")
+    wait_until(lambda: has_ended(child))  # its watchdog was stopped with it: the next worker ends it
+    ends_in_time(again)
+
+
+def test_sigterm_while_a_worker_waits_for_anothers_lease_ends_it(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=1, epochs=400, lease="60s")
+    owner = start("--study", str(study), cwd=tmp_path)
+    wait_for(owner, "trial 0 epoch 1/400")
+    os.kill(owner.pid, signal.SIGSTOP)
+    try:
+        waiting = start("--study", str(study), cwd=tmp_path)
+        wait_for(waiting, "study small: 0 of 1 trials done")
+        ends_in_time(waiting, seconds=5.0)
+    finally:
+        os.kill(owner.pid, signal.SIGCONT)
+    ends_in_time(owner)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+def test_sigterm_during_an_outage_ends_in_time_and_what_waited_is_sent_by_the_next_worker(
+    tmp_path: Path, server: Server
+) -> None:
+    study = write_study(tmp_path, target_trials=1, epochs=12)
+    url = server.new_database()
+    worker = start("--study", str(study), cwd=tmp_path, TUNE_STORAGE=url)
+    wait_for(worker, "trial 0 epoch 2/12")
+    server.stop()
+    wait_for(worker, "trial 0 epoch 4/12")
+    ends_in_time(worker)
+    server.start()
+    again = run("--study", str(study), cwd=tmp_path, TUNE_STORAGE=url)
+    assert again.returncode == 0, again.stdout
+    opened = find_study(open_storage(url), "small")
+    assert opened is not None
+    (trial,) = opened.trials()
+    assert list(trial.intermediate_values) == list(range(1, 13))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_fifty_sigterms_at_random_instants_lose_nothing_and_repeat_no_batch(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=4, epochs=60)
+    log = tmp_path / "batches"
+    log.touch()
+    count = {"PROVOKE": ";".join(f"{number}=count" for number in range(4)), "PROVOKED": str(log)}
+    instants = random.Random(11)
+    slowest = 0.0
+    for life in range(50):
+        worker = start("--study", str(study), cwd=tmp_path, PYTHONPATH=str(HOOKS), **count)
+        wait_for_handlers(worker)
+        if life % 2:
+            before = log.stat().st_size
+            wait_until(lambda before=before: log.stat().st_size > before, 240.0)  # its trial trains
+        time.sleep(instants.uniform(0.0, 4.0 if life % 2 else 12.0))  # the instant is the test
+        assert worker.poll() is None, "the study ended before it was interrupted often enough"
+        began = time.monotonic()
+        output = ends_in_time(worker)
+        slowest = max(slowest, time.monotonic() - began)  # the end of the pipe included
+        assert "waiting" not in output
+        if (tmp_path / "runs" / "tune.db").exists():
+            assert "running" not in states(f"sqlite:///{tmp_path / 'runs' / 'tune.db'}"), output
+    done = Counter(log.read_text().splitlines())
+    print(f"{done.total()} batches, {done.total() - len(done)} of them twice; the slowest exit took {slowest:.1f} s")
+    assert max(done.values()) == 1
+    trials = load(tmp_path / "runs").trials
+    assert done.total() >= 20
+    for trial in trials:
+        assert list(trial.intermediate_values) == list(range(1, len(trial.intermediate_values) + 1))
+        assert not [note for note in trial.user_attrs.get("notes", []) if "done again" in note]

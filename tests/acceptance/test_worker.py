@@ -1,0 +1,184 @@
+"""The worker as a person uses it: started, typed again, stopped, killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from workers import BIN, environment, essence, load, run, start, wait_until, write_study
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a study that ran to its end undisturbed, and what the worker printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    study = write_study(folder, target_trials=2)
+    result = run("--study", str(study), cwd=folder)
+    assert result.returncode == 0, result.stdout
+    return folder, result.stdout
+
+
+def test_a_study_runs_to_its_target_and_the_last_line_says_what_to_type_next(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    assert "trial 1 finished" in output
+    assert output.splitlines()[-1].endswith("next, type: petskin-tune best --study small --yaml best.yaml")
+    trials = load(folder / "runs").trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    assert trials[0].value == max(trials[0].intermediate_values.values())
+    assert list(trials[0].intermediate_values) == [1, 2, 3]
+
+
+def test_one_plain_line_an_epoch_says_what_is_safe(finished: tuple[Path, str]) -> None:
+    _, output = finished
+    epochs = [line for line in output.splitlines() if line.startswith("trial 0 epoch ")]
+    assert len(epochs) == 3
+    assert all("mask mAP" in line and "best" in line for line in epochs)
+    assert any("safe to stop" in line for line in epochs)
+
+
+def test_every_trial_records_what_it_ran_on_and_with(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    recorded = load(folder / "runs").trials[0].user_attrs
+    assert recorded["device"] == "cpu"
+    assert set(recorded["versions"]) >= {"ultralytics", "torch", "petskin-tune"}
+    assert recorded["threads"] >= 1
+    assert recorded["epochs"] == 3
+    assert 1 <= recorded["best_epoch"] <= 3
+    assert recorded["batch"] == 8
+    assert recorded["seconds"] > 0
+    assert recorded["arguments"]["optimizer"] == "AdamW"
+    assert recorded["metrics"]["metrics/mAP50-95(M)"] == load(folder / "runs").trials[0].value
+    assert recorded["worker"]
+
+
+def test_the_same_command_typed_again_says_that_the_study_is_done_and_starts_no_training(
+    finished: tuple[Path, str],
+) -> None:
+    folder, _ = finished
+    before = essence(load(folder / "runs"))
+    logs = {path: path.stat().st_mtime for path in folder.rglob("train.log")}
+    result = run("--study", "small.yaml", cwd=folder)
+    assert result.returncode == 0
+    assert "study done" in result.stdout
+    assert essence(load(folder / "runs")) == before
+    assert {path: path.stat().st_mtime for path in folder.rglob("train.log")} == logs
+
+
+def test_a_raised_target_goes_on_where_the_study_stood(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = finished
+    home = tmp_path / "home"
+    subprocess.run(["cp", "-r", str(folder / "runs"), str(home)], check=True)
+    result = run("--study", "small.yaml", "--home", str(home), "--target-trials", "3", cwd=folder)
+    assert result.returncode == 0, result.stdout
+    assert len(load(home).trials) == 3
+    assert essence(load(home))[:2] == essence(load(folder / "runs"))
+
+
+def test_optuna_itself_reads_the_study(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    url = f"sqlite:///{folder / 'runs' / 'tune.db'}"
+    listed = subprocess.run(
+        [str(BIN / "optuna"), "trials", "--storage", url, "--study-name", "small", "-f", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    assert '"number": 1' in listed.stdout
+    code = f"import optuna; print(optuna.load_study(study_name='small', storage={url!r}).best_value)"
+    plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(plain.stdout) == load(folder / "runs").best_value
+
+
+def test_best_weights_of_the_best_trials_are_kept_and_snapshots_are_not(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    files = sorted(path.name for path in (folder / "runs" / "checkpoints").rglob("*") if path.is_file())
+    assert [name.split("-")[0] for name in files] == ["best", "best", "results.csv", "results.csv"]
+    weights = next((folder / "runs" / "checkpoints").rglob("best-*.pt"))
+    from ultralytics import YOLO
+
+    images = next((folder / "runs" / "work" / "data").rglob("images/val"))
+    assert YOLO(str(weights)).predict(str(next(images.iterdir())), imgsz=64, verbose=False, save=False)
+
+
+def test_sigterm_suspends_with_exit_code_75_and_the_next_worker_goes_on_at_once(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=1, epochs=6)
+    worker = start("--study", str(study), cwd=tmp_path)
+    home = tmp_path / "runs"
+    wait_until(lambda: _epochs_reported(home) >= 2)
+    began = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 75, output
+    assert time.monotonic() - began < 15.0
+    assert output.splitlines()[-1] == "suspended; to go on, type: tune-worker --study small"
+    again = run("--study", str(study), cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+    assert "waiting" not in again.stdout
+    assert "goes on after" in again.stdout
+    trial = load(home).trials[0]
+    assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+    assert trial.user_attrs["resumes"] == 1
+
+
+def test_ctrl_c_reaches_the_worker_alone_and_suspends(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=1, epochs=6)
+    worker = start("--study", str(study), cwd=tmp_path)
+    wait_until(lambda: _epochs_reported(tmp_path / "runs") >= 1)
+    os.killpg(worker.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 75, output
+    assert "KeyboardInterrupt" not in output
+    assert "KeyboardInterrupt" not in next((tmp_path / "runs").rglob("train.log")).read_text()
+
+
+def test_petskin_tune_stop_suspends_every_worker_that_runs(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=1, epochs=8)
+    worker = start("--study", str(study), cwd=tmp_path)
+    wait_until(lambda: _epochs_reported(tmp_path / "runs") >= 1)
+    said = run("stop", "--study", "small", cwd=tmp_path, command="petskin-tune")
+    assert said.returncode == 0, said.stdout
+    output, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 75, output
+    later = run("--study", "small", "--target-trials", "1", cwd=tmp_path)
+    assert later.returncode == 0, later.stdout
+
+
+def test_max_trials_ends_the_worker_and_leaves_the_rest(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=2, epochs=1, train={**_train(), "close_mosaic": 0, "warmup_epochs": 0})
+    result = run("--study", str(study), "--max-trials", "1", cwd=tmp_path)
+    assert result.returncode == 75, result.stdout
+    assert len([trial for trial in load(tmp_path / "runs").trials if trial.state.is_finished()]) == 1
+
+
+def test_stop_at_ends_the_study_early(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=5, epochs=1, stop_at=0.0, train={**_train(), "close_mosaic": 0})
+    result = run("--study", str(study), cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+    assert len(load(tmp_path / "runs").trials) == 1
+
+
+def test_a_worker_of_two_devices_starts_one_worker_each_under_one_parent(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=2, epochs=1, train={**_train(), "close_mosaic": 0})
+    result = run("--study", str(study), "--device", "cpu,cpu", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "name each device once" in result.stdout
+
+
+def _train() -> dict:
+    from workers import SMALL_STUDY
+
+    return dict(SMALL_STUDY["train"])
+
+
+def _epochs_reported(home: Path) -> int:
+    try:
+        return sum(len(trial.intermediate_values) for trial in load(home).trials)
+    except (KeyError, sqlalchemy.exc.SQLAlchemyError):  # not there yet
+        return 0

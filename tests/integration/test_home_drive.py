@@ -1,0 +1,256 @@
+"""A home and its store on a simulated Drive (a real FUSE mount), used by real processes that are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from petskin_tune.errors import UsageError
+from petskin_tune.home import resolve_home
+from tests import drive_worker
+from tests.drive import Faults, SimulatedDrive, unavailable
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
+
+EPOCHS = 14
+PATIENCE = 120.0
+ROOT = Path(__file__).parents[2]
+
+
+class Session:
+    """One user's Drive, and machines that come and go."""
+
+    def __init__(self, folder: Path, drive: SimulatedDrive) -> None:
+        self.drive = drive
+        self.home = drive.path / "petskin"
+        self.log = folder / "durable.log"
+        self.fired = folder / "fired"
+        self.epochs = EPOCHS
+        self.free = False  # whether training goes on while snapshots are on their way
+        self._disk = folder / "disk-of-the-machine"
+
+    def start(self, faults: str = "") -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+            "XDG_CACHE_HOME": str(self._disk),
+            "TUNE_FAULTS": faults,
+            "TUNE_FAULTS_LOG": str(self.fired),
+        }
+        command = [sys.executable, str(ROOT / "tests/drive_worker.py"), str(self.home), str(self.epochs), str(self.log)]
+        command += ["free"] if self.free else []
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+
+    def finish(self) -> tuple[str, str]:
+        """Run a worker to the end: its last state, and what it said."""
+        worker = self.start()
+        out, said = worker.communicate(timeout=PATIENCE)
+        assert worker.returncode == 0, said
+        return out.strip(), said
+
+    def lose_machine(self) -> int:
+        shutil.rmtree(self._disk, ignore_errors=True)
+        return self.drive.lose_machine()
+
+    def words(self, word: str) -> list[int]:
+        if not self.log.exists():
+            return []
+        return [int(line.split()[1]) for line in self.log.read_text().splitlines() if line.split()[0] == word]
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    with SimulatedDrive(tmp_path / "google") as drive:
+        yield Session(tmp_path, drive)
+
+
+def test_a_run_left_alone_ends_as_it_should_and_leaves_few_files(session: Session) -> None:
+    state, _ = session.finish()
+    assert state == drive_worker.undisturbed(EPOCHS)
+    session.drive.wait_until_synchronised()
+    kept = sorted(path.name.rsplit("-", 1)[0] for path in session.drive.cloud.rglob("*.pt"))
+    assert kept == [f"snapshot-1-{epoch}-0" for epoch in (EPOCHS - 1, EPOCHS)]
+    assert len(list(session.drive.cloud.rglob("tune-*.db"))) == 3
+    assert list(session.drive.cloud.rglob("claim-*")) == []
+    assert list(session.drive.cloud.rglob("*.partial")) == []
+
+
+POINTS = [
+    "home-claiming@1",
+    "file-copied@2",
+    "file-copied@6",
+    "file-written@3",
+    "file-written@8",
+    "home-counted@2",
+    "home-copied@2",
+    "upload-verified@3",
+    "upload-committed@3",
+    "before-old-snapshots-go@4",
+    "file-emptied@3",
+]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_a_named_point_with_its_machine_lost_the_run_ends_as_if_left_alone(
+    session: Session, point: str
+) -> None:
+    session.drive.let(Faults(sync_delay=0.03, sync_rate=20e6))
+    name, _, nth = point.partition("@")
+    worker = session.start(f"{name}=kill@{nth}")
+    _, said = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == -signal.SIGKILL, said
+    assert session.fired.read_text().split()[0] == name
+    session.lose_machine()
+    state, _ = session.finish()
+    assert state == drive_worker.undisturbed(EPOCHS)
+
+
+@pytest.mark.parametrize("point", ["home-restoring", "home-restored"])
+def test_killed_while_the_database_is_restored_the_next_one_restores_it(session: Session, point: str) -> None:
+    worker = session.start("upload-committed=kill@10")
+    worker.communicate(timeout=PATIENCE)
+    session.lose_machine()
+    worker = session.start(f"{point}=kill@1")
+    worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == -signal.SIGKILL
+    assert [line.split()[0] for line in session.fired.read_text().splitlines()] == ["upload-committed", point]
+    state, _ = session.finish()
+    assert state == drive_worker.undisturbed(EPOCHS)
+    assert session.words("resumed")[-1] >= 8
+
+
+def test_what_was_called_durable_is_what_the_next_machine_goes_on_from(session: Session) -> None:
+    session.drive.let(Faults(delay=0.001))
+    for nth in (3, 4, 5):
+        worker = session.start(f"before-old-snapshots-go=kill@{nth}")
+        worker.communicate(timeout=PATIENCE)
+        assert worker.returncode == -signal.SIGKILL
+        session.drive.wait_until_synchronised()
+        called_durable = session.words("durable")[-1]
+        session.lose_machine()
+        worker = session.start("home-counted=kill@1")
+        worker.communicate(timeout=PATIENCE)
+        assert worker.returncode == -signal.SIGKILL
+        assert session.words("resumed")[-1] >= called_durable > 0
+    state, _ = session.finish()
+    assert state == drive_worker.undisturbed(EPOCHS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_machines_lost_at_random_with_a_drive_that_fails_and_forgets(session: Session, seed: int) -> None:
+    chance = random.Random(seed)
+    session.epochs, session.free = 200, True
+    lost = kills = 0
+    for _ in range(20):
+        session.drive.let(
+            Faults(eio_every=chance.randint(20, 60), delay=0.001, sync_delay=chance.uniform(0, 0.3), sync_rate=5e6)
+        )
+        worker = session.start()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.communicate(timeout=chance.uniform(0.5, 2.0))
+        if worker.poll() is not None:
+            assert worker.returncode == 0, worker.stderr.read() if worker.stderr else ""
+            break
+        worker.kill()
+        worker.communicate()
+        kills += 1
+        lost += session.lose_machine()
+    session.drive.let(Faults())
+    state, _ = session.finish()
+    assert state == drive_worker.undisturbed(session.epochs)
+    assert kills > 3
+    assert lost > 0, "no machine was lost with anything not yet synchronised"
+    assert session.drive.fired()["eio"] > 0
+
+
+def test_a_drive_that_fails_now_and_then_costs_time_and_nothing_else(session: Session) -> None:
+    session.free = True
+    session.drive.let(Faults(eio_every=9, wrong_reads=2, delay=0.001))
+    state, said = session.finish()
+    assert state == drive_worker.undisturbed(EPOCHS)
+    fired = session.drive.fired()
+    assert fired["eio"] > 3
+    assert fired["wrong-read"] == 2
+    assert "training goes on" in said
+
+
+@pytest.mark.parametrize("how", ["disconnect", "unmount"])
+def test_a_drive_that_goes_away_in_mid_run_is_waited_for(session: Session, how: str) -> None:
+    session.epochs, session.free = 100, True
+    worker = session.start()
+    wait_for(session, 5)
+    getattr(session.drive, how)()
+    time.sleep(1.0)  # the outage
+    assert worker.poll() is None
+    if how == "unmount":
+        assert list(session.drive.path.iterdir()) == [], "something was written where Drive was mounted"
+    session.drive.reconnect()
+    out, said = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == 0, said
+    assert out.strip() == drive_worker.undisturbed(session.epochs)
+    assert "training goes on" in said
+
+
+def test_a_damaged_newest_snapshot_and_copy_fall_back_and_are_named(session: Session) -> None:
+    worker = session.start("upload-committed=kill@6")
+    worker.communicate(timeout=PATIENCE)
+    session.drive.wait_until_synchronised()
+    session.lose_machine()
+    newest_copy = max(session.home.rglob("tune-*.db"))
+    os.truncate(newest_copy, 5000)
+    with contextlib.closing(sqlite3.connect(sorted(session.drive.cloud.rglob("tune-*.db"))[-2])) as connection:
+        (key,) = connection.execute("SELECT key FROM pointers ORDER BY number DESC LIMIT 1").fetchone()
+    snapshot = session.home / "checkpoints" / key
+    with open(snapshot, "r+b") as file:
+        file.write(b"\xff")
+    state, said = session.finish()
+    assert state == drive_worker.undisturbed(EPOCHS)
+    assert f"({newest_copy.name} " in said
+    assert "going on with the one before" in said
+    assert f"rejected {key}: " in said
+
+
+def test_a_second_worker_on_a_drive_in_use_is_refused(session: Session) -> None:
+    session.epochs = 60
+    first = session.start()
+    wait_for(session, 2)
+    second = session.start()
+    _, said = second.communicate(timeout=PATIENCE)
+    assert second.returncode != 0
+    assert "UsageError: Another worker (" in said
+    out, said = first.communicate(timeout=PATIENCE)
+    assert out.strip() == drive_worker.undisturbed(session.epochs), said
+
+
+def test_a_home_on_a_drive_that_does_not_answer_is_refused_in_one_sentence(session: Session) -> None:
+    session.finish()
+    session.drive.disconnect()
+    worker = session.start()
+    _, said = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode != 0
+    assert "petskin_tune.errors.UsageError: " in said
+    assert "Transport endpoint is not connected" in said
+    home = resolve_home(str(session.home), None, None, {}, study="demo")
+    with pytest.raises(UsageError, match=r"does not answer \(Transport endpoint is not connected\)"):
+        _ = home.is_there
+
+
+def wait_for(session: Session, epoch: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not session.words("durable") or session.words("durable")[-1] < epoch:
+        assert time.monotonic() < deadline, "the worker made no progress"
+        time.sleep(0.01)

@@ -1,0 +1,110 @@
+"""PostgreSQL away for longer than a lease: living owners keep their trials, dead ones lose them, training goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from servers import Server, running_server
+from simulated import until, workers_of
+
+from petskin_tune import leases as leases_module
+from petskin_tune.database import Patience
+from petskin_tune.errors import UsageError
+from petskin_tune.storage import PetskinStorage, open_storage
+
+LEASE = 4.0
+EPOCHS = 220
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def study(server: Server) -> tuple[PetskinStorage, int]:
+    storage = open_storage(server.new_database())
+    return storage, optuna.create_study(storage=storage, study_name="s", direction="maximize")._study_id
+
+
+def _wait(seconds: float) -> None:
+    until_then = time.monotonic() + seconds
+    until(lambda: time.monotonic() > until_then, "the time to pass")
+
+
+def test_after_an_outage_longer_than_the_lease_living_owners_keep_their_trials_and_a_dead_ones_is_taken(
+    server: Server, study: tuple[PetskinStorage, int], tmp_path: Path
+) -> None:
+    storage, study_id = study
+    with workers_of(tmp_path, storage, study_id) as workers:
+        # Each pretends to be on a machine of its own: nobody can see whether another lives.
+        options = {"target": 4, "epochs": EPOCHS, "pace": 0.05, "lease": LEASE, "elsewhere": True}
+        living = [workers.start("work", **options, outbox=str(tmp_path / f"disk {n}")) for n in range(3)]
+        dying = workers.start("work", **options, outbox=str(tmp_path / "disk of the dead"))
+        for worker in (*living, dying):
+            worker.wait_for("heard", times=3)
+        at_the_door = workers.start("work", **{**options, "pace": 0.0}, outbox=str(tmp_path / "disk at the door"))
+        at_the_door.wait_for("ready")
+        server.stop()
+        dying.kill()
+        heard = [len(worker.events("heard")) for worker in living]
+        _wait(2 * LEASE)
+        assert all(len(worker.events("heard")) > before + 20 for worker, before in zip(living, heard, strict=True))
+        assert at_the_door.events("claimed") == []
+        server.start()
+        assert [worker.wait() for worker in (*living, at_the_door)] == [0, 0, 0, 0]
+        assert [worker.events("lost") for worker in living] == [[], [], []]
+        (of_the_dead,) = dying.events("claimed")
+    trials = {trial._trial_id: trial for trial in storage.get_all_trials(study_id)}
+    assert [trial.state.name for trial in trials.values()] == ["COMPLETE"] * 4
+    with storage.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT trial_id, token FROM trial_leases").all()
+    assert {row.trial_id: row.token for row in rows} == {
+        trial_id: 2 if trial_id == of_the_dead["trial"] else 1 for trial_id in trials
+    }
+    del trials[of_the_dead["trial"]]
+    for trial in trials.values():
+        assert trial.intermediate_values == {epoch: epoch + 1 / 1000 for epoch in range(1, EPOCHS + 1)}
+
+
+def test_the_graces_of_real_life_are_longer_than_an_owner_needs_to_come_back() -> None:
+    from petskin_tune.database import CONNECT_SECONDS, RETRY_MAX_SECONDS
+
+    assert leases_module.GRACE_SECONDS > RETRY_MAX_SECONDS + CONNECT_SECONDS
+
+
+def test_a_command_that_is_typed_while_the_server_starts_waits_for_it(server: Server) -> None:
+    url = server.new_database()
+    server.stop()
+    waited: list[float] = []
+
+    def start_at_last(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            server.start()
+
+    storage = open_storage(url, Patience(seconds=60.0, on_wait=start_at_last))
+    assert storage.get_all_studies() == []
+    assert len(waited) >= 3
+
+
+def test_a_server_that_stays_away_is_named_in_one_sentence(server: Server) -> None:
+    url = server.new_database()
+    server.stop()
+    try:
+        with pytest.raises(UsageError, match="cannot be reached"):
+            open_storage(url, Patience(seconds=1.0))
+    finally:
+        server.start()
+
+
+def test_a_database_that_does_not_exist_is_not_waited_for(server: Server) -> None:
+    began = time.monotonic()
+    with pytest.raises(UsageError, match="does not exist"):
+        open_storage(server.url.set(database="nowhere").render_as_string(hide_password=False), Patience(seconds=60.0))
+    assert time.monotonic() - began < 30

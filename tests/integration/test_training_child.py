@@ -1,0 +1,263 @@
+"""A trial's process: deaf to the terminal, ended with its worker, quick to obey, silent on the network."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing.forkserver
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import helpers_training as helpers
+import psutil
+import pytest
+import torch
+
+from petskin_tune.protocol import (
+    BestWeights,
+    EpochDone,
+    Finished,
+    Progress,
+    SnapshotWritten,
+    Started,
+    Suspend,
+    Suspended,
+)
+
+PATIENCE = 60.0  # seconds until a test gives up; the machine may be busy
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("child")
+
+
+@pytest.fixture(scope="module")
+def finished(root):
+    job = helpers.job(root, "finished", workers=1)
+    helpers.live(job)  # the forkserver has imported everything afterwards
+    job = helpers.job(root, "finished-again", workers=1)
+    return job, helpers.live(job)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_events_come_in_order_and_the_process_ends_well(finished):
+    job, life = finished
+    assert life.exit_code == 0
+    assert isinstance(life.events[0], Started)
+    assert isinstance(life.events[-1], Finished)
+    assert [event.epoch for event in life.events if isinstance(event, EpochDone)] == [1, 2, 3, 4]
+    started = life.events[0]
+    assert (started.batch, started.batches, started.history) == (8, 6, ())
+    assert started.arguments["lr0"] == job.arguments["lr0"]
+    assert started.machine["threads"] == 1
+    assert "ultralytics" in started.machine["versions"]
+
+
+def test_the_process_found_torch_imported_by_the_forkserver(finished):
+    assert {"torch", "ultralytics"} <= set(finished[1].events[0].preloaded)
+
+
+def test_the_forkserver_is_out_of_the_terminals_reach(finished):
+    server = multiprocessing.forkserver._forkserver._forkserver_pid
+    assert os.getsid(server) == server != os.getsid(0)
+    ignored = next(
+        line for line in Path(f"/proc/{server}/status").read_text().splitlines() if line.startswith("SigIgn")
+    )
+    mask = int(ignored.split()[1], 16)
+    assert all(mask >> number - 1 & 1 for number in (signal.SIGINT, signal.SIGTERM))
+
+
+PRELOADING = """
+import os, threading, torch
+touched = []
+for name in ("_cuda_getDeviceCount", "_cuda_init"):
+    if hasattr(torch._C, name):
+        setattr(torch._C, name, lambda name=name: touched.append(name))
+import petskin_tune.training.preload
+assert not touched and not torch.cuda.is_initialized(), touched
+assert threading.active_count() == 1
+assert len(os.listdir("/proc/self/task")) == 1, os.listdir("/proc/self/task")
+"""
+
+
+def test_what_the_forkserver_imports_touches_no_gpu_and_starts_no_thread():
+    """Otherwise its forks could not use the GPU, or would wait for locks of threads that they do not have."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", PRELOADING], check=True, env=environment)
+
+
+def test_a_spawned_process_trains_as_well(root):
+    life = helpers.live(helpers.job(root, "spawned", arguments={"epochs": 1}), method="spawn")
+    assert isinstance(life.events[-1], Finished), life.events[-1]
+    assert life.events[0].preloaded == ()
+
+
+def test_what_the_process_prints_goes_to_its_log(finished, capfd):
+    job, _ = finished
+    log = Path(job.run_folder, "train.log").read_text()
+    assert "optimizer:" in log
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_best_weights_load_in_ultralytics_and_predict_in_fp32(finished):
+    from ultralytics import YOLO
+
+    job, life = finished
+    best = [event for event in life.events if isinstance(event, BestWeights)][-1]
+    assert best.fitness == max(event.fitness for event in life.events if isinstance(event, EpochDone))
+    model = YOLO(best.path)
+    assert {parameter.dtype for parameter in model.model.parameters()} == {torch.float32}
+    assert model.names == {0: "papule", 1: "scale", 2: "ulcer"}
+    image = next(Path(job.data).parent.glob("**/val/*.bmp"))
+    (result,) = model.predict(image, imgsz=64, conf=0.0, device="cpu", verbose=False)
+    assert result.orig_shape == (64, 64)
+
+
+def test_results_csv_is_ultralytics_own(finished):
+    import polars
+
+    job, life = finished
+    table = polars.read_csv(Path(job.run_folder, "results.csv"))
+    metrics = [event.metrics for event in life.events if isinstance(event, EpochDone)]
+    assert table.columns == ["epoch", "time", *metrics[0]]
+    assert table["epoch"].to_list() == [1, 2, 3, 4]
+    assert table["metrics/mAP50-95(M)"].to_list() == pytest.approx([row["metrics/mAP50-95(M)"] for row in metrics])
+
+
+def test_snapshots_name_what_training_lost_to_them(finished):
+    written = [event for event in finished[1].events if isinstance(event, SnapshotWritten)]
+    assert all(0 < event.seconds < 5 and event.size == Path(event.path).stat().st_size for event in written[-2:])
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_the_signals_of_a_terminal_do_not_reach_a_training(root, signal_number):
+    sent = []
+
+    def interrupt(event):
+        if isinstance(event, EpochDone) and not sent:
+            started = next(Path(root).glob(f"deaf-{signal_number}/lock"))
+            for process in holders(started):
+                os.killpg(process, signal_number)
+                sent.append(process)
+
+    life = helpers.live(helpers.job(root, f"deaf-{signal_number}", workers=1), react=interrupt)
+    assert len(sent) == 1
+    assert isinstance(life.events[-1], Finished), life.events[-1]
+
+
+def holders(lock):
+    """Return the processes that hold the lock (proc(5), /proc/locks)."""
+    inode = lock.stat().st_ino
+    rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return [int(row[4]) for row in rows if row[1] == "FLOCK" and int(row[5].split(":")[2]) == inode]
+
+
+def is_locked(path):
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_the_run_folder_is_locked_while_the_process_lives_and_not_by_its_loaders(root):
+    job = helpers.job(root, "locked", workers=2)
+    seen = {}
+
+    def look(event):
+        if isinstance(event, Progress) and "lock" not in seen:
+            seen["lock"] = is_locked(Path(job.run_folder, "lock"))
+            (seen["child"],) = holders(Path(job.run_folder, "lock"))
+            loaders = psutil.Process(seen["child"]).children()
+            assert loaders
+            for loader in loaders:  # stopped loaders outlive the trial for a while
+                loader.suspend()
+            os.kill(seen["child"], signal.SIGKILL)
+            wait_until(lambda: not is_locked(Path(job.run_folder, "lock")))
+            seen["alive"] = [loader.status() for loader in loaders]
+            for loader in loaders:
+                loader.kill()
+
+    helpers.live(job, react=look)
+    assert seen["lock"]
+    assert set(seen["alive"]) == {psutil.STATUS_STOPPED}
+
+
+WORKER = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import helpers_training as helpers
+from pathlib import Path
+from petskin_tune.protocol import Progress
+
+def tell(event):
+    if isinstance(event, Progress):
+        print("training", flush=True)
+
+if __name__ == "__main__":
+    helpers.live(helpers.job(Path({root!r}), "orphan", workers=1, arguments={{"epochs": 1000}}), react=tell)
+"""
+
+
+def test_a_training_and_its_loaders_end_when_their_worker_is_killed(root):
+    helpers.job(root, "orphan")
+    script = root / "worker.py"
+    script.write_text(textwrap.dedent(WORKER).format(tests=str(Path(__file__).parent.parent), root=str(root)))
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout.readline() == "training\n"
+        (child,) = holders(root / "orphan/lock")
+        family = [psutil.Process(child), *psutil.Process(child).children(recursive=True)]
+        assert len(family) == 2
+        assert os.getpgid(child) == child, "it leads a group of its own"
+        worker.kill()
+    gone, alive = psutil.wait_procs(family, timeout=PATIENCE)
+    assert not alive
+    assert len(gone) == 2
+
+
+def test_an_order_to_suspend_is_obeyed_in_mid_epoch(root):
+    job = helpers.job(root, "suspended", snapshot_every=1e9, arguments={"epochs": 1000})
+    ordered = []
+
+    def suspend(event):
+        if isinstance(event, Progress) and event.position.epoch == 1 and not ordered:
+            ordered.append(time.monotonic())
+            return Suspend()
+        return None
+
+    life = helpers.live(job, react=suspend)
+    seconds = time.monotonic() - ordered[0]
+    assert life.exit_code == 0
+    assert isinstance(life.events[-1], Suspended)
+    assert Path(life.events[-1].snapshot.path).exists()
+    assert seconds < 15
+
+
+def test_a_second_process_in_the_folder_does_not_start(root):
+    job = helpers.job(root, "twice", arguments={"epochs": 1})
+    Path(job.run_folder).mkdir()
+    with open(Path(job.run_folder, "lock"), "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        life = helpers.live(job)
+    assert life.events == []
+    assert life.exit_code == 1
+
+
+def test_a_training_asks_nothing_of_the_network(root):
+    """Every attempt to connect or to look a name up would be written to this file."""
+    witness = root / "network"
+    life = helpers.live(helpers.job(root, "offline", arguments={"epochs": 1}), witness=witness)
+    assert isinstance(life.events[-1], Finished), life.events[-1]
+    assert witness.read_text() == "watching\n"

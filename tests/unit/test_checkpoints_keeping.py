@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from petskin_tune.checkpoints.folder import FolderStore
+from petskin_tune.checkpoints.keeping import ORPHAN_SECONDS, Holding, collect_garbage, make_room, newest_good
+from petskin_tune.checkpoints.store import Stored
+from petskin_tune.durable import Damaged, Unavailable
+from petskin_tune.protocol import Position
+
+UID = "study"
+SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Pointer:
+    key: str
+    sha256: str
+    position: Position
+
+
+class Shelf:
+    """A folder store with a few files of a known size and age."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = FolderStore(folder / "store", network=False)
+
+    def put(self, key: str, *, age: float = 0.0, content: bytes = b"x" * SIZE) -> Stored:
+        local = self.folder / "local"
+        local.write_bytes(content)
+        stored = self.store.put(local, key)
+        written = time.time() - age
+        os.utime(self.folder / "store" / key, (written, written))
+        return stored
+
+    def snapshot(self, trial: int, epoch: int, *, age: float = 0.0) -> str:
+        return self.put(f"{UID}/trial-{trial:06d}/snapshot-1-{epoch}-0-abcd.pt", age=age).key
+
+    def pointer(self, epoch: int) -> Pointer:
+        content = f"epoch {epoch} ".encode() * 500
+        stored = self.put(f"{UID}/trial-000001/snapshot-1-{epoch}-0-abcd.pt", content=content)
+        return Pointer(stored.key, stored.sha256, Position(epoch, 0))
+
+    def keys(self) -> set[str]:
+        return {entry.key for entry in self.store.entries()}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+# ---- the way back ----
+
+
+def test_the_newest_snapshot_is_taken_when_it_is_whole(shelf: Shelf, tmp_path: Path) -> None:
+    older, newer = shelf.pointer(1), shelf.pointer(2)
+    found = newest_good([newer, older], shelf.store, tmp_path / "run")
+    assert found.pointer is newer
+    assert found.path is not None
+    assert found.path.read_bytes() == b"epoch 2 " * 500
+    assert found.rejected == ()
+
+
+@pytest.mark.parametrize("how", ["truncated", "bit-flipped", "missing", "emptied"])
+def test_a_damaged_newest_snapshot_is_named_and_the_one_before_is_taken(shelf: Shelf, tmp_path: Path, how: str) -> None:
+    older, newer = shelf.pointer(1), shelf.pointer(2)
+    file = tmp_path / "store" / newer.key
+    content = bytearray(file.read_bytes())
+    if how == "missing":
+        file.unlink()
+    elif how == "bit-flipped":
+        content[1234] ^= 8
+        file.write_bytes(content)
+    else:
+        file.write_bytes(content[: 700 if how == "truncated" else 0])
+    found = newest_good([newer, older], shelf.store, tmp_path / "run")
+    assert found.pointer is older
+    assert found.path is not None
+    assert found.path.read_bytes() == b"epoch 1 " * 500
+    assert [rejected.key for rejected in found.rejected] == [newer.key]
+    assert newer.key.rpartition("/")[2] in found.rejected[0].reason
+
+
+def test_when_no_snapshot_is_good_all_are_named(shelf: Shelf, tmp_path: Path) -> None:
+    pointers = [shelf.pointer(2), shelf.pointer(1)]
+    for pointer in pointers:
+        (tmp_path / "store" / pointer.key).unlink()
+    found = newest_good(pointers, shelf.store, tmp_path / "run")
+    assert (found.path, found.pointer) == (None, None)
+    assert [rejected.key for rejected in found.rejected] == [pointer.key for pointer in pointers]
+
+
+def test_a_store_that_does_not_answer_says_nothing_against_a_snapshot(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise Unavailable("Input/output error")
+
+    pointers = [shelf.pointer(2), shelf.pointer(1)]
+    monkeypatch.setattr(shelf.store, "_fetch", away)
+    with pytest.raises(Unavailable):
+        newest_good(pointers, shelf.store, tmp_path / "run")
+
+
+def test_a_snapshot_that_was_read_wrongly_once_is_read_again(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pointer = shelf.pointer(2)
+    real, answers = shelf.store._fetch, [Damaged("wrong bytes, once")]
+
+    def wrong_once(key: str, dest: Path, expected: str) -> None:
+        if answers:
+            raise answers.pop()
+        real(key, dest, expected)
+
+    monkeypatch.setattr(shelf.store, "_fetch", wrong_once)
+    found = newest_good([pointer], shelf.store, tmp_path / "run")
+    assert answers == []
+    assert (found.pointer, found.rejected) == (pointer, ())
+
+
+# ---- garbage ----
+
+
+def test_orphans_go_after_an_hour_and_what_is_kept_stays(shelf: Shelf) -> None:
+    old, young = 2 * ORPHAN_SECONDS, ORPHAN_SECONDS / 2
+    kept = shelf.snapshot(1, 1, age=old)
+    orphan, fresh = shelf.snapshot(1, 2, age=old), shelf.snapshot(1, 3, age=young)
+    unfinished = shelf.put(f"{UID}/trial-000002/.snapshot-1-1-0-ab.pt.1234.partial", age=old).key
+    other_study = shelf.put("study2/trial-000001/snapshot-1-1-0-abcd.pt", age=old).key
+    deleted = collect_garbage(shelf.store, {kept}, UID)
+    assert set(deleted) == {orphan, unfinished}
+    assert shelf.keys() == {kept, fresh, other_study}
+
+
+def test_a_finished_trial_keeps_weights_and_curves_and_no_snapshots(shelf: Shelf) -> None:
+    prefix = f"{UID}/trial-000001"
+    for epoch in (1, 2):
+        shelf.snapshot(1, epoch)
+    keep = {shelf.put(f"{prefix}/best-2-abababababababab.pt").key, shelf.put(f"{prefix}/results.csv").key}
+    other = shelf.snapshot(2, 1)
+    collect_garbage(shelf.store, keep, prefix, older_than=0)
+    assert shelf.keys() == {*keep, other}
+
+
+# ---- a limit ----
+
+
+@dataclass(frozen=True)
+class Full:
+    """A store with one file of each kind, in the order in which they must go."""
+
+    order: list[str]
+    stay: set[str]
+    holdings: list[Holding]
+
+
+@pytest.fixture
+def full(shelf: Shelf) -> Full:
+    orphan = shelf.snapshot(1, 9, age=2 * ORPHAN_SECONDS)
+    finished = [shelf.snapshot(2, epoch, age=50 - epoch) for epoch in (1, 2)]
+    paused = [shelf.snapshot(3, epoch, age=300 - epoch) for epoch in (1, 2)]
+    running = [shelf.snapshot(4, epoch, age=400 - epoch) for epoch in (1, 2)]
+    fresh = shelf.snapshot(4, 3)  # its lease is being written
+    weights = shelf.put(f"{UID}/trial-000002/best-2-abababababababab.pt").key
+    other = shelf.put("study2/trial-000001/snapshot-1-1-0-abcd.pt", age=9 * ORPHAN_SECONDS).key
+    return Full(
+        order=[orphan, *finished, paused[0], running[0], paused[1]],
+        stay={running[1], fresh, weights, other},
+        holdings=[
+            Holding(f"{UID}/trial-000002", "finished", tuple(finished[::-1]), frozenset({weights})),
+            Holding(f"{UID}/trial-000003", "paused", tuple(paused[::-1])),
+            Holding(f"{UID}/trial-000004", "running", tuple(running[::-1])),
+        ],
+    )
+
+
+@pytest.mark.parametrize("wanted", range(7))
+def test_what_is_needed_least_goes_first_and_no_more_than_needed(shelf: Shelf, full: Full, wanted: int) -> None:
+    limit = shelf.store.usage() + SIZE - wanted * SIZE
+    freed = make_room(shelf.store, UID, full.holdings, limit=limit, incoming=SIZE)
+    assert freed.deleted == tuple(full.order[:wanted])
+    assert freed.short == 0
+    assert shelf.store.usage() + SIZE <= limit
+
+
+def test_the_newest_snapshot_of_a_running_trial_stays_and_the_shortage_is_told(shelf: Shelf, full: Full) -> None:
+    freed = make_room(shelf.store, UID, full.holdings, limit=0, incoming=SIZE)
+    assert list(freed.deleted) == full.order
+    assert shelf.keys() == full.stay
+    assert freed.short == (len(full.stay) + 1) * SIZE
+
+
+def test_without_a_limit_room_is_made_only_for_a_store_that_refused(shelf: Shelf, full: Full) -> None:
+    assert make_room(shelf.store, UID, full.holdings, limit=None, incoming=SIZE).deleted == ()
+    freed = make_room(shelf.store, UID, full.holdings, limit=None, incoming=2 * SIZE, full=True)
+    assert freed.deleted == tuple(full.order[:2])
+
+
+def test_what_is_left_of_a_trial_that_ended_needs_no_hour_to_become_garbage(shelf: Shelf) -> None:
+    left = shelf.snapshot(5, 1)
+    holding = Holding(f"{UID}/trial-000005", "finished")
+    assert make_room(shelf.store, UID, [holding], limit=0, incoming=0).deleted == (left,)

@@ -1,0 +1,108 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from petskin_tune.datasets import demo
+from petskin_tune.datasets.commands import data
+from petskin_tune.datasets.parallel import spread
+from petskin_tune.errors import UsageError
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(data, [str(argument) for argument in arguments])
+
+
+def test_a_demo_is_made_checked_and_resized_from_the_command_line(tmp_path: Path) -> None:
+    made = run("demo", tmp_path / "demo", "--train", 4, "--val", 2, "--imgsz", 48)
+    assert (made.exit_code, made.stdout.strip()) == (0, str(tmp_path / "demo/data.yaml"))
+
+    checked = run("check", tmp_path / "demo", "--sheet", tmp_path / "sheet.png", "--jobs", 1)
+    assert checked.exit_code == 0
+    assert "train: 4 images" in checked.stdout
+    assert (tmp_path / "sheet.png").exists()
+
+    resized = run("resize", tmp_path / "demo", tmp_path / "small", "--imgsz", 32, "--jobs", 1)
+    assert resized.exit_code == 0
+    assert "6 images in" in resized.stdout
+    assert "resizing images: 6 of 6" in resized.stderr
+
+    (tmp_path / "small/images/train/train_00001.jpg").write_bytes(b"")
+    damaged = run("check", tmp_path / "small", "--json", "--jobs", 1)
+    assert damaged.exit_code == 1
+    assert "damaged image, empty file" in json.loads(damaged.stdout)["problems"]
+
+
+def test_a_mistake_is_answered_with_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    for arguments in (
+        ("aihub", tmp_path / "nowhere", tmp_path / "out"),
+        ("aihub", tmp_path, tmp_path / "out", "--classes", "A9"),
+        ("resize", tmp_path / "nowhere", tmp_path / "out", "--imgsz", 64),
+        ("check", tmp_path / "nowhere"),
+        ("demo", tmp_path / "out", "--train", 0),
+    ):
+        refused = run(*arguments)
+        assert refused.exit_code == 2, arguments
+        assert refused.stderr.startswith("error: ")
+        assert refused.stderr.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_interruption_is_answered_with_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "make", interrupted)
+
+    stopped = run("demo", tmp_path / "demo")
+
+    assert stopped.exit_code == 75
+    assert "Type the same command again" in stopped.stderr
+
+
+def test_the_commands_start_without_numpy_pil_torch_or_ultralytics() -> None:
+    heavy = (
+        "import sys, petskin_tune.datasets.commands; print(sorted({'numpy', 'PIL', 'torch', 'ultralytics', 'shapely', "
+        "'rich', 'yaml'} & set(sys.modules)))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_results_of_many_processes_are_complete_and_a_failure_reaches_the_caller() -> None:
+    assert sorted(spread(abs, range(-50, 0), 2)) == list(range(1, 51))
+    with pytest.raises(ZeroDivisionError):
+        list(spread(_inverse, [1, 0], 2))
+
+
+def _inverse(number: int) -> float:
+    return 1 / number
+
+
+def test_work_is_taken_only_as_fast_as_it_is_done() -> None:
+    taken: list[int] = []
+
+    def work() -> object:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = spread(abs, work(), 2)  # type: ignore[arg-type]
+    next(results)
+    assert len(taken) < 50
+    results.close()  # type: ignore[attr-defined]
+
+
+def _die(_: int) -> None:
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_is_told_in_one_sentence() -> None:
+    with pytest.raises(UsageError, match="fewer --jobs"):
+        list(spread(_die, [1, 2], 2))

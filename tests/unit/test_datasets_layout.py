@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+
+from petskin_tune.datasets import demo, layout
+from petskin_tune.errors import UsageError
+
+
+@pytest.fixture
+def demo_yaml(tmp_path: Path) -> Path:
+    return demo.make(tmp_path / "demo", train=6, val=3, imgsz=32)
+
+
+def test_the_image_suffixes_are_ultralytics_own() -> None:
+    from ultralytics.data.utils import IMG_FORMATS
+
+    assert {f".{suffix}" for suffix in IMG_FORMATS} == layout.IMAGE_SUFFIXES
+
+
+def test_label_paths_are_ultralytics_own() -> None:
+    from ultralytics.data.utils import img2label_paths
+
+    images = ["/a/images/train/x.y.jpg", "/images/images/x.png", "/a/pictures/x.jpg", "/images.v2/images/val/z.JPG"]
+
+    assert [str(layout.label_path(Path(image))) for image in images] == img2label_paths(images)
+
+
+def test_a_relative_path_is_relative_to_the_yaml_and_not_to_the_current_folder(
+    tmp_path: Path, demo_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    demo.make(elsewhere / "demo", train=2, val=1, imgsz=32)
+    moved = tmp_path / "data.yaml"
+    moved.write_text("path: demo\ntrain: images/train\nval: images/val\nnames: [a, b, c]\n")
+    monkeypatch.chdir(elsewhere)
+
+    data_set = layout.read(moved)
+
+    assert len(data_set.images["train"]) == 6
+    assert data_set.images["train"][0].is_relative_to(tmp_path / "demo")
+
+
+def test_a_yaml_that_travelled_is_read_where_it_lies(demo_yaml: Path) -> None:
+    demo_yaml.write_text("path: /content/elsewhere\n" + demo_yaml.read_text())
+
+    assert layout.read(demo_yaml).root == demo_yaml.parent
+
+
+def test_hidden_files_and_other_suffixes_are_no_images(demo_yaml: Path) -> None:
+    (demo_yaml.parent / "images/train/.hidden.jpg").touch()
+    (demo_yaml.parent / "images/train/notes.txt").touch()
+
+    assert len(layout.read(demo_yaml).images["train"]) == 6
+
+
+def test_lists_of_images_are_relative_to_the_list(demo_yaml: Path) -> None:
+    lists = demo_yaml.parent / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("../images/train/train_00000.bmp\n\n./../images/train/train_00001.bmp\n")
+    demo_yaml.write_text("train: lists/train.txt\nval: images/val\nnames: [a, b, c]\n")
+
+    names = [image.name for image in layout.read(demo_yaml).images["train"]]
+
+    assert names == ["train_00000.bmp", "train_00001.bmp"]
+    assert all(image.exists() for image in layout.read(demo_yaml).images["train"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("train: [1\nval: x\n", "line 2"),
+        ("- just\n- a list\n", "no data set"),
+        ("val: images/val\nnames: [a]\n", "no `train:`"),
+        ("train: images/train\nnames: [a]\n", "no `val:`"),
+        ("train: images/train\nval: images/val\n", "names"),
+        ("train: images/train\nval: images/val\nnames: {1: a, 2: b}\n", "names"),
+        ("train: images/nowhere\nval: images/val\nnames: [a]\n", "images/nowhere"),
+        ("train: images/train\nval: empty\nnames: [a]\n", "no images for val"),
+        ("train: 5\nval: images/val\nnames: [a]\n", "`train:`"),
+    ],
+)
+def test_a_broken_yaml_is_refused_with_one_clear_sentence(demo_yaml: Path, content: str, said: str) -> None:
+    (demo_yaml.parent / "empty").mkdir()
+    demo_yaml.write_text(content)
+
+    with pytest.raises(UsageError, match=said) as refused:
+        layout.read(demo_yaml)
+
+    assert str(demo_yaml) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_class_names_come_from_a_list_a_mapping_or_a_number(demo_yaml: Path) -> None:
+    here = Path("data.yaml")
+
+    assert layout.class_names(here, {"names": ["a", "b"]}) == ("a", "b")
+    assert layout.class_names(here, {"names": {1: "b", 0: "a"}}) == ("a", "b")
+    assert layout.class_names(here, {"nc": 2}) == ("class_0", "class_1")

@@ -1,0 +1,288 @@
+import io
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from petskin_tune.datasets import demo, layout, source, unpacking
+from petskin_tune.errors import UsageError
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def demo_yaml(tmp_path: Path) -> Path:
+    return demo.make(tmp_path / "study" / "demo", train=4, val=2, imgsz=32)
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    shape = {"gz": "gztar", "zip": "zip", "tar": "tar"}[archive.name.rpartition(".")[2]]
+    made = shutil.make_archive(str(archive.parent / "packed"), shape, folder)
+    return Path(made).rename(archive)
+
+
+def refusal(data: str, base: Path, cache: Path) -> str:
+    with pytest.raises(UsageError) as refused:
+        source.prepare(data, base=base, cache=cache)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_demo_is_made_in_the_cache(tmp_path: Path, cache: Path) -> None:
+    data_set = layout.read(source.prepare("demo", base=tmp_path, cache=cache))
+
+    assert data_set.root.is_relative_to(cache)
+    assert {split: len(images) for split, images in data_set.images.items()} == {"train": 64, "val": 32}
+
+
+def test_a_path_is_looked_up_beside_the_study_file_first_and_then_in_the_current_folder(
+    tmp_path: Path, demo_yaml: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo.make(tmp_path / "here" / "demo", train=1, val=1, imgsz=32)
+    demo.make(tmp_path / "here" / "other", train=1, val=1, imgsz=32)
+    monkeypatch.chdir(tmp_path / "here")
+
+    assert source.prepare("demo/data.yaml", base=demo_yaml.parents[1], cache=cache) == demo_yaml
+    assert source.prepare("other/data.yaml", base=demo_yaml.parents[1], cache=cache).parent.name == "other"
+
+
+def test_a_yaml_that_ultralytics_reads_as_we_do_is_used_as_it_is(demo_yaml: Path, cache: Path) -> None:
+    assert source.prepare(str(demo_yaml), base=Path(), cache=cache) == demo_yaml
+    assert source.prepare(str(demo_yaml.parent), base=Path(), cache=cache) == demo_yaml
+
+
+def test_a_relative_path_key_and_a_download_key_are_resolved_into_a_yaml_of_our_own(
+    demo_yaml: Path, cache: Path, tmp_path: Path
+) -> None:
+    written = "path: demo\ntrain: images/train\nval: images/val\nnames: [a, b, c]\n"
+    trap = f"download: |\n  open({str(tmp_path / 'trap')!r}, 'w')\n"
+    moved = demo_yaml.parents[1] / "moved.yaml"
+    moved.write_text(written + trap)
+
+    prepared = source.prepare("moved.yaml", base=moved.parent, cache=cache)
+
+    content = yaml.safe_load(prepared.read_text())
+    assert prepared.is_relative_to(cache)
+    assert "download" not in content
+    assert Path(content["path"]) == demo_yaml.parent
+    assert layout.read(prepared).images == layout.read(demo_yaml).images
+    assert source.prepare("moved.yaml", base=moved.parent, cache=cache) == prepared
+    assert not (tmp_path / "trap").exists()
+
+
+def test_ultralytics_reads_the_resolved_yaml_as_we_do(demo_yaml: Path, cache: Path) -> None:
+    from ultralytics.data.utils import check_det_dataset
+
+    (demo_yaml.parent / "train.txt").write_text("images/train/train_00001.bmp\n")
+    moved = demo_yaml.parents[1] / "moved.yaml"
+    moved.write_text("path: demo\ntrain: train.txt\nvalidation: images/val\nnames: [a, b, c]\n")
+
+    prepared = source.prepare(str(moved), base=Path(), cache=cache)
+
+    theirs = check_det_dataset(str(prepared), autodownload=False)
+    assert [
+        Path(line)
+        for line in Path(theirs["train"][0] if isinstance(theirs["train"], list) else theirs["train"])
+        .read_text()
+        .split()
+    ] == [demo_yaml.parent / "images/train/train_00001.bmp"]
+    assert [Path(place) for place in theirs["val"]] == [demo_yaml.parent / "images/val"]
+
+
+def test_a_missing_data_set_says_where_it_was_looked_for_and_how_to_get_it(tmp_path: Path, cache: Path) -> None:
+    petskin = refusal("datasets/petskin/data.yaml", tmp_path, cache)
+    assert str(tmp_path / "datasets/petskin/data.yaml") in petskin
+    assert "561" in petskin
+    assert "petskin-tune data aihub SOURCE datasets/petskin" in petskin
+
+    assert "--data" in refusal("mine/data.yaml", tmp_path, cache)
+    assert "URL" in refusal("https://example.com/data.zip", tmp_path, cache)
+
+
+def test_data_without_labels_is_refused(demo_yaml: Path, cache: Path) -> None:
+    for label in (demo_yaml.parent / "labels/val").iterdir():
+        label.write_text("\n")
+    assert "none of the 2 val images has a label" in refusal(str(demo_yaml), Path(), cache)
+
+    shutil.rmtree(demo_yaml.parent / "labels")
+    assert "none of the 4 train images has a label" in refusal(str(demo_yaml), Path(), cache)
+
+
+def test_other_files_are_refused(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "data.csv").write_text("x")
+    (tmp_path / "empty").mkdir()
+
+    assert ".yaml, a .zip" in refusal("data.csv", tmp_path, cache)
+    assert "no data.yaml" in refusal("empty", tmp_path, cache)
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
+def test_an_archive_is_unpacked_once_and_found_again(
+    demo_yaml: Path, tmp_path: Path, cache: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(demo_yaml.parents[1], tmp_path / f"data.{suffix}")
+
+    prepared = source.prepare(archive.name, base=tmp_path, cache=cache)
+    first = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    monkeypatch.setattr(unpacking, "_local_copy", lambda *_: pytest.fail("read the archive again"))
+    again = source.prepare(archive.name, base=tmp_path, cache=cache)
+
+    assert prepared == again
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == first
+    assert [image.name for image in layout.read(prepared).images["val"]] == ["val_00000.bmp", "val_00001.bmp"]
+    assert prepared.is_relative_to(cache)
+
+
+def test_the_same_archive_under_another_name_is_not_unpacked_again(
+    demo_yaml: Path, tmp_path: Path, cache: Path
+) -> None:
+    archive = pack(demo_yaml.parent, tmp_path / "data.tar")
+    first = source.prepare(str(archive), base=tmp_path, cache=cache)
+    shutil.copy(archive, tmp_path / "copy.tar")
+
+    assert source.prepare("copy.tar", base=tmp_path, cache=cache) == first
+
+
+def test_a_changed_archive_is_unpacked_anew(demo_yaml: Path, tmp_path: Path, cache: Path) -> None:
+    first = source.prepare(str(pack(demo_yaml.parent, tmp_path / "data.tar")), base=tmp_path, cache=cache)
+    (demo_yaml.parent / "labels/train/train_00000.txt").write_text("")
+
+    second = source.prepare(str(pack(demo_yaml.parent, tmp_path / "data.tar")), base=tmp_path, cache=cache)
+
+    assert first != second
+    assert (second.parent / "labels/train/train_00000.txt").read_text() == ""
+
+
+def test_an_archive_on_another_disk_is_copied_first_and_the_copy_removed(
+    demo_yaml: Path, tmp_path: Path, cache: Path
+) -> None:
+    other_disk = Path("/dev/shm")
+    if not other_disk.is_dir() or other_disk.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs /dev/shm on a disk of its own")
+    archive = pack(demo_yaml.parent, other_disk / f"petskin-tune-test-{os.getpid()}.zip")
+    try:
+        prepared = source.prepare(str(archive), base=tmp_path, cache=cache)
+    finally:
+        archive.unlink()
+
+    assert len(layout.read(prepared).images["train"]) == 4
+    assert not list(cache.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("nth", [1, 5, 12])
+def test_killed_while_unpacking_and_run_again_the_data_set_is_whole(
+    demo_yaml: Path, tmp_path: Path, cache: Path, nth: int
+) -> None:
+    archive = pack(demo_yaml.parent, tmp_path / "data.zip")
+    command = (
+        "import sys; from pathlib import Path; from petskin_tune.datasets import source; "
+        "source.prepare(sys.argv[1], base=Path(), cache=Path(sys.argv[2]))"
+    )
+    fired = tmp_path / "fired"
+    faults = {"TUNE_FAULTS": f"archive-member-written=kill@{nth}", "TUNE_FAULTS_LOG": str(fired)}
+
+    killed = subprocess.run(
+        [sys.executable, "-c", command, str(archive), str(cache)], env={**os.environ, **faults}, check=False
+    )
+
+    assert killed.returncode == -signal.SIGKILL
+    assert fired.exists()
+    prepared = source.prepare(str(archive), base=tmp_path, cache=cache)
+    for path in demo_yaml.parent.rglob("*.*"):
+        assert (prepared.parent / path.relative_to(demo_yaml.parent)).read_bytes() == path.read_bytes()
+    assert not list(cache.rglob("*.partial"))
+
+
+def malicious_zip(path: Path, name: str, mode: int = 0o644, content: bytes = b"x") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = mode << 16
+        archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return path
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "a/../../outside.txt", "..\\outside.txt"])
+def test_names_that_lead_outside_are_refused(tmp_path: Path, cache: Path, name: str) -> None:
+    malicious_zip(tmp_path / "bad.zip", name)
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo(name.replace("\\", "/")), io.BytesIO())
+
+    assert "leads outside" in refusal("bad.zip", tmp_path, cache)
+    assert "leads outside" in refusal("bad.tar", tmp_path, cache)
+    assert not list(tmp_path.rglob("outside.txt"))
+    assert not Path("/outside.txt").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path, cache: Path, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        entry = tarfile.TarInfo("images")
+        entry.type, entry.linkname = kind, "/etc"
+        archive.addfile(entry)
+
+    assert "holds a link" in refusal("bad.tar", tmp_path, cache)
+
+
+def test_links_in_a_zip_are_refused(tmp_path: Path, cache: Path) -> None:
+    malicious_zip(tmp_path / "bad.zip", "images", stat.S_IFLNK | 0o777, b"/etc")
+
+    assert "holds a link" in refusal("bad.zip", tmp_path, cache)
+
+
+def test_a_bomb_is_refused_before_it_fills_the_disk(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacking, "LEAST_LIMIT", 10_000)
+    malicious_zip(tmp_path / "bomb.zip", "zeros.bmp", content=bytes(10_000_000))
+
+    assert "would unpack to more than" in refusal("bomb.zip", tmp_path, cache)
+    assert sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) < 20_000
+
+
+def test_a_zip_whose_stated_sizes_lie_is_refused(tmp_path: Path, cache: Path) -> None:
+    path = malicious_zip(tmp_path / "liar.zip", "zeros.bmp", content=bytes(100_000))
+    content = bytearray(path.read_bytes())
+    central = content.rindex(b"PK\x01\x02")
+    content[central + 24 : central + 28] = (10).to_bytes(4, "little")  # uncompressed size
+    path.write_bytes(content)
+
+    assert "damaged" in refusal("liar.zip", tmp_path, cache)
+
+
+def test_damaged_archives_are_refused_and_leave_nothing_behind(demo_yaml: Path, tmp_path: Path, cache: Path) -> None:
+    for suffix in ("zip", "tar.gz", "tar"):
+        archive = pack(demo_yaml.parent, tmp_path / f"data.{suffix}")
+        archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+        assert "damaged" in refusal(archive.name, tmp_path, cache)
+    assert not list(cache.rglob("*.bmp"))
+
+
+def test_too_little_room_is_said_before_it_runs_out(
+    demo_yaml: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(demo_yaml.parent, tmp_path / "data.zip")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
+
+    assert "make room" in refusal(archive.name, tmp_path, cache)
+
+
+def test_pickled_label_caches_and_macos_litter_are_not_unpacked(demo_yaml: Path, tmp_path: Path, cache: Path) -> None:
+    (demo_yaml.parent / "labels/train.cache").write_bytes(b"code that runs when loaded")
+    (demo_yaml.parent / "images/train/._train_00000.bmp").write_bytes(b"resource fork")
+    archive = pack(demo_yaml.parent, tmp_path / "data.tar")
+
+    prepared = source.prepare(str(archive), base=tmp_path, cache=cache)
+
+    assert not list(prepared.parent.rglob("*.cache"))
+    assert len(layout.read(prepared).images["train"]) == 4

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from petskin_tune import disks, home
+from petskin_tune.disks import Mount
+from petskin_tune.errors import UsageError
+from petskin_tune.home import (
+    IN_THE_HOME,
+    Home,
+    database_host,
+    hosted_notebook,
+    resolve_home,
+    sqlite_file,
+    store_address,
+)
+
+COLAB = {"COLAB_RELEASE_TAG": "release-colab"}
+KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", **COLAB}
+POSTGRES = "postgresql://tuner:secret@db.example.org/tune"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def mounted(monkeypatch: pytest.MonkeyPatch, *points: tuple[Path | str, str]) -> None:
+    table = [Mount(Path("/"), "ext4"), *(Mount(Path(point), kind) for point, kind in points)]
+    monkeypatch.setattr(disks, "mounts", lambda: table)
+
+
+def resolve(environ: dict[str, str] | None = None, **asked: object) -> Home:
+    names = {"home": None, "storage": None, "checkpoints": None, "study": "petskin"}
+    return resolve_home(**{**names, **asked}, environ=environ or {})  # type: ignore[arg-type]
+
+
+def nothing_held(_url: str) -> bool:
+    return False
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_runs(tmp_path: Path) -> None:
+    assert resolve().folder == tmp_path / "runs"
+    assert resolve({"TUNE_HOME": "from-environment"}).folder == tmp_path / "from-environment"
+    assert resolve({"TUNE_HOME": "from-environment"}, home="asked").folder == tmp_path / "asked"
+    assert resolve({"TUNE_STORAGE": POSTGRES}).storage_url == POSTGRES
+    assert resolve({"TUNE_STORAGE": POSTGRES}, storage="sqlite:///x.db").storage_url == "sqlite:///x.db"
+    assert resolve({"TUNE_CHECKPOINTS": "s3://bucket/a"}).asked_store == "s3://bucket/a"
+    assert resolve({"TUNE_CHECKPOINTS": "s3://bucket/a"}, checkpoints="gs://b").asked_store == "gs://b"
+
+
+def test_a_home_holds_database_checkpoints_and_work_and_creates_nothing_before_it_starts(tmp_path: Path) -> None:
+    found = resolve(home="mine")
+    assert list(tmp_path.iterdir()) == []
+    assert found.database == tmp_path / "mine" / "tune.db"
+    assert found.store_for(None, nothing_held) == str(tmp_path / "mine" / "checkpoints")
+    assert found.work == tmp_path / "mine" / "work"
+    found.start()
+    assert found.work.is_dir()
+
+
+def test_a_home_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match=r"/file/home cannot be created \(Not a directory\): .*--home"):
+        resolve(home="file/home").start()
+    assert not resolve(home="file/home").is_there
+
+
+def test_colab_without_a_home_is_refused_in_the_promised_words() -> None:
+    with pytest.raises(UsageError) as refusal:
+        resolve(COLAB)
+    assert str(refusal.value) == (
+        "This machine's disk is deleted when the session ends. "
+        "Type: tune-worker --study petskin --home /content/drive/MyDrive/petskin"
+    )
+
+
+def test_kaggle_without_a_home_is_refused_with_a_way_that_exists_there() -> None:
+    with pytest.raises(
+        UsageError, match=r"^This machine's disk is deleted when the session ends\. .*--checkpoints s3:"
+    ):
+        resolve(KAGGLE)
+
+
+@pytest.mark.parametrize("machine", [COLAB, KAGGLE], ids=["colab", "kaggle"])
+def test_a_hosted_notebook_takes_a_home_a_database_or_insistence(machine: dict[str, str]) -> None:
+    assert resolve(machine, home="mine")
+    assert resolve(machine, storage=POSTGRES)
+    assert resolve({**machine, "TUNE_HOME": "mine"})
+    assert resolve({**machine, "TUNE_STORAGE": POSTGRES})
+    assert resolve(machine, ephemeral=True)
+
+
+def test_checkpoints_alone_do_not_save_the_database_of_a_hosted_notebook() -> None:
+    with pytest.raises(UsageError, match="deleted when the session ends"):
+        resolve({**COLAB, "TUNE_CHECKPOINTS": "s3://bucket"})
+
+
+def test_api_credentials_of_kaggle_on_a_desktop_are_no_kaggle_machine() -> None:
+    assert hosted_notebook({"KAGGLE_USERNAME": "me", "KAGGLE_KEY": "x"}) is None
+
+
+def test_colab_is_known_by_its_package_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "google" / "colab").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import importlib
+
+    importlib.invalidate_caches()
+    for name in [name for name in sys.modules if name == "google" or name.startswith("google.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert hosted_notebook({}) == "colab"
+
+
+def test_a_home_on_a_drive_that_is_not_mounted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted(monkeypatch)
+    with pytest.raises(UsageError, match=r"Google Drive is not mounted at /content/drive: .*drive\.mount"):
+        resolve(COLAB, home="/content/drive/MyDrive/petskin")
+    mounted(monkeypatch, ("/content/drive", "fuse.drive"))
+    assert resolve(COLAB, home="/content/drive/MyDrive/petskin").network
+
+
+def test_on_a_network_home_database_and_work_lie_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted(monkeypatch, (tmp_path / "drive", "fuse.drive"))
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    found = resolve(environ, home="drive/petskin")
+    assert found.network
+    assert found.database is not None
+    assert found.database.is_relative_to(tmp_path / "cache" / "petskin-tune")
+    assert found.work.is_relative_to(tmp_path / "cache" / "petskin-tune")
+    assert found.store_for(None, nothing_held) == str(tmp_path / "drive" / "petskin" / "checkpoints")
+    assert resolve(environ, home="drive/other").database != found.database
+
+
+def test_the_variable_overrules_the_mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert resolve({"TUNE_NETWORK_HOME": "1"}).network
+    mounted(monkeypatch, (tmp_path, "nfs4"))
+    assert resolve().network
+    assert not resolve({"TUNE_NETWORK_HOME": "0"}).network
+
+
+def test_a_network_home_brings_its_database_from_machine_to_machine(tmp_path: Path) -> None:
+    def machine(name: str) -> Home:
+        found = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / name)}, home="drive")
+        assert found.database is not None
+        assert not found.database.is_relative_to(tmp_path / "drive")
+        return found
+
+    first = machine("first")
+    first.start()
+    assert first.database is not None
+    with contextlib.closing(sqlite3.connect(first.database)) as connection, connection:
+        connection.execute("CREATE TABLE epochs AS SELECT 7 AS epoch")
+    assert first.is_saved
+    first.epoch_saved()
+    first.save()
+    assert first.close()
+    second = machine("second")
+    second.start("reader")
+    assert second.database is not None
+    with contextlib.closing(sqlite3.connect(second.database)) as connection:
+        assert connection.execute("SELECT epoch FROM epochs").fetchall() == [(7,)]
+    assert second.close()
+
+
+def test_a_server_keeps_the_study_of_a_network_home_and_nothing_is_copied(tmp_path: Path) -> None:
+    found = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "c")}, home="drive", storage=POSTGRES)
+    found.start()
+    found.epoch_saved()
+    found.save()
+    assert found.close()
+    assert list((tmp_path / "drive").iterdir()) == []
+    assert found.work.is_dir()
+
+
+def test_a_store_inside_the_home_is_on_the_homes_disk(tmp_path: Path) -> None:
+    found = resolve({"TUNE_NETWORK_HOME": "1"}, home="drive")
+    assert found.network_store(found.store_for(None, nothing_held)) is True
+    assert found.network_store(str(tmp_path / "elsewhere")) is None
+    assert found.network_store("s3://bucket") is None
+    assert resolve(home="here").network_store(str(tmp_path / "here" / "checkpoints")) is False
+
+
+def test_a_cache_folder_on_a_network_disk_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted(monkeypatch, (tmp_path, "nfs4"))
+    folder = disks.local_folder({"XDG_CACHE_HOME": str(tmp_path)})
+    assert not folder.is_relative_to(tmp_path)
+
+
+def test_the_longest_and_latest_mount_decides() -> None:
+    table = [Mount(Path("/"), "9p"), Mount(Path("/mnt/a"), "nfs4"), Mount(Path("/mnt/a/disk"), "ext4")]
+    assert not disks.is_network(Path("/elsewhere"), table)
+    assert disks.is_network(Path("/mnt/a/x"), table)
+    assert not disks.is_network(Path("/mnt/ab"), table)
+    assert not disks.is_network(Path("/mnt/a/disk/x"), table)
+    assert disks.is_network(Path("/mnt/a/disk/x"), [*table, Mount(Path("/mnt/a/disk"), "fuse.sshfs")])
+    assert not disks.is_network(Path("/mnt/b/x"), [*table, Mount(Path("/mnt/b"), "fuse.fuse-overlayfs")])
+
+
+def test_sqlite_on_a_network_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted(monkeypatch, (tmp_path / "nfs", "nfs4"))
+    with pytest.raises(UsageError, match=f"SQLite gets damaged on a network disk .*--home {tmp_path}/nfs"):
+        resolve(storage=f"sqlite:///{tmp_path}/nfs/tune.db")
+
+
+def test_a_database_elsewhere_with_snapshots_here_is_refused_unless_insisted_upon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=r"db\.example\.org .*--local-checkpoints") as refusal:
+        resolve(storage=POSTGRES).store_for(None, nothing_held)
+    assert "secret" not in str(refusal.value)
+    assert resolve(storage=POSTGRES, local_checkpoints=True).store_for(None, nothing_held)
+    assert resolve(storage=POSTGRES).store_for("s3://bucket/a", nothing_held) == "s3://bucket/a"
+    assert resolve(storage="postgresql://tuner@localhost/tune").store_for(None, nothing_held)
+    mounted(monkeypatch, (tmp_path, "nfs4"))
+    assert resolve(storage=POSTGRES).store_for(None, nothing_held)
+
+
+def test_the_store_of_a_home_is_found_where_the_home_is_now(tmp_path: Path) -> None:
+    recorded = resolve(home="here").to_record
+    assert recorded == IN_THE_HOME
+    assert resolve(home="there").store_for(recorded, nothing_held) == str(tmp_path / "there" / "checkpoints")
+
+
+def test_another_store_than_the_studys_is_refused_unless_it_holds_the_study() -> None:
+    asked = resolve(checkpoints="s3://new/place")
+    with pytest.raises(UsageError, match=r"keeps its snapshots in gs://old, and s3://new/place holds none of them"):
+        asked.store_for("gs://old", nothing_held)
+    assert asked.store_for("gs://old", lambda url: url == "s3://new/place") == "s3://new/place"
+    assert asked.store_for("s3://new/place", nothing_held) == "s3://new/place"
+
+
+@pytest.mark.parametrize("url", ["s3://key:secret@bucket/x", "gs://token@bucket", "s3://bucket/x?key=secret"])
+def test_credentials_in_a_stores_url_are_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError, match="Leave credentials and options out of the store's URL") as refusal:
+        store_address(url)
+    assert "secret" not in str(refusal.value)
+    assert "token@" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["http://x/y", "s3://", "gs:///"])
+def test_a_url_that_is_no_store_is_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        store_address(url)
+
+
+def test_a_folder_is_kept_as_an_absolute_path(tmp_path: Path) -> None:
+    assert store_address("snapshots") == store_address(f"file://{tmp_path}/snapshots") == str(tmp_path / "snapshots")
+
+
+def test_database_urls_are_told_apart() -> None:
+    assert sqlite_file("sqlite:////a/b.db") == Path("/a/b.db")
+    assert sqlite_file("sqlite://") is None
+    assert sqlite_file(POSTGRES) is None
+    assert database_host("postgresql+psycopg2:///tune?host=/run/postgresql") is None
+    assert database_host(POSTGRES) == "db.example.org"
+    with pytest.raises(UsageError, match="cannot be read"):
+        database_host("nonsense:secret")
+
+
+def test_importing_the_home_stays_light() -> None:
+    heavy = "{'torch', 'sqlalchemy', 'optuna', 'fsspec', 'psutil', 'ultralytics'}"
+    script = f"import sys, {home.__name__}; assert not {heavy} & set(sys.modules), sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)})

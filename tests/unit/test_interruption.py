@@ -1,0 +1,65 @@
+"""Work that can be left behind, and signals that ask to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from petskin_tune.errors import UsageError
+from petskin_tune.interruption import Interrupted, Signals, unless
+
+
+def test_work_that_nobody_interrupts_returns_its_result_and_raises_its_errors() -> None:
+    def fails() -> None:
+        raise UsageError("no such study")
+
+    assert unless(lambda: False, lambda: 7) == 7
+    with pytest.raises(UsageError, match="no such study"):
+        unless(lambda: False, fails)
+
+
+def test_work_is_left_behind_as_soon_as_a_stop_is_asked_for() -> None:
+    begun, never = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        never.wait()
+
+    with pytest.raises(Interrupted):
+        unless(begun.is_set, work)
+    assert not never.is_set()
+    never.set()
+
+
+def test_a_signal_that_came_before_the_worker_existed_is_told_to_it() -> None:
+    told: list[str] = []
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.came == "SIGTERM"
+        signals.tell(told.append)
+    assert told == ["SIGTERM"]
+
+
+def test_a_signal_is_told_from_a_thread_that_holds_no_lock_of_the_main_thread() -> None:
+    told: list[threading.Thread] = []
+    heard = threading.Event()
+
+    def stop(_name: str) -> None:
+        told.append(threading.current_thread())
+        heard.set()
+
+    with Signals() as signals:
+        signals.tell(stop)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert heard.wait(5)
+    assert told[0] is not threading.main_thread()
+
+
+def test_handlers_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before

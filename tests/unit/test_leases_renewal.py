@@ -1,0 +1,105 @@
+"""The thread that keeps a lease alive: whatever else waits, whatever the database does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from leased_studies import LeasedStudy, new_study
+from sqlalchemy import exc
+
+from petskin_tune.leases import Leases
+from petskin_tune.renewal import Renewal
+from petskin_tune.storage import PetskinStorage, open_storage
+from petskin_tune.trial import HeldTrial
+
+LEASE = 0.3
+SECONDS = 20.0  # for what must happen, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage]:
+    opened = open_storage(f"sqlite:///{tmp_path_factory.mktemp('renewal') / 'tune.db'}")
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.fixture
+def study(storage: PetskinStorage) -> LeasedStudy:
+    return new_study(storage)
+
+
+def _held(leases: Leases) -> HeldTrial:
+    held = leases.next_trial(100)
+    assert held is not None
+    return HeldTrial(leases, held)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _beat(trial: HeldTrial) -> int:
+    return trial.leases.lease_of(trial.held).beat
+
+
+def test_a_lease_that_nothing_else_renews_is_renewed_again_and_again_until_it_is_stopped(study: LeasedStudy) -> None:
+    trial = _held(study.worker("a", lease=LEASE))
+    renewal = Renewal(trial)
+    renewal.start()
+    _until(lambda: _beat(trial) >= 3)
+    renewal.stop()
+    renewal._thread.join(SECONDS)
+    assert not renewal._thread.is_alive()
+    assert not renewal.lost
+
+
+def test_a_lease_that_reports_renew_needs_no_renewal(study: LeasedStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = _held(study.worker("a", lease=60.0))
+    renewals: list[int] = []
+    monkeypatch.setattr(trial, "renew", lambda: renewals.append(1) or True)
+    renewal = Renewal(trial)
+    renewal.start()
+    for epoch in range(1, 6):
+        trial.report(epoch, 0.5, {})
+    renewal.stop()
+    renewal._thread.join(SECONDS)
+    assert _beat(trial) == 5
+    assert renewals == []
+
+
+def test_errors_of_the_database_are_survived_and_the_lease_is_renewed_afterwards(
+    study: LeasedStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = _held(study.worker("a", lease=LEASE))
+    renew, failures = trial.renew, iter(range(3))
+
+    def fail_at_first() -> bool:
+        if next(failures, None) is not None:
+            raise exc.OperationalError("UPDATE", {}, Exception("the database is away"))
+        return renew()
+
+    monkeypatch.setattr(trial, "renew", fail_at_first)
+    renewal = Renewal(trial)
+    renewal.start()
+    _until(lambda: _beat(trial) >= 2)
+    renewal.stop()
+    assert next(failures, "all fired") == "all fired"
+    assert not renewal.lost
+
+
+def test_a_take_over_is_noticed_and_told_once(study: LeasedStudy) -> None:
+    trial = _held(study.worker("a", lease=LEASE))
+    told: list[str] = []
+    renewal = Renewal(trial, lambda: told.append(threading.current_thread().name))
+    taken = study.worker("b", host="there").take_over(by_command=True)
+    assert taken is not None
+    renewal.start()
+    _until(lambda: renewal.lost)
+    renewal._thread.join(SECONDS)
+    assert told == ["lease"]

@@ -1,0 +1,70 @@
+"""What a worker does about a run folder that somebody else still uses, and what a trial's process may know."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from petskin_tune.runner import child_environment, free_folder
+
+HOLD = (
+    "import fcntl, sys, time\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\nprint(1, flush=True)\n"
+)
+
+
+def _holder(folder: Path, code: str) -> subprocess.Popen[str]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD + code, str(folder / "lock")], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "1\n"
+    return holder
+
+
+def test_a_folder_without_a_lock_is_free(tmp_path: Path) -> None:
+    assert free_folder(tmp_path)
+
+
+def test_the_process_that_holds_the_folder_and_does_not_end_is_killed_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    holder, other = _holder(tmp_path / "a", "time.sleep(600)"), _holder(tmp_path / "b", "time.sleep(600)")
+    try:
+        assert free_folder(tmp_path / "a", patience=0.1)
+        assert holder.wait(10) == -9
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_holder_that_ends_by_itself_is_left_to_it(tmp_path: Path) -> None:
+    holder = _holder(tmp_path, "time.sleep(0.3)")
+    assert free_folder(tmp_path, patience=30.0)
+    assert holder.wait(10) == 0
+
+
+def test_a_folder_whose_holder_is_out_of_sight_is_not_free(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    holder = _holder(tmp_path, "time.sleep(600)")
+    monkeypatch.setattr("petskin_tune.runner._holders", lambda _lock: [])  # as /proc/locks shows another container's
+    try:
+        assert not free_folder(tmp_path, patience=0.1, kill_seconds=0.2)
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_no_password_key_or_token_reaches_the_process_of_a_trial(tmp_path: Path) -> None:
+    secrets = {
+        "TUNE_STORAGE": "postgresql://me:secret@host/db",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "PGPASSWORD": "x",
+        "HF_TOKEN": "x",
+        "MY_API_KEY": "x",
+    }
+    known = child_environment({**secrets, "PATH": "/bin", "OMP_NUM_THREADS": "2"}, tmp_path)
+    assert not set(secrets) & set(known)
+    assert known["PATH"] == "/bin"
+    assert known["OMP_NUM_THREADS"] == "2"
+    assert known["YOLO_OFFLINE"] == "true"

@@ -1,0 +1,219 @@
+import pytest
+from ultralytics.cfg import DEFAULT_CFG_DICT, check_cfg
+
+from petskin_tune.arguments import (
+    FIXED_ONLY,
+    FREE,
+    LIMITS,
+    OWNED,
+    TUNER_BOUNDS,
+    WORDS,
+    arguments,
+    check_name,
+    check_value,
+)
+from petskin_tune.errors import UsageError
+from petskin_tune.model_files import find_model
+from petskin_tune.space import check_point, distributions, example, make_choices, make_range, parse_point
+from petskin_tune.spec import Choices, Range
+from petskin_tune.start_points import resolve_defaults, start_points
+from petskin_tune.study_file import parse
+
+# Arguments of prediction, export, tracking, drawing and of other tasks: no study can mean them.
+WITHOUT_EFFECT = {
+    "dropout", "dnn", "nms", "source", "vid_stride", "stream_buffer", "visualize", "augment", "agnostic_nms",
+    "retina_masks", "embed", "show", "save_frames", "save_txt", "save_conf", "save_crop", "show_labels", "show_conf",
+    "show_boxes", "line_width", "format", "optimize", "dynamic", "simplify", "opset", "workspace", "pose", "kobj",
+    "rle", "angle", "dlog", "dgrad", "dlam", "auto_augment", "erasing", "tracker",
+}  # fmt: skip
+
+
+def test_names_and_defaults_are_those_of_the_installed_ultralytics():
+    assert {name: argument.default for name, argument in arguments().items()} == DEFAULT_CFG_DICT
+
+
+def test_every_argument_of_the_installed_ultralytics_has_its_place():
+    placed = [*FREE, *FIXED_ONLY, *OWNED, *WITHOUT_EFFECT]
+    assert sorted(placed) == sorted(arguments())  # a new argument fails here, and somebody decides where it belongs
+
+
+def test_the_bounds_shown_are_those_of_model_tune():
+    from types import SimpleNamespace
+
+    from ultralytics.engine.tuner import Tuner
+    from ultralytics.utils import callbacks
+
+    tuner = Tuner(
+        {"model": "yolov8n-seg.yaml", "name": "x"}, callbacks.get_default_callbacks(), model=SimpleNamespace()
+    )
+    assert {name: bounds[:2] for name, bounds in tuner.space.items()} == TUNER_BOUNDS
+
+
+@pytest.mark.parametrize("name", sorted(LIMITS))
+def test_ultralytics_accepts_both_limits_of_an_argument(name):
+    for limit in LIMITS[name]:
+        value = check_value(name, 32 * round(limit / 32) if name == "imgsz" else limit)
+        check_cfg({**DEFAULT_CFG_DICT, name: value})
+
+
+@pytest.mark.parametrize("name", sorted(TUNER_BOUNDS))
+def test_the_bounds_of_model_tune_are_a_legal_range(name):
+    searched = make_range(name, *TUNER_BOUNDS[name])
+    assert searched.integer == (name == "close_mosaic")
+    assert name in example(name)
+
+
+@pytest.mark.parametrize("name", sorted(WORDS))
+def test_ultralytics_accepts_every_word(name):
+    for word in WORDS[name]:
+        check_cfg({**DEFAULT_CFG_DICT, name: check_value(name, word)})
+
+
+def test_a_word_is_taken_in_any_case_and_kept_in_ultralytics_own():
+    assert check_value("optimizer", "adamw") == "AdamW"
+    assert check_value("copy_paste_mode", "FLIP") == "flip"
+
+
+def test_whole_numbers_stay_whole():
+    assert type(check_value("batch", 16.0)) is int
+    assert make_range("batch", 8, 64).integer
+    assert make_choices("batch", [8, 16]) == Choices(choices=(8, 16))
+    with pytest.raises(UsageError, match="whole number"):
+        make_range("close_mosaic", 0, 2.5)
+    with pytest.raises(UsageError, match="whole number"):
+        make_range("batch", 8, 64, step=0.5)
+
+
+def test_a_number_is_a_float_where_ultralytics_wants_one():
+    assert type(check_value("mosaic", 1)) is float
+    assert make_choices("mosaic", [0, 1]).choices == (0.0, 1.0)
+
+
+def test_optuna_draws_from_the_very_ranges():
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    search = {
+        "lr0": make_range("lr0", 1e-5, 1e-2, log=True),
+        "batch": make_range("batch", 8, 64, step=8),
+        "degrees": make_range("degrees", 0, 180, step=15),
+        "cos_lr": make_choices("cos_lr", [True, False]),
+    }
+    assert distributions(search) == {
+        "batch": IntDistribution(8, 64, step=8),
+        "cos_lr": CategoricalDistribution((True, False)),
+        "degrees": FloatDistribution(0, 180, step=15),
+        "lr0": FloatDistribution(1e-5, 1e-2, log=True),
+    }
+    assert list(distributions(search)) == sorted(search)
+
+
+def test_a_point_is_checked_against_the_space_and_spelt_as_it():
+    search = {"lr0": Range(low=1e-5, high=1e-2, log=True), "optimizer": Choices(choices=("SGD", "AdamW"))}
+    assert check_point({"optimizer": "adamw", "lr0": 0.001}, search) == {"optimizer": "AdamW", "lr0": 0.001}
+    for point, word in [({"lr0": 0.1}, "outside"), ({"lr": 0.1}, "lr0"), ({"optimizer": "Adam"}, "SGD, AdamW")]:
+        with pytest.raises(UsageError, match=word):
+            check_point(point, search)
+
+
+def test_a_point_is_read_as_a_person_types_it():
+    search = {"lr0": Range(low=1e-5, high=1e-2, log=True), "optimizer": Choices(choices=("SGD", "AdamW"))}
+    assert parse_point(["lr0=1e-4", "optimizer=adamw"], search) == {"lr0": 1e-4, "optimizer": "AdamW"}
+    for words, said in [(["lr0"], "NAME=VALUE"), (["lr0="], "empty"), (["lr0=much"], "number"), (["lr0=[1"], "YAML")]:
+        with pytest.raises(UsageError, match=said):
+            parse_point(words, search)
+
+
+@pytest.mark.parametrize("name", ["lr", "Mosaic", "epoch", "mossaic", "hsv"])
+def test_an_unknown_name_is_refused_with_the_nearest_one(name):
+    with pytest.raises(UsageError, match="did you mean"):
+        check_name(name, searched=True)
+
+
+def study(search: str, train: str = "", epochs: int = 27, start: str = "[defaults]"):
+    head = f"study: x\nmodel: m.yaml\ndata: d.yaml\nepochs: {epochs}\n"
+    return parse(f"{head}train: {{{train}}}\nsearch: {{{search}}}\nstart: {start}\n", where="x").spec
+
+
+ALL = "optimizer: {choices: [SGD, AdamW, MuSGD]}, lr0: [0.00001, 0.02], momentum: [0.8, 0.999], mosaic: [0, 1]"
+
+
+def automatic(classes: int, images: int, epochs: int) -> dict:
+    """What the installed Ultralytics itself makes of `optimizer: auto`, for a model of one layer."""
+    import math
+    from types import SimpleNamespace
+
+    import torch
+    from ultralytics.engine.trainer import BaseTrainer
+
+    trainer = BaseTrainer.__new__(BaseTrainer)
+    trainer.data = {"nc": classes}
+    trainer.args = SimpleNamespace(lr0=0.01, momentum=0.937, warmup_bias_lr=0.1, optimizer="auto")
+    model = torch.nn.Module()
+    model.model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    optimizer = trainer.build_optimizer(model, "auto", iterations=math.ceil(images / 64) * epochs)
+    group = optimizer.param_groups[-1]
+    momentum = group["betas"][0] if "betas" in group else group["momentum"]
+    return {"optimizer": type(optimizer).__name__, "lr0": trainer.args.lr0, "momentum": momentum,
+            "warmup_bias_lr": trainer.args.warmup_bias_lr}  # fmt: skip
+
+
+@pytest.mark.parametrize(("classes", "images", "epochs"), [(7, 17_000, 27), (7, 17_000, 100), (1, 64, 12)])
+def test_defaults_are_what_ultralytics_own_auto_decides(classes, images, epochs):
+    spec = study(ALL + ", warmup_bias_lr: [0, 0.1]", epochs=epochs)
+    expected = {**automatic(classes, images, epochs), "mosaic": 1.0}
+    assert resolve_defaults(spec, classes=classes, train_images=images) == expected
+    assert start_points(spec, classes=classes, train_images=images).points == (expected,)
+
+
+def test_an_optimizer_that_the_study_does_not_allow_gives_way_to_autos_other_one():
+    spec = study(ALL.replace(", MuSGD", ""), epochs=100)
+    assert resolve_defaults(spec, classes=7, train_images=17_000)["optimizer"] == "AdamW"
+
+
+def test_a_fixed_optimizer_keeps_the_learning_rate_that_auto_gives_it():
+    spec = study("lr0: [0.00001, 0.02]", train="optimizer: AdamW, warmup_epochs: 1")
+    assert resolve_defaults(spec, classes=1, train_images=100) == {"lr0": 0.002}
+    spec = study("lr0: [0.00001, 0.02]", train="optimizer: SGD, warmup_epochs: 1")
+    assert resolve_defaults(spec, classes=1, train_images=100) == {"lr0": 0.01}
+
+
+def test_a_default_outside_its_range_is_only_warned_of_by_name_and_moved_to_the_nearest_end():
+    spec = study(
+        "optimizer: {choices: [SGD, Adam]}, mosaic: [0, 0.5], degrees: {low: 3, high: 9, step: 2}, cls: [1, 4]"
+    )
+    found = start_points(spec, classes=7, train_images=1000)
+    assert found.points == ({"mosaic": 0.5, "degrees": 3.0, "cls": 1.0},)
+    for name in ("mosaic", "degrees", "cls", "optimizer"):
+        assert sum(f"`{name}`" in note for note in found.notes) == 1
+
+
+def test_start_points_keep_their_order_and_may_leave_names_to_the_sampler():
+    spec = study(ALL, start="[{lr0: 0.001}, defaults, {mosaic: 0}]")
+    points = start_points(spec, classes=7, train_images=1000).points
+    assert points[0] == {"lr0": 0.001}
+    assert points[1]["optimizer"] == "AdamW"
+    assert points[2] == {"mosaic": 0.0}
+
+
+def test_a_model_is_found_beside_the_study_then_by_ultralytics_own_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.yaml").write_text("nc: 1\n")
+    (tmp_path / "w.pt").write_bytes(b"")
+    assert find_model("mine.yaml", [tmp_path]) == str(tmp_path / "models" / "mine.yaml")
+    assert find_model("models/mine.yaml", [tmp_path]) == str(tmp_path / "models" / "mine.yaml")
+    assert find_model("w.pt") == str(tmp_path / "w.pt")
+    assert find_model("yolov8x-seg.pt") == "yolov8x-seg.pt"
+    assert find_model("yolov8n-seg.yaml") == "yolov8n-seg.yaml"
+    for missing in ("nothing.pt", "nothing.yaml", str(tmp_path / "no.pt")):
+        with pytest.raises(UsageError, match="is not here"):
+            find_model(missing, [tmp_path])
+
+
+def test_the_model_of_the_demo_is_found_wherever_the_package_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from petskin_tune.study_file import find
+
+    demo = find("demo")
+    assert demo is not None
+    assert find_model(demo.read().spec.model).endswith(".yaml")

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import optuna
+import views_curves as made
+from views_curves import MASK
+from views_studies import NOW, a_spec, a_study, add
+
+from petskin_tune import attributes
+from petskin_tune.views import report
+
+
+def a_searched_study(complete: int) -> optuna.Study:
+    study = a_study(a_spec())
+    for number in range(complete):
+        history = {name: [float(value) for value in values] for name, values in made.healthy(number, epochs=27).items()}
+        curve = dict(enumerate(history[MASK], start=1))
+        attrs = {attributes.HISTORY: history, attributes.SECONDS: 3600.0, attributes.EPOCHS: 27}
+        add(study, "COMPLETE", max(history[MASK]), curve=curve, lr0=10 ** -(1 + number / complete), **attrs)
+    return study
+
+
+def text_of(html: str) -> str:
+    """What a person reads: without scripts and tags."""
+    return re.sub(r"<[^>]+>", " ", re.sub(r"<(script|style)[ >].*?</\1>", "", html, flags=re.DOTALL))
+
+
+def test_the_report_shows_best_diagnosis_plots_trials_and_failures() -> None:
+    study = a_searched_study(6)
+    add(study, "FAIL", failure={"kind": "data", "message": "image 7 cannot be read", "detail": ""})
+    html = report.render(study, NOW)
+    text = text_of(html)
+    for piece in ("petskin", "best: mask mAP 0.4", "Diagnosis", "Importance of the parameters", "Trials (7)"):
+        assert piece in text
+    assert "image 7 cannot be read" in text
+    assert html.count("Plotly.newPlot(") == 4
+
+
+def test_the_report_loads_nothing_from_anywhere() -> None:
+    html = report.render(a_searched_study(5), NOW)
+    assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", html)
+
+
+def test_importance_needs_four_complete_trials_and_says_so() -> None:
+    html = report.render(a_searched_study(3), NOW)
+    assert "Needs 4 complete trials, there are 3." in text_of(html)
+    assert html.count("Plotly.newPlot(") == 3
+
+
+def test_an_empty_study_and_one_whose_values_are_all_alike_still_make_a_report() -> None:
+    assert "No trial is complete yet." in text_of(report.render(a_study(a_spec()), NOW))
+    study = a_study(a_spec())
+    for _ in range(5):
+        add(study, "COMPLETE", 0.2)
+    assert "The last 5 complete trials have the same value" in text_of(report.render(study, NOW))
+
+
+def test_what_a_study_says_can_put_no_markup_into_its_report() -> None:
+    study = a_searched_study(4)
+    attack = "<img src=x onerror=alert(1)>"
+    add(study, "FAIL", failure={"kind": "crashed", "message": attack, "detail": ""})
+    html = report.render(study, NOW)
+    assert attack not in html
+    assert attack.replace("<", "&lt;").replace(">", "&gt;") in html
+
+
+def test_writing_a_report_leaves_the_study_and_optunas_verbosity_as_they_were(tmp_path: Path) -> None:
+    study = a_searched_study(4)
+    before, verbosity = repr(study.trials), optuna.logging.get_verbosity()
+    report.write(study, tmp_path / "report.html")
+    assert (repr(study.trials), optuna.logging.get_verbosity()) == (before, verbosity)
+    assert (tmp_path / "report.html").stat().st_size > 1_000_000
