@@ -38,6 +38,8 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(root):
+    # A server that another module left here has imported something else, or nothing: the next start makes a new one.
+    multiprocessing.forkserver._forkserver._stop()
     job = helpers.job(root, "finished", workers=1)
     helpers.live(job)  # the forkserver has imported everything afterwards
     job = helpers.job(root, "finished-again", workers=1)
