@@ -1,4 +1,7 @@
-"""The Colab notebook: its cells run, the machine is lost, all cells run again. Drive is a folder."""
+"""The Colab notebook: its cells run, the machine is lost, all cells run again. Drive is a folder.
+
+What the cells use is a wheel of the project, on Drive, which the notebook's own pip has put on the machine's disk.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ import psutil
 import pytest
 import workers
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "colab.ipynb"
+import petskin_tune
+
+PROJECT = Path(__file__).parents[2]
+NOTEBOOK = PROJECT / "notebooks" / "colab.ipynb"
 COLAB_DRIVE = "/content/drive"
 PATIENCE = 240.0
 
@@ -29,17 +35,26 @@ def never(_: str) -> bool:
 
 
 class Colab:
-    """Runs a notebook's code cells as Colab does: `!` in a shell, `$NAME` from the notebook's own variables."""
+    """Runs a notebook's code cells as Colab does: `!` and `%pip` in a shell, `$NAME` from the notebook's variables.
 
-    def __init__(self, drive: Path, disk: Path) -> None:
+    Attributes:
+        wheel: on Drive, what the settings cell names as PACKAGE.
+        packages: this machine's site-packages; what the project depends on is installed already, as torch is on Colab.
+    """
+
+    def __init__(self, drive: Path, disk: Path, wheel: Path) -> None:
         self.drive, self.disk = drive, disk
+        self.wheel = Path(shutil.copy(wheel, drive / "MyDrive"))
+        self.packages = disk / "site-packages"
         self.unassigned = False
-        self.installed: list[str] = []
         self.output: dict[str, str] = {}
 
-    def run_all(self, *, lose_machine_at: Callable[[str], bool] = never, **settings: str) -> None:
-        """Run all cells in order; ``settings`` replace what the settings cell says."""
+    def run_all(
+        self, *, last: str | None = None, lose_machine_at: Callable[[str], bool] = never, **settings: str
+    ) -> None:
+        """Run all cells in order, or those up to ``last``; ``settings`` replace what the settings cell says."""
         names: dict[str, Any] = {}
+        settings = {"PACKAGE": repr(str(self.wheel)), **settings}
         self.output.clear()
         with self._colab():
             for cell in json.loads(NOTEBOOK.read_text())["cells"]:
@@ -48,26 +63,22 @@ class Colab:
                 source = "".join(cell["source"]).replace(COLAB_DRIVE, str(self.drive))
                 for name, value in settings.items():
                     source = re.sub(rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE)
-                if not self._run_cell(cell["id"], source, names, lose_machine_at):
+                if not self._run_cell(cell["id"], source, names, lose_machine_at) or cell["id"] == last:
                     return
 
     def _run_cell(self, cell: str, source: str, names: dict[str, Any], lose_machine_at: Callable[[str], bool]) -> bool:
-        if source.startswith("%pip install"):
-            self.installed.append(source)
-        elif source.startswith("!"):
-            command = re.sub(r"\$(\w+)", lambda match: str(names[match[1]]), source[1:])
-            return self._run_shell(cell, command, lose_machine_at)
-        else:
+        if source[0] not in "!%":
             exec(compile(source, cell, "exec"), names)
-        return True
+            return True
+        command = re.sub(r"\$(\w+)", lambda match: str(names[match[1]]), source[1:])
+        if source.startswith("%pip install"):
+            command = f"{sys.executable} -m {command} --no-deps --target {self.packages}"
+        return self._run_shell(cell, command, lose_machine_at)
 
     def _run_shell(self, cell: str, command: str, lose_machine_at: Callable[[str], bool]) -> bool:
         """Run one shell line; False when the machine was lost meanwhile."""
-        environment = workers.environment(
-            COLAB_RELEASE_TAG="release", TUNE_NETWORK_HOME="1", XDG_CACHE_HOME=str(self.disk), PATH=path_with_commands()
-        )
         shell = subprocess.Popen(
-            command, shell=True, cwd=self.drive.parent, env=environment, text=True, start_new_session=True,
+            command, shell=True, cwd=self.drive.parent, env=self.environment(), text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert shell.stdout is not None
@@ -80,6 +91,16 @@ class Colab:
                 return False
         shell.wait(PATIENCE)
         return True
+
+    def environment(self) -> dict[str, str]:
+        """Colab's, in which what the notebook has installed comes before the project that is under test here."""
+        installed = {
+            "PATH": f"{self.packages / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.packages),
+        }
+        return workers.environment(
+            COLAB_RELEASE_TAG="release", TUNE_NETWORK_HOME="1", XDG_CACHE_HOME=str(self.disk), **installed
+        )
 
     def _lose_machine(self, pid: int) -> None:
         """Every process at once, and its disk."""
@@ -102,14 +123,20 @@ class Colab:
             yield
 
 
-def path_with_commands() -> str:
-    return f"{workers.BIN}{os.pathsep}{os.environ['PATH']}"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that the settings cell says how to make."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, PROJECT], check=True)
+    (wheel,) = folder.iterdir()
+    return wheel
 
 
 @pytest.fixture
-def colab(tmp_path: Path) -> Colab:
-    (tmp_path / "disk").mkdir()
-    return Colab(tmp_path / "drive", tmp_path / "disk")
+def colab(tmp_path: Path, wheel: Path) -> Colab:
+    for name in ("drive/MyDrive", "disk"):
+        (tmp_path / name).mkdir(parents=True)
+    return Colab(tmp_path / "drive", tmp_path / "disk", wheel)
 
 
 def test_run_all_disconnect_run_all_again_ends_the_study_with_the_trial_that_was_lost(
@@ -129,7 +156,7 @@ def test_run_all_disconnect_run_all_again_ends_the_study_with_the_trial_that_was
     assert "The best trial:" in colab.output["diagnose"]
     assert (colab.drive / "MyDrive/petskin-tune/best.yaml").is_file()
     assert (colab.drive / "MyDrive/petskin-tune/best.pt").stat().st_size > 100_000
-    assert all("petskin-tune" in line for line in colab.installed)
+    assert colab.output["install"] == ""
     assert not colab.unassigned
 
 
@@ -143,8 +170,30 @@ def test_lines_of_a_notebooks_worker_carry_no_escape_codes_and_say_what_is_safe(
     assert colab.unassigned
 
 
+def test_the_install_cell_installs_the_studies_their_models_and_both_commands(colab: Colab) -> None:
+    colab.run_all(last="install")
+    assert colab.output == {"install": ""}
+    package = colab.packages / "petskin_tune"
+    assert (package / "studies" / "demo.yaml").is_file()
+    assert (package / "studies" / "petskin.yaml").is_file()
+    assert (package / "studies" / "models" / "demo-seg.yaml").is_file()
+    for command in ("tune-worker", "petskin-tune"):
+        done = subprocess.run([colab.packages / "bin" / command, "--version"], **run_in(colab))
+        assert done.stdout == f"{command}, version {petskin_tune.__version__}\n"
+    code = "import petskin_tune; print(petskin_tune.__file__)"
+    found = subprocess.run([sys.executable, "-c", code], **run_in(colab)).stdout
+    assert found == f"{package / '__init__.py'}\n"
+
+
+def run_in(colab: Colab) -> dict[str, Any]:
+    return {"cwd": colab.disk, "env": colab.environment(), "check": True, "capture_output": True, "text": True}
+
+
 def test_the_notebook_is_stored_without_outputs_and_installs_nothing_else() -> None:
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert all(cell.get("outputs", []) == [] and cell.get("execution_count") is None for cell in cells)
-    installs = [line for cell in cells for line in cell["source"] if "pip" in line]
-    assert [line.strip() for line in installs] == ["%pip install -q petskin-tune"]
+    code = [line.strip() for cell in cells if cell["cell_type"] == "code" for line in cell["source"]]
+    assert [line for line in code if re.match("[%!].*(install|apt|wget|curl)", line)] == ["%pip install -q $PACKAGE"]
+    assert [line.partition("#")[0].strip() for line in code if line.startswith("PACKAGE")] == [
+        'PACKAGE = "petskin-tune"'
+    ]
