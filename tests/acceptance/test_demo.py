@@ -1,0 +1,51 @@
+"""The first command that a person types, in an empty folder and with every default: what README promises of it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from workers import BIN, environment, load
+
+MINUTES_SECONDS = 300.0  # "a few minutes on two CPU cores"
+AGAIN_SECONDS = 3.0
+LEAST_TRIALS = 8
+LEAST_MASK_MAP = 0.30
+NEXT = "next, type: petskin-tune best --study demo --yaml best.yaml"
+
+
+def type_it(folder: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Seconds that ``tune-worker --study demo`` took, and how it ended; torch takes as many threads as it likes."""
+    defaults = {name: value for name, value in environment().items() if name != "OMP_NUM_THREADS"}
+    began = time.monotonic()
+    done = subprocess.run(
+        [BIN / "tune-worker", "--study", "demo"],
+        cwd=folder, env=defaults, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return time.monotonic() - began, done
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_finds_masks_and_prunes_within_five_minutes_and_typed_again_is_done_at_once(tmp_path: Path) -> None:
+    seconds, done = type_it(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-1].endswith(NEXT)
+    study = load(tmp_path / "runs", "demo")
+    states = [trial.state.name for trial in study.trials]
+    pruned = states.count("PRUNED")
+    print(f"demo: {len(states)} trials in {seconds:.0f} s, {pruned} of them pruned, best {study.best_value:.3f}")
+    assert len(states) >= LEAST_TRIALS
+    assert pruned >= 1
+    assert set(states) == {"COMPLETE", "PRUNED"}
+    assert study.best_value >= LEAST_MASK_MAP
+    assert seconds < MINUTES_SECONDS
+
+    again = [type_it(tmp_path) for _ in range(3)]
+    quickest = min(seconds for seconds, _ in again)
+    print(f"typed again: {quickest:.2f} s, the best of three")
+    assert all(result.returncode == 0 and result.stdout.splitlines()[-1].endswith(NEXT) for _, result in again)
+    assert quickest < AGAIN_SECONDS
+    assert len(load(tmp_path / "runs", "demo").trials) == len(states)
