@@ -164,7 +164,7 @@ def test_stop_at_ends_the_study_early(tmp_path: Path) -> None:
     assert len(load(tmp_path / "runs").trials) == 1
 
 
-def test_a_worker_of_two_devices_starts_one_worker_each_under_one_parent(tmp_path: Path) -> None:
+def test_a_device_that_is_named_twice_is_refused(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=2, epochs=1, train={**_train(), "close_mosaic": 0})
     result = run("--study", str(study), "--device", "cpu,cpu", cwd=tmp_path)
     assert result.returncode == 2

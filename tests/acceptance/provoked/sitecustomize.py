@@ -3,6 +3,9 @@
 Python imports this module at its start where this folder is on PYTHONPATH. ``PROVOKE="0=memory;3=segfault@3"`` provokes
 failures by trial number: what ``PROVOCATIONS`` names, ``@n`` the first n times only. What happened is appended to the
 file PROVOKED, one ``trial name`` a line, so that a test can assert that it did, and in how many processes.
+
+``PROVOKE_GPUS=1`` gives the machine GPUs of every number that are asked for, all of them its processor in truth; which
+one a trial was sent to is recorded as ``trial gpu N``.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
 
 def _provoke(trainer: Any) -> None:
+    _around(trainer, "_overrides", _at_request)
     _around(trainer, "resume_training", _before_set_up)
     _around(trainer, "_choose_precision", _after_precision)
     _around(trainer, "_accumulate_gradients", _at_batch)
@@ -56,7 +60,14 @@ def _around(trainer: Any, name: str, change: Callable[..., Any]) -> None:
     setattr(trainer, name, changed)
 
 
-# ---- the three places -----------------------------------------------------------------------------------------------
+# ---- the four places ------------------------------------------------------------------------------------------------
+
+
+def _at_request(trainer: Any, overrides: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    if not (os.environ.get("PROVOKE_GPUS") and trainer.job.device.isdigit()):
+        return overrides()
+    _record(trainer, f"gpu {trainer.job.device}")
+    return {**overrides(), "device": "cpu"}
 
 
 def _before_set_up(trainer: Any, go_on: Callable[[], None], *_: Any) -> None:
@@ -120,5 +131,5 @@ def _record(trainer: Any, what: str) -> None:
         file.write(f"{trainer.job.trial} {what}\n")
 
 
-if os.environ.get("PROVOKE"):
+if os.environ.get("PROVOKE") or os.environ.get("PROVOKE_GPUS"):
     sys.meta_path.insert(0, _AfterImport())
