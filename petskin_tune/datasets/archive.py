@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
-from petskin_tune.datasets.archive_names import is_litter
+from petskin_tune.datasets.archive_names import CHECKSUMS, is_litter
 from petskin_tune.datasets.files import PARTIAL
 from petskin_tune.errors import UsageError
 
@@ -15,8 +19,8 @@ from petskin_tune.errors import UsageError
 def write_archive(folder: Path, archive: Path, progress: Callable[[int, int], None] = lambda *_: None) -> None:
     """Write all files of a data set into one .tar, the same bytes for the same files.
 
-    It is not compressed: photographs are already, and a plain tar is read fastest. A file that is there is replaced
-    once the new one is whole.
+    It is not compressed: photographs are already, and a plain tar is read fastest. Its last file holds the checksums of
+    all others, because a tar has none of its own. A file that is there is replaced once the new one is whole.
 
     Args:
         folder: the data set; hidden files and Ultralytics' label caches stay out.
@@ -34,14 +38,42 @@ def write_archive(folder: Path, archive: Path, progress: Callable[[int, int], No
     names = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
     )
-    names = [name for name in names if not is_litter(name) and not any(part[0] == "." for part in name.split("/"))]
+    names = [name for name in names if name != CHECKSUMS and not is_litter(name) and not _is_hidden(name)]
     archive.parent.mkdir(parents=True, exist_ok=True)
     partial = archive.with_name(archive.name + PARTIAL)
+    checksums: dict[str, str] = {}
     with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as opened:
         for number, name in enumerate(names, 1):
-            entry = tarfile.TarInfo(name)
-            entry.size = (folder / name).stat().st_size
             with open(folder / name, "rb") as content:
-                opened.addfile(entry, content)
+                checksums[name] = _add(opened, name, content, os.fstat(content.fileno()).st_size)
             progress(number, len(names))
+        listed = json.dumps(checksums, indent=0).encode()
+        _add(opened, CHECKSUMS, io.BytesIO(listed), len(listed))
     os.replace(partial, archive)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _add(opened: tarfile.TarFile, name: str, content: IO[bytes], size: int) -> str:
+    """Add a file and return the SHA-256 of what was added."""
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    hashed = _Hashed(content)
+    opened.addfile(entry, hashed)
+    return hashed.digest.hexdigest()
+
+
+class _Hashed(io.RawIOBase):
+    """A file that digests what is read from it."""
+
+    def __init__(self, content: IO[bytes]) -> None:
+        self._content = content
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """As the file itself."""
+        piece = self._content.read(size)
+        self.digest.update(piece)
+        return piece

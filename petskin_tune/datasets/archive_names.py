@@ -7,6 +7,7 @@ import unicodedata
 import zipfile
 from pathlib import PurePosixPath
 
+CHECKSUMS = "petskin-tune-checksums.json"  # in an archive of ours: SHA-256 by name of every other file
 _UTF8_FLAG = 0x800  # of a zip entry: its name is UTF-8 (APPNOTE.TXT 4.4.4, bit 11)
 
 

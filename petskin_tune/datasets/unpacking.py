@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import lzma
@@ -12,13 +13,13 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from petskin_tune import faults
-from petskin_tune.datasets.archive_names import is_litter, leads_outside, zip_entry_name
+from petskin_tune.datasets.archive_names import CHECKSUMS, is_litter, leads_outside, zip_entry_name
 from petskin_tune.datasets.files import PARTIAL, only_one, write_whole
 from petskin_tune.errors import UsageError
 
@@ -27,6 +28,15 @@ MOST_MEMBERS = 5_000_000
 MOST_GROWTH = 20  # times the archive's size; photographs hardly shrink
 LEAST_LIMIT = 2**30  # bytes that any archive may unpack to
 _PIECE = 2**20  # bytes read at a time
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+)
 
 
 @dataclass(frozen=True)
@@ -103,12 +113,15 @@ def _unpack_whole(archive: Path, local: Path, folder: Path) -> None:
     partial.mkdir()
     try:
         _unpack_members(archive, local, partial)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
+    except _DAMAGE as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UsageError(f"{archive} is damaged or no archive ({error}); copy or download it again.") from error
     except UsageError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UsageError(f"{archive} cannot be unpacked below {folder.parent}: {error.strerror or error}.") from error
     os.replace(partial, folder)
 
 
@@ -118,6 +131,7 @@ def _unpack_members(archive: Path, local: Path, folder: Path) -> None:
     members = _zip_members(archive, local) if archive.name.lower().endswith(".zip") else _tar_members(archive, local)
     for count, member in enumerate(members, 1):
         if leads_outside(member.name):
+    digests: dict[str, str] = {}
             raise UsageError(
                 f"{archive.name} holds {member.name!r}, which leads outside its folder; it is not unpacked."
             )
@@ -128,23 +142,46 @@ def _unpack_members(archive: Path, local: Path, folder: Path) -> None:
                 "data set of this size does; unpack it yourself and give its data.yaml if you trust it."
             )
         _require_room(folder, member.size, archive)
-        _write_member(member, folder / member.name)
+        digests[member.name] = _write_member(member, folder / member.name)
         faults.reach("archive-member-written")
 
 
-def _write_member(member: _Member, target: Path) -> None:
+def _write_member(member: _Member, target: Path) -> str:
+    """Write a file and return its SHA-256."""
+    _verify(folder / CHECKSUMS, digests)
+
+
+def _verify(checksums: Path, digests: Mapping[str, str]) -> None:
+    """Compare with what an archive of ours says of its files; it is not one of them. Other archives say nothing."""
+    if CHECKSUMS not in digests:
+        return
+    try:
+        stated = json.loads(checksums.read_text(encoding="utf-8"))
+        wrong = next((name for name in stated if digests.get(_composed(name)) != stated[name]), None)
+    except (ValueError, TypeError) as error:
+        raise tarfile.ReadError(f"{CHECKSUMS} in it is broken") from error
+    if wrong is not None:
+        raise tarfile.ReadError(f"{wrong} is missing or not as {CHECKSUMS} in it says")
+    checksums.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
     left = member.size
     with open(target, "wb") as file:
         while left and (piece := member.content.read(min(_PIECE, left))):
             file.write(piece)
+    digest = hashlib.sha256()
             left -= len(piece)
     # Reading on proves the size (both ways) and makes zipfile compare the checksum.
     if left or member.content.read(1):
+            digest.update(piece)
         raise zipfile.BadZipFile(f"{member.name} has another size than stated")
 
 
 def _zip_members(archive: Path, local: Path) -> Iterator[_Member]:
+    return digest.hexdigest()
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
     with zipfile.ZipFile(local) as opened:
         for entry in opened.infolist():
             name = zip_entry_name(entry)
@@ -161,7 +198,7 @@ def _zip_members(archive: Path, local: Path) -> Iterator[_Member]:
 def _tar_members(archive: Path, local: Path) -> Iterator[_Member]:
     with tarfile.open(local, "r:*") as opened:
         for entry in opened:
-            name = unicodedata.normalize("NFC", entry.name)
+            name = _composed(entry.name)
             if entry.isdir() or is_litter(name):
                 continue
             content = opened.extractfile(entry) if entry.isreg() else None
@@ -169,6 +206,21 @@ def _tar_members(archive: Path, local: Path) -> Iterator[_Member]:
                 raise UsageError(f"{archive.name} holds a link or a device, {name!r}; pack the files themselves.")
             with content:
                 yield _Member(name, entry.size, content)
-        # A file that was cut between two members looks complete to tarfile: the closing block of zeros must be there.
-        if opened.fileobj is None or opened.fileobj.tell() <= opened.offset:
-            raise tarfile.ReadError("it ends early")
+        _require_end(opened)
+
+
+def _require_end(opened: tarfile.TarFile) -> None:
+    """Insist that zeros follow the last member, and nothing else.
+
+    At a damaged header, or where a file was cut between two members, tarfile ends as if all were well. Reading to the
+    end also makes gzip compare its checksum.
+    """
+    assert opened.fileobj is not None
+    opened.fileobj.seek(opened.offset)
+    rest = 0
+    while piece := opened.fileobj.read(_PIECE):
+        rest += len(piece)
+        if piece.strip(b"\0"):
+            raise tarfile.ReadError(f"no file begins at byte {opened.offset}, where one should")
+    if not rest:
+        raise tarfile.ReadError("it ends early")

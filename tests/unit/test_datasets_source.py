@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from petskin_tune.datasets import demo, layout, source, unpacking
+from petskin_tune.datasets.archive import write_archive
 from petskin_tune.errors import UsageError
 
 
@@ -286,3 +287,65 @@ def test_pickled_label_caches_and_macos_litter_are_not_unpacked(demo_yaml: Path,
 
     assert not list(prepared.parent.rglob("*.cache"))
     assert len(layout.read(prepared).images["train"]) == 4
+
+
+def flipped(archive: Path, at: int, bit: int = 1) -> Path:
+    content = bytearray(archive.read_bytes())
+    content[at] ^= bit
+    archive.write_bytes(content)
+    return archive
+
+
+def test_a_flipped_bit_in_a_header_is_damage_and_not_the_end_of_a_tar(
+    demo_yaml: Path, tmp_path: Path, cache: Path
+) -> None:
+    archive = pack(demo_yaml.parent, tmp_path / "data.tar")
+    with tarfile.open(archive) as opened:
+        header = [entry for entry in opened if "labels/val/" in entry.name][-1].offset
+
+    flipped(archive, header + 10)
+
+    assert "damaged" in refusal("data.tar", tmp_path, cache)
+
+
+def test_a_wrong_checksum_at_the_end_of_a_gzip_is_damage(demo_yaml: Path, tmp_path: Path, cache: Path) -> None:
+    flipped(pack(demo_yaml.parent, tmp_path / "data.tar.gz"), -6)
+
+    assert "damaged" in refusal("data.tar.gz", tmp_path, cache)
+
+
+def test_an_archive_of_ours_is_refused_where_a_file_is_not_as_it_was_packed(
+    demo_yaml: Path, tmp_path: Path, cache: Path
+) -> None:
+    archive = tmp_path / "data.tar"
+    write_archive(demo_yaml.parent, archive)
+    sound = source.prepare("data.tar", base=tmp_path, cache=cache)
+    assert not list(cache.rglob("*checksums*"))
+    assert (sound.parent / "data.yaml").read_bytes() == demo_yaml.read_bytes()
+    with tarfile.open(archive) as opened:
+        pixels = opened.getmember("images/train/train_00001.bmp").offset_data + 200
+
+    flipped(archive, pixels)
+
+    assert "images/train/train_00001.bmp is missing or not as" in refusal("data.tar", tmp_path, cache)
+
+
+def test_an_archive_of_ours_is_refused_where_a_file_is_missing(demo_yaml: Path, tmp_path: Path, cache: Path) -> None:
+    write_archive(demo_yaml.parent, tmp_path / "data.tar")
+    with tarfile.open(tmp_path / "data.tar") as whole, tarfile.open(tmp_path / "less.tar", "w") as less:
+        for entry in whole:
+            if entry.name != "labels/val/val_00001.txt":
+                less.addfile(entry, whole.extractfile(entry))
+
+    assert "labels/val/val_00001.txt is missing" in refusal("less.tar", tmp_path, cache)
+
+
+def test_names_that_the_disk_cannot_hold_are_refused_and_leave_nothing_behind(tmp_path: Path, cache: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "conflict.zip", "w") as archive:
+        archive.writestr("images", "a file")
+        archive.writestr("images/train/a.jpg", "below a file")
+    malicious_zip(tmp_path / "long.zip", "a" * 300 + ".jpg")
+
+    assert "cannot be unpacked" in refusal("conflict.zip", tmp_path, cache)
+    assert "File name too long" in refusal("long.zip", tmp_path, cache)
+    assert not list(cache.rglob("*.partial"))
