@@ -52,6 +52,9 @@ class TrialProcess:
         process: started.
         connection: this side's end.
         on_event: called from a thread of this object with every event in order, and with :class:`Died` at the end.
+
+    Attributes:
+        error: what ``on_event`` raised, which nobody foresaw; it was told nothing after that but the end.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class TrialProcess:
         self._process = process
         self._connection = connection
         self._on_event = on_event
+        self.error: Exception | None = None
         self._listener = threading.Thread(target=self._listen, name="trial events", daemon=True)
         self._listener.start()
 
@@ -74,7 +78,7 @@ class TrialProcess:
     def wait(self, seconds: float) -> bool:
         """Whether the process has ended, and all it said was heard, within ``seconds``."""
         self._listener.join(seconds)
-        return not self._listener.is_alive()
+        return not self._listener.is_alive() and self._process.exitcode is not None
 
     def end(self, patience: float = 3.0) -> None:
         """Let the process end by itself for ``patience`` seconds, then kill it and all its children."""
@@ -98,11 +102,21 @@ class TrialProcess:
                 event = self._connection.recv()
             except (EOFError, OSError):
                 break
-            self._on_event(event)
+            except Exception as error:  # noqa: BLE001  as in _tell
+                self.error = error
+                break
+            if self.error is None:
+                self._tell(event)
         self._process.join()
         self._kill_leftovers()
         self._connection.close()
-        self._on_event(Died(self._process.exitcode))
+        self._tell(Died(self._process.exitcode))
+
+    def _tell(self, event: Event | Died) -> None:
+        try:
+            self._on_event(event)
+        except Exception as error:  # noqa: BLE001  the worker's own thread raises it
+            self.error = self.error or error
 
     def _kill_leftovers(self) -> None:
         """Loader processes outlive a trial that was killed; they are in its group."""

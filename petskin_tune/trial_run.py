@@ -188,11 +188,18 @@ class TrialRun:
         return None
 
     def _watch(self, process: TrialProcess) -> Outcome | None:
-        """The outcome; None when the process crashed and is to be started again."""
+        """The outcome; None when the process crashed and is to be started again.
+
+        Raises:
+            Exception: what nobody foresaw, and ended the thread that listens or the one that uploads.
+        """
         while True:
             with self._changed:
                 self._changed.wait(0.5)
             self._events.show_pending()
+            if process.error:
+                raise process.error
+            self._uploader.raise_failure()
             if self._recorder.error or self._lost or self._recorder.lost or self._recorder.verdict:
                 process.send(Stop())
                 process.end()

@@ -149,13 +149,22 @@ class Uploader:
                 self._durable, self._here, self._trouble, since, max(self._seconds, default=None), self._lost
             )
 
+    def raise_failure(self) -> None:
+        """Say that the thread has ended for a reason that nobody foresaw.
+
+        Raises:
+            RuntimeError: it has; the cause comes with it.
+        """
+        if self._failure is not None:
+            raise RuntimeError("the upload of snapshots has failed") from self._failure
+
     def drain(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until everything taken is durable, trying more often; whether it is."""
         self._hurry.set()
         try:
             with self._changed:
                 self._changed.wait_for(lambda: (self._idle and not self._tidying) or self._ended, timeout)
-                self._raise_failure()
+                self.raise_failure()
                 return self._idle and not self._lost
         finally:
             self._hurry.clear()
@@ -170,7 +179,7 @@ class Uploader:
 
     def _take(self, lane: Lane, job: Job) -> None:
         with self._changed:
-            self._raise_failure()
+            self.raise_failure()
             lane.waiting = job
             self._changed.notify_all()
         self._tidy_here()
@@ -178,10 +187,6 @@ class Uploader:
     @property
     def _idle(self) -> bool:
         return self._weights.empty and self._snapshots.empty
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise RuntimeError("the upload of snapshots has failed") from self._failure
 
     # ---- the thread's side ----
 

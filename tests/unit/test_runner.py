@@ -1,12 +1,16 @@
-"""What a worker does about a run folder that somebody else still uses, and what a trial's process may know."""
+"""How a worker hears its trial's process, frees a run folder that is still in use, and what the process may know."""
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from petskin_tune.runner import child_environment, free_folder
+from petskin_tune.runner import Died, TrialProcess, child_environment, free_folder
 
 HOLD = (
     "import fcntl, sys, time\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\nprint(1, flush=True)\n"
@@ -20,6 +24,39 @@ def _holder(folder: Path, code: str) -> subprocess.Popen[str]:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "1\n"
     return holder
+
+
+def _say_twice_and_stay(connection: Connection) -> None:
+    connection.send("one")
+    connection.send("two")
+    time.sleep(600)
+
+
+def test_what_a_listener_could_not_take_is_kept_and_the_end_of_the_process_is_told_all_the_same() -> None:
+    told: list[Any] = []
+
+    def take(event: Any) -> None:
+        told.append(event)
+        raise RuntimeError(f"cannot take {event}")
+
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_say_twice_and_stay, args=(theirs,))
+    process.start()
+    theirs.close()
+    trial = TrialProcess(process, ours, take)
+    try:
+        deadline = time.monotonic() + 60.0
+        while trial.error is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not trial.wait(0.5)  # the process lives, whatever became of its listener
+        trial.end(patience=0.0)
+        assert not process.is_alive()
+        assert told == ["one", Died(-9)]
+        assert str(trial.error) == "cannot take one"
+    finally:
+        process.kill()
 
 
 def test_a_folder_without_a_lock_is_free(tmp_path: Path) -> None:
