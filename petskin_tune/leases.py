@@ -35,7 +35,8 @@ LOOK_AGAIN_SECONDS = 1.0
 
 
 class Leases:
-    """The leases of one study, as one worker uses them, from one thread (:meth:`renew` and :meth:`write`: from any).
+    """The leases of one study, as one worker uses them, from one thread (:meth:`renew`, :meth:`write` and
+    :meth:`adjust`: from any).
 
     Args:
         storage: of the study.
@@ -69,6 +70,11 @@ class Leases:
         self.alone = alone
         self._watch = Watch(clock)
         self._declared_gone: set[tuple[int, int]] | None = None  # (trial id, token) of the owners that a person buried
+
+    def adjust(self, seconds: float, snapshot_seconds: float) -> None:
+        """A person changed the study's lease or its snapshot interval: they hold from the next write on."""
+        self.seconds = seconds
+        self.snapshot_seconds = snapshot_seconds
 
     # ---- births ----
 

@@ -11,13 +11,17 @@ import sqlalchemy
 from petskin_tune.database import RETRY_MAX_SECONDS
 from petskin_tune.trial import HeldTrial
 
+LOOK_SECONDS = 1.0  # at most, until a lease that a person made shorter is renewed as often as it needs
+
 
 class Renewal:
     """A thread that renews a lease whenever no write has done so for a third of it, and survives every outage.
 
+    It is started right after the claim: before a trial trains, its worker may draw for minutes or wait for a database.
+
     Args:
         trial: held by this worker.
-        on_lost: called once, from the thread, when the trial has another owner.
+        on_lost: see :meth:`tell`.
 
     Attributes:
         lost: the trial has another owner.
@@ -27,6 +31,8 @@ class Renewal:
         self.lost = False
         self._trial = trial
         self._on_lost = on_lost
+        self._telling = threading.Lock()
+        self._not_before = 0.0  # monotonic: a failed renewal is not tried again sooner
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="lease", daemon=True)
 
@@ -34,23 +40,39 @@ class Renewal:
         """Begin to renew."""
         self._thread.start()
 
+    def tell(self, on_lost: Callable[[], None]) -> None:
+        """Call ``on_lost`` once, from the thread, when the trial has another owner; at once when it has one already."""
+        with self._telling:
+            self._on_lost = on_lost
+            lost = self.lost
+        if lost:
+            on_lost()
+
     def stop(self) -> None:
         """Renew no more; a renewal that is under way ends by itself."""
         self._stopped.set()
 
     def _work(self) -> None:
-        third = self._trial.leases.seconds / 3
-        pause = third
-        while not self._stopped.wait(pause):
-            idle = time.monotonic() - self._trial.last_write
-            if idle < third:
-                pause = third - idle
+        while not self._stopped.wait(min(self._due_in(), LOOK_SECONDS)):
+            if self._due_in() > 0:
                 continue
             try:
                 if not self._trial.renew():
-                    self.lost = True
-                    self._on_lost()
+                    self._lose()
                     return
-                pause = third
             except sqlalchemy.exc.SQLAlchemyError:
-                pause = min(third, RETRY_MAX_SECONDS)
+                self._not_before = time.monotonic() + min(self._third, RETRY_MAX_SECONDS)
+
+    @property
+    def _third(self) -> float:
+        return self._trial.leases.seconds / 3
+
+    def _due_in(self) -> float:
+        """Seconds until the next renewal, or the next attempt."""
+        return max(0.0, max(self._trial.last_write + self._third, self._not_before) - time.monotonic())
+
+    def _lose(self) -> None:
+        with self._telling:
+            self.lost = True
+            on_lost = self._on_lost
+        on_lost()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,3 +104,53 @@ def test_a_take_over_is_noticed_and_told_once(study: LeasedStudy) -> None:
     _until(lambda: renewal.lost)
     renewal._thread.join(SECONDS)
     assert told == ["lease"]
+
+
+def test_whoever_asks_only_after_the_trial_was_lost_is_told_at_once(study: LeasedStudy) -> None:
+    trial = _held(study.worker("a", lease=LEASE))
+    assert study.worker("b", host="there").take_over(by_command=True) is not None
+    renewal = Renewal(trial)
+    renewal.start()
+    _until(lambda: renewal.lost)
+    told: list[str] = []
+    renewal.tell(lambda: told.append("at once"))
+    assert told == ["at once"]
+
+
+def test_a_lease_that_is_due_already_is_renewed_at_once(study: LeasedStudy) -> None:
+    trial = _held(study.worker("a", lease=3600.0))
+    trial.last_write -= 1300.0
+    renewal = Renewal(trial)
+    renewal.start()
+    _until(lambda: _beat(trial) == 1)
+    renewal.stop()
+
+
+def test_a_lease_that_was_made_shorter_is_renewed_as_often_as_it_needs_from_then_on(study: LeasedStudy) -> None:
+    leases = study.worker("a", lease=3600.0)
+    trial = _held(leases)
+    renewal = Renewal(trial)
+    renewal.start()
+    leases.adjust(LEASE, 300.0)
+    _until(lambda: _beat(trial) >= 2)
+    assert leases.lease_of(trial.held).expires_in <= LEASE
+    renewal.stop()
+
+
+def test_a_renewal_that_failed_is_tried_again_within_a_third_of_the_lease(
+    study: LeasedStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = _held(study.worker("a", lease=LEASE))
+    attempts: list[float] = []
+
+    def fail() -> bool:
+        attempts.append(time.monotonic())
+        raise exc.OperationalError("UPDATE", {}, Exception("the database is away"))
+
+    monkeypatch.setattr(trial, "renew", fail)
+    renewal = Renewal(trial)
+    renewal.start()
+    _until(lambda: len(attempts) >= 5)
+    renewal.stop()
+    pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert min(pauses) < LEASE / 2  # a busy machine may stretch some
