@@ -200,16 +200,19 @@ class Patience:
         seconds: give up after so long; None: never.
         cancelled: set it, and a waiting call gives up at once.
         on_wait: called with the seconds that the database has been away, before every new attempt.
+        failures: how often a call has found it away so far, in whatever thread.
     """
 
     seconds: float | None = 15.0
     cancelled: threading.Event = field(default_factory=threading.Event)
     on_wait: Callable[[float], None] = _nobody
+    failures: int = 0
 
     def call(self, function: Callable[[], Result]) -> Result:
         """The result of ``function``, tried again while the database is away (its last error when patience ends)."""
 
         def before_sleep(state: tenacity.RetryCallState) -> None:
+            self.failures += 1
             self.on_wait(state.seconds_since_start or 0.0)
 
         stop: Any = tenacity.stop_when_event_set(self.cancelled)

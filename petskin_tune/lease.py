@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from petskin_tune import schema
 from petskin_tune.identity import Identity
 from petskin_tune.protocol import Position
@@ -48,6 +46,7 @@ class Lease:
     previous: SnapshotPointer | None
     last_death: Position | None
     snapshot_age: float | None = None  # since it became durable
+    seconds: float = schema.LEASE_SECONDS  # how long it lasts without renewal
 
     def progressed(self) -> bool:
         """Whether a newer snapshot became durable since the last death."""
@@ -55,14 +54,19 @@ class Lease:
             return False
         return self.last_death is None or self.last_death < self.snapshot.position
 
+    @property
+    def silence(self) -> float:
+        """Since the last sign of life."""
+        return self.silent_for(self.seconds)
+
     def silent_for(self, seconds: float) -> float:
         """Since the last sign of life, given how long a lease lasts."""
         return max(0.0, seconds - self.expires_in)
 
-    def lost_with(self, seconds: float) -> float:
-        """What is to be done twice when the owner's last sign of life was its end, given how long a lease lasts."""
+    def lost(self) -> float:
+        """What is to be done twice when the owner's last sign of life was its end."""
         since_durable = self.held_for if self.snapshot_age is None else min(self.held_for, self.snapshot_age)
-        return max(0.0, since_durable - self.silent_for(seconds))
+        return max(0.0, since_durable - self.silence)
 
 
 @dataclass(frozen=True)
@@ -86,21 +90,9 @@ class Held:
 
 def read_leases(storage: PetskinStorage, study_id: int, *, only_unfinished: bool = False) -> list[Lease]:
     """The leases of a study by trial number, or those of trials that are not over."""
-    return read_and_say(storage, study_id, only_unfinished)[0]
-
-
-def read_and_say(storage: PetskinStorage, study_id: int, only_unfinished: bool) -> tuple[list[Lease], bool]:
-    """The leases, and whether the database answered at once."""
     statement = (schema.READ_UNFINISHED if only_unfinished else schema.READ)[storage.engine.name]
-    attempts = 0
-
-    def work(session: Session) -> list[Lease]:
-        nonlocal attempts
-        attempts += 1
-        return [_lease(dict(row)) for row in session.execute(statement, {"study_id": study_id}).mappings()]
-
-    leases = storage.transaction(work)
-    return leases, attempts == 1
+    rows = storage.transaction(lambda session: session.execute(statement, {"study_id": study_id}).mappings().all())
+    return [_lease(dict(row)) for row in rows]
 
 
 def _lease(row: dict[str, Any]) -> Lease:
@@ -125,6 +117,7 @@ def _lease(row: dict[str, Any]) -> Lease:
         previous=_pointer(row, "previous"),
         last_death=Position(death, row["death_batch"]) if death is not None else None,
         snapshot_age=float(row["snapshot_age"]) if row["snapshot_age"] is not None else None,
+        seconds=row["lease_seconds"],
     )
 
 

@@ -7,6 +7,7 @@ is refused (:meth:`Leases.write`).
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
 from collections.abc import Callable, Collection
@@ -18,10 +19,11 @@ from optuna.trial import TrialState
 from sqlalchemy.orm import Session
 
 from petskin_tune import attributes, schema
+from petskin_tune.database import CONNECT_SECONDS, RETRY_MAX_SECONDS
 from petskin_tune.errors import LeaseLost
 from petskin_tune.faults import reach
 from petskin_tune.identity import Identity
-from petskin_tune.lease import MAX_CRASHES, Held, Lease, SnapshotPointer, read_and_say, read_leases
+from petskin_tune.lease import MAX_CRASHES, Held, Lease, SnapshotPointer, read_leases
 from petskin_tune.storage import PetskinStorage, models
 from petskin_tune.watch import Watch
 
@@ -29,9 +31,18 @@ __all__ = ["MAX_CRASHES", "Held", "Lease", "Leases", "SnapshotPointer", "read_le
 
 Result = TypeVar("Result")
 
-GRACE_SECONDS = 30.0  # a claimer itself sees no beat for so long (or for the lease, if that is shorter)
 LONE_WAIT_SECONDS = 120.0  # a lone worker waits out a lease that ends sooner rather than start a new trial
 LOOK_AGAIN_SECONDS = 1.0
+
+
+def grace(seconds: float) -> float:
+    """How long a claimer looks on after it saw that a lease of ``seconds`` ran out.
+
+    A living owner that reaches the database has renewed by then: its next renewal was due within a third of the lease;
+    if that failed, another attempt follows, which may take as long as a connection may take.
+    """
+    third = seconds / 3
+    return third + min(third, RETRY_MAX_SECONDS) + min(third, float(CONNECT_SECONDS))
 
 
 class Leases:
@@ -69,6 +80,7 @@ class Leases:
         self.identity = identity or Identity.mine()
         self.alone = alone
         self._watch = Watch(clock)
+        self._failures = storage.patience.failures  # that the watch knows of
         self._declared_gone: set[tuple[int, int]] | None = None  # (trial id, token) of the owners that a person buried
 
     def adjust(self, seconds: float, snapshot_seconds: float) -> None:
@@ -165,21 +177,21 @@ class Leases:
         if by_command and self._declared_gone is None:
             self._declared_gone = {(lease.trial_id, lease.token) for lease in leases if lease.identity != self.identity}
         for lease in leases:
-            if lease.trial_id not in leave and self._is_abandoned(lease) and (held := self._claim(lease)):
+            if lease.trial_id in leave:
+                continue
+            known = self._is_known_to_be_gone(lease)
+            if (known or self._is_silent(lease)) and (held := self._claim(lease, at_once=not known)):
                 return held
         return None
 
-    def _is_abandoned(self, lease: Lease) -> bool:
+    def _is_known_to_be_gone(self, lease: Lease) -> bool:
         if lease.state == "released" or (lease.trial_id, lease.token) in (self._declared_gone or ()):
             return True
         alive = lease.identity.is_alive()
-        if alive is False or (alive is None and self.alone):
-            return True
-        return lease.expires_in < 0 and self._watch.unchanged_for(lease) >= min(GRACE_SECONDS, self.seconds)
+        return alive is False or (alive is None and self.alone)
 
-    def forget_what_was_seen(self) -> None:
-        """A read failed: owners may have been cut off as well, so every grace starts again."""
-        self._watch.begin_again()
+    def _is_silent(self, lease: Lease) -> bool:
+        return lease.expires_in < 0 and self._watch.expired_for(lease) >= grace(lease.seconds)
 
     def worth_waiting_for(self, leave: Collection[int] = ()) -> float | None:
         """Seconds after which to look again, where a worker had better wait than start a new trial; else None.
@@ -204,17 +216,26 @@ class Leases:
             return alive
         return self._watch.has_moved(lease)
 
-    def _claim(self, lease: Lease) -> Held | None:
+    def _claim(self, lease: Lease, *, at_once: bool = False) -> Held | None:
+        """Take the trial, unless its lease has changed since it was read.
+
+        Args:
+            lease: as it was read.
+            at_once: not after an outage, which the owner may not have survived as quickly as this claimer.
+        """
         nonce = uuid.uuid4().hex
         crashes, vanishes = self._deaths_with(lease)
-        seconds_lost = lease.seconds_lost + lease.lost_with(self.seconds)
+        seconds_lost = lease.seconds_lost + lease.lost()
         seen = {"trial_id": lease.trial_id, "token": lease.token, "beat": lease.beat, "nonce": nonce}
         deaths: dict[str, Any] = {"crashes": crashes, "vanishes": vanishes, "seconds_lost": seconds_lost}
 
+        attempts = itertools.count()
+
         def work(session: Session) -> int | None:
-            claimed = session.execute(schema.CLAIM[self._dialect], {**seen, **deaths, **self._owner()})
-            if _rows(claimed) == 1:
-                return lease.token + 1
+            if next(attempts) == 0 or not at_once:
+                claimed = session.execute(schema.CLAIM[self._dialect], {**seen, **deaths, **self._owner()})
+                if _rows(claimed) == 1:
+                    return lease.token + 1
             # Another claimer was faster; or this one, when the acknowledgement of its first attempt was lost.
             return session.execute(schema.FIND_CLAIM, {"trial_id": lease.trial_id, "nonce": nonce}).scalar()
 
@@ -233,8 +254,8 @@ class Leases:
             return 0, 0
         if lease.state == "released":
             return lease.crashes, lease.vanishes
-        lived = lease.held_for - lease.silent_for(self.seconds)
-        if lived > 2 * self.snapshot_seconds + self.seconds:
+        lived = lease.held_for - lease.silence
+        if lived > 2 * self.snapshot_seconds + lease.seconds:
             return lease.crashes + 1, lease.vanishes
         return lease.crashes, lease.vanishes + 1
 
@@ -324,7 +345,7 @@ class Leases:
         """
         lease = self.lease_of(held)
         crashes = 1 if lease.progressed() else lease.crashes + 1
-        seconds_lost = lease.seconds_lost + lease.lost_with(self.seconds)
+        seconds_lost = lease.seconds_lost + lease.lost()
         row = {"trial_id": held.trial_id, "token": held.token, "crashes": crashes, "seconds_lost": seconds_lost}
         self.write(held, lambda session: session.execute(schema.COUNT_DEATH[self._dialect], row))
         return crashes
@@ -342,9 +363,10 @@ class Leases:
 
     def read(self, *, only_unfinished: bool = False) -> list[Lease]:
         """All leases of the study by trial number, or those of trials that are not over."""
-        leases, at_once = read_and_say(self.storage, self.study_id, only_unfinished)
-        if not at_once:
-            self.forget_what_was_seen()
+        leases = read_leases(self.storage, self.study_id, only_unfinished=only_unfinished)
+        if (failures := self.storage.patience.failures) != self._failures:  # owners may have been cut off as well
+            self._failures = failures
+            self._watch.begin_again()
         self._watch.read(leases)
         return leases
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+LEASE_SECONDS = 90.0  # of rows from before it was recorded: the study file's default
 
 metadata = sa.MetaData()
 
@@ -35,6 +36,8 @@ trial_leases = sa.Table(
     sa.Column("beat", sa.Integer, nullable=False),
     sa.Column("claimed_at", sa.Float(53), nullable=False),  # when its present run began
     sa.Column("expires_at", sa.Float(53), nullable=False),
+    # How long it lasts without renewal: a person may change the study's figure at any time.
+    sa.Column("lease_seconds", sa.Float(53), nullable=False, server_default=sa.text(f"{LEASE_SECONDS:g}")),
     sa.Column("state", sa.String(16), nullable=False),  # running, released, done
     sa.Column("nonce", sa.String(64), nullable=False, unique=True),  # of the last birth or claim: finds its own work
     sa.Column("resumes", sa.Integer, nullable=False),
@@ -85,10 +88,10 @@ FIRST_WAITING = sa.text(
 
 INSERT = _for_each_dialect(
     """
-    INSERT INTO trial_leases (trial_id, study_id, worker, identity, token, beat, claimed_at, expires_at, state, nonce,
-                              resumes, seconds_lost, crashes, vanishes, reason)
-    VALUES (:trial_id, :study_id, :worker, :identity, 1, 0, {now}, {now} + :seconds, :state, :nonce,
-            0, 0, 0, 0, :reason)
+    INSERT INTO trial_leases (trial_id, study_id, worker, identity, token, beat, claimed_at, expires_at,
+                              lease_seconds, state, nonce, resumes, seconds_lost, crashes, vanishes, reason)
+    VALUES (:trial_id, :study_id, :worker, :identity, 1, 0, {now}, {now} + :seconds,
+            :seconds, :state, :nonce, 0, 0, 0, 0, :reason)
     """
 )
 
@@ -109,7 +112,7 @@ UNLEASED = sa.text(
 # Until that transaction ends it keeps a claimer out, and afterwards the claimer's `beat` is an old one.
 RENEW = _for_each_dialect(
     """
-    UPDATE trial_leases SET beat = beat + 1, expires_at = {now} + :seconds
+    UPDATE trial_leases SET beat = beat + 1, expires_at = {now} + :seconds, lease_seconds = :seconds
     WHERE trial_id = :trial_id AND token = :token AND state = 'running'
         AND EXISTS (SELECT 1 FROM trials t WHERE t.trial_id = :trial_id AND t.state = 'RUNNING')
     """
@@ -123,6 +126,19 @@ POINT_TO_SNAPSHOT = _for_each_dialect(
         snapshot_key = :key, snapshot_sha256 = :sha256, snapshot_epoch = :epoch, snapshot_batch = :batch,
         snapshot_at = {now}
     WHERE trial_id = :trial_id AND token = :token AND (snapshot_key IS NULL OR snapshot_key <> :key)
+    """
+)
+
+# The newest snapshot is no good and training goes on from :key, the one before: it must not be the next one's
+# `previous`. Progress is then measured from where training really stands.
+FALL_BACK = sa.text(
+    """
+    UPDATE trial_leases SET
+        snapshot_key = previous_key, snapshot_sha256 = previous_sha256,
+        snapshot_epoch = previous_epoch, snapshot_batch = previous_batch,
+        death_epoch = previous_epoch, death_batch = previous_batch,
+        previous_key = NULL, previous_sha256 = NULL, previous_epoch = NULL, previous_batch = NULL
+    WHERE trial_id = :trial_id AND token = :token AND previous_key = :key
     """
 )
 
@@ -169,8 +185,8 @@ READ_UNFINISHED = _for_each_dialect(
 CLAIM = _for_each_dialect(
     """
     UPDATE trial_leases SET token = token + 1, beat = beat + 1, worker = :worker, identity = :identity, nonce = :nonce,
-        state = 'running', reason = NULL, claimed_at = {now}, expires_at = {now} + :seconds, resumes = resumes + 1,
-        seconds_lost = :seconds_lost, crashes = :crashes, vanishes = :vanishes,
+        state = 'running', reason = NULL, claimed_at = {now}, expires_at = {now} + :seconds, lease_seconds = :seconds,
+        resumes = resumes + 1, seconds_lost = :seconds_lost, crashes = :crashes, vanishes = :vanishes,
         death_epoch = snapshot_epoch, death_batch = snapshot_batch
     WHERE trial_id = :trial_id AND token = :token AND beat = :beat AND state IN ('running', 'released')
         AND EXISTS (SELECT 1 FROM trials t WHERE t.trial_id = :trial_id AND t.state = 'RUNNING')
@@ -202,7 +218,16 @@ LINK_TO_TRIALS = {  # whoever deletes a trial, with Optuna's own tools too, dele
     ),
 }
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {}  # from version n to n + 1
+RECORD_LEASE_SECONDS = sa.text(
+    f"ALTER TABLE trial_leases ADD COLUMN lease_seconds DOUBLE PRECISION NOT NULL DEFAULT {LEASE_SECONDS:g}"
+)
+
+
+def _record_lease_seconds(connection: Connection) -> None:
+    connection.execute(RECORD_LEASE_SECONDS)
+
+
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _record_lease_seconds}  # from version n to n + 1
 
 
 def installed_version(connection: Connection) -> int | None:

@@ -1,7 +1,8 @@
 """What a claimer has itself seen of other workers' leases, so that it need not trust anybody's clock.
 
-An expired lease may be a living owner's that was cut off from the database together with everybody else. So a claimer
-takes it only when it has itself read the same token and beat over a while in which every read succeeded.
+An expired lease may be a living owner's that was cut off from the database together with everybody else, or the
+database's clock was set. So a claimer takes it only when, after it had seen that the lease ran out, it has itself read
+the same token and beat over a while in which the database always answered.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CONTINUOUS_SECONDS = (
 class _Seen:
     token: int
     beat: int
-    since: float  # unchanged under this claimer's eyes
+    expired_since: float | None  # under this claimer's eyes, unchanged; None: it has not run out
     moved: bool  # whether it ever changed since this claimer saw it first
 
 
@@ -46,17 +47,23 @@ class Watch:
         self._last_read = now
         for lease in leases:
             seen = self._seen.get(lease.trial_id)
-            if seen is None or (seen.token, seen.beat) != (lease.token, lease.beat):
-                self._seen[lease.trial_id] = _Seen(lease.token, lease.beat, now, moved=seen is not None)
+            same = seen is not None and (seen.token, seen.beat) == (lease.token, lease.beat)
+            since = seen.expired_since if seen and same else None
+            if lease.expires_in >= 0:
+                since = None
+            elif since is None:
+                since = now
+            moved = seen is not None and (seen.moved or not same)
+            self._seen[lease.trial_id] = _Seen(lease.token, lease.beat, since, moved)
 
     def begin_again(self) -> None:
-        """A read failed: owners may have been cut off as well, so every grace starts again."""
-        now = self._clock()
-        self._seen = {trial_id: replace(seen, since=now) for trial_id, seen in self._seen.items()}
+        """The database did not answer: owners may have been cut off as well, so every grace starts again."""
+        self._seen = {trial_id: replace(seen, expired_since=None) for trial_id, seen in self._seen.items()}
 
-    def unchanged_for(self, lease: Lease) -> float:
-        """Seconds up to the last read over which token and beat of a lease that was read then stayed the same."""
-        return self._last_read - self._seen[lease.trial_id].since
+    def expired_for(self, lease: Lease) -> float:
+        """Seconds up to the last read over which a lease that was read then had run out, and nobody renewed it."""
+        since = self._seen[lease.trial_id].expired_since
+        return 0.0 if since is None else self._last_read - since
 
     def has_moved(self, lease: Lease) -> bool:
         """Whether the owner of a lease that was read was seen to renew it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -51,8 +51,9 @@ class Case:
     study: Study
 
     def claim(self) -> None:
-        (lease,) = self.leases.read(only_unfinished=True)
-        held = self.leases._claim(lease)
+        elsewhere = replace(self.leases.identity, host="elsewhere")
+        other = Leases(self.storage, self.study.id, "w", 90.0, 300.0, identity=elsewhere)
+        held = other.take_over(by_command=True)
         assert held is not None
         assert held.token == 2
 

@@ -13,9 +13,9 @@ from servers import LossyLine, Server, maintenance, running_server
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 
-from petskin_tune import database
+from petskin_tune import database, schema
 from petskin_tune.errors import UsageError
-from petskin_tune.leases import Leases, SnapshotPointer
+from petskin_tune.leases import Leases, SnapshotPointer, read_leases
 from petskin_tune.protocol import Position
 from petskin_tune.storage import PetskinStorage, open_storage
 from petskin_tune.trial import HeldTrial
@@ -128,3 +128,16 @@ def test_what_plain_optuna_reads_of_a_study_of_ours_is_an_ordinary_study(databas
     assert all(trial.datetime_complete >= trial.datetime_start for trial in plain.trials)
     plain.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     assert [trial.number for trial in plain.trials] == [0, 1, 2, 3]
+
+
+def test_a_database_from_before_the_length_of_a_lease_was_recorded_is_brought_up_to_date(database_url: str) -> None:
+    storage = open_storage(database_url)
+    study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    assert Leases(storage, study._study_id, "w", 6.0, 300.0).next_trial(1) is not None
+    with storage.engine.begin() as connection:  # as version 1 had it
+        connection.execute(text("ALTER TABLE trial_leases DROP COLUMN lease_seconds"))
+        connection.execute(text("UPDATE petskin_tune_schema SET version = 1"))
+    (lease,) = read_leases(open_storage(database_url), study._study_id)
+    assert lease.seconds == 90.0
+    with storage.engine.connect() as connection:
+        assert schema.installed_version(connection) == schema.SCHEMA_VERSION

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import optuna
 import pytest
 from leased_studies import LEASE, SNAPSHOTS, LeasedStudy, new_study
 from optuna.trial import TrialState, create_trial
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 
 from petskin_tune import attributes
 from petskin_tune.errors import LeaseLost
-from petskin_tune.leases import Held, Leases, SnapshotPointer
+from petskin_tune.leases import Held, Leases, SnapshotPointer, grace
 from petskin_tune.protocol import Position
 from petskin_tune.storage import PetskinStorage, open_storage
 from petskin_tune.trial import HeldTrial
+
+GRACE = grace(LEASE)
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +150,14 @@ def test_an_expired_lease_is_taken_only_after_the_claimers_own_grace(study: Leas
     _born(study.worker("a"))
     study.let_expire()
     other = study.worker("b", host="there")
-    assert _watch(other, study, 29) is None
+    assert _watch(other, study, GRACE - 1) is None
     assert _watch(other, study, 2) is not None
 
 
 def test_the_grace_is_the_lease_where_that_is_shorter(study: LeasedStudy) -> None:
-    _born(study.worker("a"))
+    _born(study.worker("a", lease=10.0))
     study.let_expire()
-    other = study.worker("b", host="there", lease=10.0)
+    other = study.worker("b", host="there")
     assert _watch(other, study, 9) is None
     assert _watch(other, study, 2) is not None
 
@@ -163,42 +166,73 @@ def test_a_sign_of_life_starts_the_grace_again(study: LeasedStudy) -> None:
     owner, other = study.worker("a"), study.worker("b", host="there")
     held = _born(owner)
     study.let_expire()
-    assert _watch(other, study, 25) is None
+    assert _watch(other, study, GRACE - 5) is None
     assert owner.renew(held)
     study.let_expire()
-    assert _watch(other, study, 29) is None
+    assert _watch(other, study, GRACE - 1) is None
     assert _watch(other, study, 2) is not None
 
 
-def test_a_failed_read_starts_the_grace_again(study: LeasedStudy) -> None:
+def test_a_database_that_was_away_for_whatever_the_claimer_asked_starts_the_grace_again(study: LeasedStudy) -> None:
     _born(study.worker("a"))
     study.let_expire()
     other = study.worker("b", host="there")
-    assert _watch(other, study, 25) is None
-    other.forget_what_was_seen()
-    assert _watch(other, study, 29) is None
+    assert _watch(other, study, GRACE - 5) is None
+    assert _fail_once(study.storage, other.count) == 1  # whatever it asked for
+    assert _watch(other, study, GRACE - 1) is None
     assert _watch(other, study, 2) is not None
 
 
-def test_a_read_that_succeeded_only_when_it_was_tried_again_starts_the_grace_again(
-    study: LeasedStudy, monkeypatch: pytest.MonkeyPatch
+def test_a_read_that_succeeded_only_when_it_was_tried_again_starts_the_grace_again(study: LeasedStudy) -> None:
+    _born(study.worker("a"))
+    study.let_expire()
+    other = study.worker("b", host="there")
+    assert _watch(other, study, GRACE - 5) is None
+    assert _fail_once(study.storage, other.take_over) is None
+    assert _watch(other, study, GRACE - 1) is None
+    assert _watch(other, study, 2) is not None
+
+
+def test_a_claim_that_met_an_outage_is_given_up_because_the_owner_may_have_met_it_too(study: LeasedStudy) -> None:
+    owner, other = study.worker("a"), study.worker("b", host="there")
+    held = _born(owner)
+    study.let_expire()
+    assert _watch(other, study, GRACE - 1) is None
+    study.clock.now += 1.0
+    assert _fail_once(study.storage, other.take_over, statement="UPDATE trial_leases") is None
+    assert owner.lease_of(held).token == 1
+    assert _watch(other, study, GRACE - 2) is None
+
+
+def test_a_database_whose_clock_jumped_takes_no_trial_from_an_owner_whose_next_renewal_is_not_due(
+    study: LeasedStudy,
 ) -> None:
-    _born(study.worker("a"))
-    study.let_expire()
-    other = study.worker("b", host="there")
-    assert _watch(other, study, 25) is None
-    fails = iter([True])
-    execute = study.storage.scoped_session.session_factory.class_.execute
-
-    def fail_once(*args, **kwargs):
-        if next(fails, False):
-            raise exc.TimeoutError("the pool has no connection to give")
-        return execute(*args, **kwargs)
-
-    monkeypatch.setattr(study.storage.scoped_session.session_factory.class_, "execute", fail_once)
-    assert _watch(other, study, 29) is None
-    assert next(fails, "it fired") == "it fired"
+    owner, other = study.worker("a", lease=300.0), study.worker("b", host="there", lease=300.0)
+    held = _born(owner)
+    assert _watch(other, study, 40) is None
+    study.let_expire(seconds_ago=310.0)  # the clock was set forward by 400 s
+    assert _watch(other, study, 60) is None
+    assert owner.renew(held)  # after a third of its lease, as always
+    study.let_expire(seconds_ago=310.0)
+    assert _watch(other, study, 119) is None
     assert _watch(other, study, 2) is not None
+
+
+def _fail_once(storage: PetskinStorage, call: Callable[[], Any], statement: str = "") -> Any:
+    """The result of ``call``; the database is away for the first of its statements that begins like ``statement``."""
+    fails = iter([True])
+
+    def fail(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if text.strip().startswith(statement) and next(fails, False):
+            raise exc.TimeoutError("the pool has no connection to give")
+
+    event.listen(storage.engine, "before_cursor_execute", fail)
+    try:
+        result = call()
+    finally:
+        event.remove(storage.engine, "before_cursor_execute", fail)
+    assert next(fails, "it fired") == "it fired"
+    return result
 
 
 def test_reads_far_apart_prove_nothing_about_what_lay_between(study: LeasedStudy) -> None:
@@ -207,7 +241,7 @@ def test_reads_far_apart_prove_nothing_about_what_lay_between(study: LeasedStudy
     other = study.worker("b", host="there")
     assert other.take_over() is None
     study.clock.now += 3600.0  # it trained a trial of its own meanwhile
-    assert _watch(other, study, 29) is None
+    assert _watch(other, study, GRACE - 1) is None
     assert _watch(other, study, 2) is not None
 
 

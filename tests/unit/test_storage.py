@@ -255,13 +255,14 @@ def test_an_older_database_of_ours_is_migrated_step_by_step(
     def add_column(connection: sqlalchemy.Connection) -> None:
         connection.execute(sqlalchemy.text("ALTER TABLE trial_leases ADD COLUMN colour TEXT"))
 
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    monkeypatch.setitem(schema.MIGRATIONS, 1, add_column)
+    version = schema.SCHEMA_VERSION + 1
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", version)
+    monkeypatch.setitem(schema.MIGRATIONS, version - 1, add_column)
     open_storage(str(storage.engine.url)).engine.dispose()
     columns = [column["name"] for column in sqlalchemy.inspect(storage.engine).get_columns("trial_leases")]
     assert "colour" in columns
     with storage.engine.connect() as connection:
-        assert schema.installed_version(connection) == 2
+        assert schema.installed_version(connection) == version
 
 
 def test_what_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
