@@ -65,9 +65,14 @@ class HeldTrial:
             }
             for name, value in params.items():
                 if name not in stored:
-                    internal = distributions[name].to_internal_repr(value)
+                    distribution = distributions[name]
                     self.storage._set_trial_param_without_commit(
-                        session, self.held.trial_id, name, internal, distributions[name]
+                        session,
+                        self.held.trial_id,
+                        name,
+                        distribution.to_internal_repr(value),
+                        distribution,
+                        previous_distribution=distribution,  # else it is compared with any trial's, a person's too
                     )
             self._set_attributes(session, models.TrialSystemAttributeModel, system_attributes)
             self._set_attributes(session, models.TrialUserAttributeModel, user_attributes)
@@ -162,6 +167,15 @@ class HeldTrial:
 
         self._write(work)
         reach("snapshot-committed")
+
+    def fall_back_to(self, pointer: SnapshotPointer) -> None:
+        """Forget the newest snapshot, which is no good: the one before is the newest then, and is kept as such."""
+        row = {"trial_id": self.held.trial_id, "token": self.held.token, "key": pointer.key}
+
+        def work(session: Session) -> None:
+            session.execute(schema.FALL_BACK, row)
+
+        self._write(work)
 
     def release(self, reason: str) -> None:
         """Give the trial back, so that the next worker goes on at once."""

@@ -486,6 +486,18 @@ def test_a_value_that_no_table_can_hold_is_refused_before_it_is_written(study: L
     assert trial.read().state == TrialState.RUNNING
 
 
+def test_a_persons_own_trial_with_another_range_for_the_same_name_keeps_no_trial_from_its_draw(
+    study: LeasedStudy,
+) -> None:
+    study.optuna.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=1)
+    leases = study.worker("a")
+    trial = HeldTrial(leases, _born(leases))
+    logarithmic = optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)
+    trial.store_draw({"x": 1e-3}, {"x": logarithmic}, {}, {})
+    assert trial.read().params == {"x": 1e-3}
+    assert trial.read().distributions == {"x": logarithmic}
+
+
 def test_a_report_is_never_overwritten_and_brings_news_from_other_processes(study: LeasedStudy) -> None:
     leases = study.worker("a")
     trial = HeldTrial(leases, _born(leases))
