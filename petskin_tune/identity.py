@@ -57,9 +57,21 @@ class Identity:
             pass
         return None  # another user's, and /proc hides those here (hidepid)
 
+    def is_living_sibling(self) -> bool:
+        """Whether it is a living process that the same command started as this one: same parent, same process group.
+
+        The group tells it from what a person typed in the same shell before.
+        """
+        mine, other = _process(os.getpid()), _process(self.pid)
+        if mine is None or other is None or self.pid == os.getpid() or not self.is_alive():
+            return False
+        return (mine.parent, mine.group) == (other.parent, other.group)
+
 
 class _Process(NamedTuple):
     state: str  # R, S, D, T, Z, …
+    parent: int
+    group: int
     started: int  # clock ticks since boot
 
 
@@ -70,7 +82,7 @@ def _process(pid: int) -> _Process | None:
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()  # the second field, the name, may hold blanks and brackets
-    return _Process(state=fields[0], started=int(fields[19]))
+    return _Process(state=fields[0], parent=int(fields[1]), group=int(fields[2]), started=int(fields[19]))
 
 
 def _host() -> tuple[str, str, str]:

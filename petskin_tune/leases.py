@@ -170,12 +170,15 @@ class Leases:
         """Claim the oldest running trial whose owner is gone, or None.
 
         Args:
-            by_command: a person says that the owners are gone (``--take-over``): those that the first such call finds.
+            by_command: a person says that the owners are gone (``--take-over``): those that the first such call finds,
+                but for the workers that the same command has started beside this one.
             leave: trial ids that this worker must not touch.
         """
         leases = self.read(only_unfinished=True)
         if by_command and self._declared_gone is None:
-            self._declared_gone = {(lease.trial_id, lease.token) for lease in leases if lease.identity != self.identity}
+            self._declared_gone = {
+                (lease.trial_id, lease.token) for lease in leases if self._may_be_declared_gone(lease)
+            }
         for lease in leases:
             if lease.trial_id in leave:
                 continue
@@ -183,6 +186,9 @@ class Leases:
             if (known or self._is_silent(lease)) and (held := self._claim(lease, at_once=not known)):
                 return held
         return None
+
+    def _may_be_declared_gone(self, lease: Lease) -> bool:
+        return lease.identity != self.identity and not lease.identity.is_living_sibling()
 
     def _is_known_to_be_gone(self, lease: Lease) -> bool:
         if lease.state == "released" or (lease.trial_id, lease.token) in (self._declared_gone or ()):

@@ -14,6 +14,7 @@ from sqlalchemy import event, exc
 
 from petskin_tune import attributes
 from petskin_tune.errors import LeaseLost
+from petskin_tune.identity import Identity
 from petskin_tune.leases import Held, Leases, SnapshotPointer, grace
 from petskin_tune.protocol import Position
 from petskin_tune.storage import PetskinStorage, open_storage
@@ -286,6 +287,20 @@ def test_by_command_the_owners_found_first_are_gone_and_nobody_elses(study: Leas
     assert taken.trial_id == second.trial_id
     assert other.take_over(by_command=True) is None
     assert living.lease_of(born_later).token == 1
+
+
+def test_by_command_a_worker_that_the_same_command_has_started_keeps_its_trial(
+    study: LeasedStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, sibling = study.worker("a", host="vanished"), study.worker("c")
+    of_the_dead, of_the_sibling = _born(dead), _born(sibling)
+    monkeypatch.setattr(Identity, "is_living_sibling", lambda identity: identity == sibling.identity)
+    other = study.worker("b")
+    taken = other.take_over(by_command=True)
+    assert taken is not None
+    assert taken.trial_id == of_the_dead.trial_id
+    assert other.take_over(by_command=True) is None
+    assert sibling.lease_of(of_the_sibling).token == 1
 
 
 def test_a_trial_that_a_worker_declined_is_left_to_others(study: LeasedStudy) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,9 @@ from petskin_tune.identity import Identity
 SAY_WHO = "import sys; from petskin_tune.identity import Identity; print(Identity.mine().to_json(), flush=True); "
 
 
-def _other() -> tuple[subprocess.Popen[str], Identity]:
+def _other(**how: Any) -> tuple[subprocess.Popen[str], Identity]:
     command = [sys.executable, "-c", SAY_WHO + "sys.stdin.read()"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **how)
     assert process.stdout is not None
     return process, Identity.from_json(process.stdout.readline())
 
@@ -64,3 +65,30 @@ def test_where_there_is_no_boot_id_nothing_can_be_known(monkeypatch: pytest.Monk
 def test_a_process_that_proc_hides_is_not_called_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_process", lambda _pid: None)
     assert replace(Identity.mine(), pid=1).is_alive() is None
+
+
+ASK_ABOUT = "import sys; from petskin_tune.identity import Identity; who = Identity.from_json(sys.argv[1]); "
+
+
+def _is_sibling_of(other: Identity) -> bool:
+    """What a new child of this process says."""
+    command = [sys.executable, "-c", ASK_ABOUT + "print(who.is_living_sibling())", other.to_json()]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_siblings_are_living_processes_that_one_command_started() -> None:
+    process, other = _other()
+    assert _is_sibling_of(other)
+    assert not _is_sibling_of(Identity.mine())  # the parent
+    assert not Identity.mine().is_living_sibling()
+    process.kill()
+    process.communicate()
+    assert not _is_sibling_of(other)
+
+
+def test_what_a_shell_with_jobs_started_before_is_no_sibling() -> None:
+    process, other = _other(start_new_session=True)
+    assert other.is_alive()
+    assert not _is_sibling_of(other)
+    process.kill()
+    process.communicate()
