@@ -13,7 +13,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from petskin_tune.disks import mount_of
@@ -21,6 +21,7 @@ from petskin_tune.faults import reach
 
 BLOCK = 4 << 20  # bytes per read or write: large enough for FUSE, small enough for memory
 PARTIAL = ".partial"  # ends the name of a file that is being written
+READS = 2  # a mounted Drive now and then returns wrong bytes once
 
 
 class StoreError(Exception):
@@ -131,6 +132,20 @@ def copy_out(source: Path, target: Path, expected: str) -> None:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def read_patiently(read: Callable[[], None]) -> None:
+    """Run ``read``, and once more where what came was damaged: the file itself may be whole.
+
+    Raises:
+        Damaged: it was, each time.
+    """
+    for attempt in range(READS):
+        try:
+            return read()
+        except Damaged:
+            if attempt == READS - 1:
+                raise
 
 
 def names_in(folder: Path) -> list[str]:

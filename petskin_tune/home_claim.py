@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from petskin_tune.durable import StoreError, names_in, remove, write_new
+from petskin_tune.durable import StoreError, names_in, remove, translated, write_new
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
 from petskin_tune.home_copies import Copies, Rank
@@ -141,7 +141,7 @@ class Claim:
         assert self.rank is not None
         content = {"identity": Identity.mine().to_json(), "written": time.time()}
         name = f"claim-{self.rank.term:06d}-{self.rank.owner}-{self._beat:06d}.json"
-        with tempfile.TemporaryDirectory() as folder:
+        with translated("giving a sign of life"), tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / name
             local.write_text(json.dumps(content), encoding="utf-8")
             write_new(local, self._folder / name, network=True)

@@ -11,9 +11,20 @@ import json
 import re
 import sqlite3
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from petskin_tune.durable import Damaged, Missing, Unavailable, copy_out, names_in, remove, replace_with, write_new
+from petskin_tune.durable import (
+    Damaged,
+    Missing,
+    Unavailable,
+    copy_out,
+    names_in,
+    read_patiently,
+    remove,
+    replace_with,
+    write_new,
+)
 from petskin_tune.faults import reach
 
 KEPT_COPIES = 3
@@ -103,7 +114,7 @@ class Copies:
             if copy.version <= newer_than:
                 break
             try:
-                copy_out(copy.path, target, copy.sha256)
+                read_patiently(partial(copy_out, copy.path, target, copy.sha256))
             except (Missing, Damaged) as error:
                 rejected.append(str(error))
             else:

@@ -89,7 +89,7 @@ class NetworkDatabase:
             if not reader:
                 above = self._state_here().version.rank
                 self._patiently(lambda: self._claim.take(take_over=take_over, join=mode == "guest", above=above))
-            self._bring_here(mode)
+            self._patiently(lambda: self._bring_here(mode))
         except StoreError as error:
             self._claim.release()
             raise UsageError(f"The home {self._home} cannot be used now: {error}. Try again later.") from error
@@ -124,7 +124,7 @@ class NetworkDatabase:
                 return
             self._folder.mkdir(parents=True, exist_ok=True)
         name = f"home-{secrets.token_hex(8)}"
-        with tempfile.TemporaryDirectory() as folder:
+        with translated(f"marking {self._home}"), tempfile.TemporaryDirectory() as folder:
             mark = Path(folder) / name
             mark.write_text("The copies of the database in this folder belong together.\n", encoding="utf-8")
             write_new(mark, self._folder / name, network=True)

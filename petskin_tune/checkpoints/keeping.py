@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Generic, Literal, Protocol, TypeVar
 
 from petskin_tune.checkpoints.keys import snapshot_position
 from petskin_tune.checkpoints.store import Entry, Store
-from petskin_tune.durable import Damaged, Missing
+from petskin_tune.durable import PARTIAL, Damaged, Missing, read_patiently
 from petskin_tune.protocol import Position
 
 ORPHAN_SECONDS = 3600.0  # younger files that no lease points to may be uploads whose lease is being written
-READS = 2  # a mounted Drive now and then returns wrong bytes once
 
 
 class Pointer(Protocol):
@@ -68,7 +69,7 @@ def newest_good(pointers: Sequence[AnyPointer], store: Store, folder: Path) -> R
     for pointer in pointers:
         path = folder / PurePosixPath(pointer.key).name
         try:
-            _fetch_patiently(store, pointer, path)
+            read_patiently(partial(store.fetch, pointer.key, path, pointer.sha256))
         except (Missing, Damaged) as error:
             rejected.append(Rejected(pointer.key, str(error)))
         else:
@@ -76,13 +77,13 @@ def newest_good(pointers: Sequence[AnyPointer], store: Store, folder: Path) -> R
     return Restored(None, None, tuple(rejected))
 
 
-def _fetch_patiently(store: Store, pointer: Pointer, path: Path) -> None:
-    for attempt in range(READS):
-        try:
-            return store.fetch(pointer.key, path, pointer.sha256)
-        except Damaged:
-            if attempt == READS - 1:
-                raise
+def forget_fetched(folder: Path, but: Path | None = None) -> None:
+    """Delete what :func:`newest_good` has brought into ``folder``, whole or not, except ``but``."""
+    for pattern in ("snapshot-*.pt", f".snapshot-*{PARTIAL}"):
+        for path in folder.glob(pattern):
+            if path != but:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
 
 def collect_garbage(

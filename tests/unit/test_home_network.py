@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from petskin_tune import faults, home_claim
-from petskin_tune.durable import PASSING, Unavailable
+from petskin_tune import faults, home_claim, home_copies
+from petskin_tune.durable import PASSING, Damaged, Unavailable
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.home_copies import LocalState
 from petskin_tune.home_network import NetworkDatabase
@@ -288,7 +288,76 @@ def test_a_damaged_database_on_this_disk_is_set_aside_and_the_copy_restored(mach
     assert any("is damaged: it was set aside" in line for line in first.said)
 
 
+def test_a_newest_copy_that_was_read_wrongly_once_is_read_again(machines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = machines("first")
+    database = first.start()
+    for epoch in (1, 2):
+        first.add(epoch)
+        database.save()
+    first.lose()
+    real, answers = home_copies.copy_out, [Damaged("wrong bytes, once")]
+
+    def wrong_once(source: Path, target: Path, expected: str) -> None:
+        if answers:
+            raise answers.pop()
+        real(source, target, expected)
+
+    monkeypatch.setattr(home_copies, "copy_out", wrong_once)
+    second = machines("second")
+    second.start(take_over=True)
+    assert answers == []
+    assert second.epochs() == [1, 2]
+    assert not any("cannot be used" in line for line in second.said)
+
+
 # ---- a home that refuses ----
+
+
+def test_a_home_that_refuses_once_while_the_database_is_restored_is_asked_again(
+    machines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = machines("first")
+    database = first.start()
+    first.add(1)
+    database.save()
+    first.lose()
+    real, refusals = home_copies.copy_out, [Unavailable("tune.db: Input/output error")] * 2
+
+    def refuse(source: Path, target: Path, expected: str) -> None:
+        if refusals:
+            raise refusals.pop()
+        real(source, target, expected)
+
+    monkeypatch.setattr(home_copies, "copy_out", refuse)
+    second = machines("second")
+    second.start(take_over=True)
+    assert refusals == []
+    assert second.epochs() == [1]
+
+
+def test_a_full_disk_of_this_machine_ends_neither_the_signs_of_life_nor_the_copies(
+    machines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = home_claim.tempfile.TemporaryDirectory, []
+
+    def full_at_first(*arguments: Any) -> Any:
+        if database_is_open and len(refused) < 2:
+            refused.append(True)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    database_is_open = False
+    monkeypatch.setattr(home_claim.tempfile, "TemporaryDirectory", full_at_first)
+    first = machines("first")
+    database = first.start(beat=0.05)
+    database_is_open = True
+    wait_until(lambda: len(refused) == 2)
+    first.add(1)
+    database.request_save()
+    wait_until(lambda: database.is_saved)
+    (before,) = first.claims()[-1:]
+    wait_until(lambda: first.claims()[-1:] > [before])
+    assert "No space left on device" in " ".join(first.said)
 
 
 def test_a_home_that_refuses_is_tried_again_while_training_goes_on(machines: Any, plan: Any) -> None:
