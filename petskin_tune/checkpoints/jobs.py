@@ -50,7 +50,7 @@ class Lane:
 
 @dataclass
 class Uploads:
-    """Snapshots of this trial in the store, oldest first; ``committed``: a lease has pointed to it."""
+    """Snapshots of this trial in the store, oldest first; ``committed``: a lease has pointed to it, and it is good."""
 
     keys: list[str] = field(default_factory=list)
     committed: set[str] = field(default_factory=set)

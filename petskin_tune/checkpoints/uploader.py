@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,6 +140,17 @@ class Uploader:
         )
         self._take(self._weights, job)
 
+    def has_fetched(self, path: Path) -> None:
+        """Take the file of a fetched snapshot for one of ours: it goes once two newer ones lie here, and not before."""
+        with self._changed:
+            self._local = [*(known for known in self._local if known != path), path]
+
+    def fall_back(self, to: Pointer | None, rejected: Collection[str]) -> None:
+        """Training goes on from an older snapshot, or anew (None): the ``rejected`` keys are not safe, nor to keep."""
+        self._uploads.committed.difference_update(rejected)
+        with self._changed:
+            self._durable = self._here = to.position if to else None
+
     @property
     def state(self) -> UploadState:
         """What is safe now."""
@@ -240,6 +251,7 @@ class Uploader:
         with self._changed:
             lane.current = None
             self._tidying = True
+        reach("before-old-snapshots-go")
         self._tidy_store()
         self._tidy_here()
         with self._changed:
@@ -261,9 +273,16 @@ class Uploader:
     def _upload(self, job: Job) -> Stored:
         if job.size is None or job.sha256 is None:
             job.size, job.sha256 = measure_local(job.path)
+        self._tidy_store()
         if self._make_room is not None:
             self._say_shortage(self._make_room(job.size, self._full))
-        stored = self._store.put(job.path, job.key(job.sha256))
+        key = job.key(job.sha256)
+        try:
+            stored = self._store.put(job.path, key)
+        except StoreError:
+            if job.position is not None:  # the next attempt has a new key: what lies under this one goes before it
+                self._uploads.unwanted.append(key)
+            raise
         if stored.sha256 != job.sha256:
             self._uploads.unwanted.append(stored.key)
             self._refuse_changed(job)
@@ -336,14 +355,14 @@ class Uploader:
         self._tidy_store()
 
     def _tidy_store(self) -> None:
-        reach("before-old-snapshots-go")
-        remaining = []
-        for key in self._uploads.unwanted:
+        """Delete what is unwanted; what the store refuses comes last the next time, else goes as an orphan."""
+        while self._uploads.unwanted:
+            key = self._uploads.unwanted.pop(0)
             try:
                 self._store.delete(key)
             except StoreError:
-                remaining.append(key)  # with the next snapshot, else as an orphan
-        self._uploads.unwanted = remaining
+                self._uploads.unwanted.append(key)
+                return
 
     def _tidy_here(self) -> None:
         """Delete local snapshots but the newest two and the ones on their way."""

@@ -35,11 +35,16 @@ class HeldUpStore(Store):
         self.refusals: list[StoreError] = []
         self.refused: list[StoreError] = []
         self.refuse_deletes = 0
+        self.leaves_parts = False  # whether a refused write leaves its file behind
+        self.found: list[int] = []  # how many files lay there at the begin of each write
 
     def put(self, local: Path, key: str) -> Stored:
         self.entered.release()
         assert self.gate.wait(PATIENCE)
+        self.found.append(len(self.entries()))
         if self.refusals:
+            if self.leaves_parts:
+                self.inner.put(local, key)
             self.refused.append(self.refusals.pop(0))
             raise self.refused[-1]
         return self.inner.put(local, key)
@@ -154,6 +159,52 @@ def test_what_the_lease_pointed_to_before_counts_among_the_two(trial: Trial) -> 
     assert trial.store.positions() == [Position(2, 0), Position(3, 0)]
 
 
+def test_after_a_fall_back_the_rejected_snapshot_is_neither_safe_nor_one_of_the_two_that_stay(trial: Trial) -> None:
+    first = trial.uploader()
+    for epoch in (1, 2):
+        first.submit(trial.snapshot(epoch), trial.committed.append)
+        assert first.drain(PATIENCE)
+    good, bad = (Known(s.key, s.sha256, keys.snapshot_position(s.key) or Position(0, 0)) for s in trial.committed)
+    second = trial.uploader(known=[bad, good])
+    second.fall_back(good, {bad.key})
+    assert second.state.durable == second.state.here == Position(1, 0)
+    second.submit(trial.snapshot(1, 40), trial.committed.append)
+    assert second.drain(PATIENCE)
+    assert good.key in {entry.key for entry in trial.store.entries()}
+    second.submit(trial.snapshot(1, 80), trial.committed.append)
+    assert second.drain(PATIENCE)
+    assert trial.store.positions() == [Position(1, 40), Position(1, 80)]
+
+
+def test_when_all_snapshots_are_rejected_nothing_is_called_safe_and_two_new_ones_take_their_place(trial: Trial) -> None:
+    first = trial.uploader()
+    for epoch in (1, 2):
+        first.submit(trial.snapshot(epoch), trial.committed.append)
+        assert first.drain(PATIENCE)
+    known = [Known(s.key, s.sha256, keys.snapshot_position(s.key) or Position(0, 0)) for s in trial.committed[::-1]]
+    second = trial.uploader(known=known)
+    second.fall_back(None, {pointer.key for pointer in known})
+    assert second.state.durable is None
+    second.submit(trial.snapshot(0, 40), trial.committed.append)
+    assert second.drain(PATIENCE)
+    assert len(trial.store.entries()) == 3, "the lease may still point to what was rejected"
+    second.submit(trial.snapshot(0, 80), trial.committed.append)
+    assert second.drain(PATIENCE)
+    assert trial.store.positions() == [Position(0, 40), Position(0, 80)]
+
+
+def test_the_file_of_a_fetched_snapshot_stays_until_two_newer_ones_lie_here(trial: Trial) -> None:
+    fetched = Path(trial.snapshot(1).path)
+    uploader = trial.uploader()
+    uploader.has_fetched(fetched)
+    uploader.submit(trial.snapshot(2), trial.committed.append)
+    assert uploader.drain(PATIENCE)
+    assert fetched.exists()
+    uploader.submit(trial.snapshot(3), trial.committed.append)
+    assert uploader.drain(PATIENCE)
+    assert trial.here() == ["snapshot-2-0.pt", "snapshot-3-0.pt"]
+
+
 def test_a_store_that_is_away_is_tried_until_it_is_back_and_both_are_said_once(trial: Trial) -> None:
     trial.store.refusals = [Unavailable("writing x: Input/output error")] * 3
     uploader = trial.uploader()
@@ -167,6 +218,37 @@ def test_a_store_that_is_away_is_tried_until_it_is_back_and_both_are_said_once(t
     assert trial.said[1].startswith("The snapshot of epoch 1 is in the store, after ")
     assert len(trial.said) == 2
     assert uploader.state.trouble is None
+
+
+@pytest.mark.parametrize("refusal", [Unavailable, Full, Damaged])
+def test_what_a_refused_write_left_in_the_store_goes_before_the_next_one(
+    trial: Trial, refusal: type[StoreError]
+) -> None:
+    trial.store.leaves_parts = True
+    trial.store.refusals = [refusal("reading x back: Input/output error")] * 4
+    room: list[int] = []
+
+    def make_room(_size: int, _full: bool) -> Freed:
+        room.append(len(trial.store.entries()))
+        return Freed((), 0)
+
+    uploader = trial.uploader(make_room=make_room)
+    uploader.submit(trial.snapshot(1), trial.committed.append)
+    assert uploader.drain(PATIENCE)
+    assert len(trial.store.refused) == 4
+    assert trial.store.found == room == [0, 0, 0, 0, 0]
+    assert [entry.key for entry in trial.store.entries()] == [trial.committed[0].key]
+
+
+def test_a_refused_write_of_best_weights_deletes_nothing_that_the_trial_may_point_to(trial: Trial) -> None:
+    (trial.folder / "best").write_bytes(b"best")
+    key = keys.weights_key(PREFIX, 1, hashlib.sha256(b"best").hexdigest())
+    trial.store.inner.put(trial.folder / "best", key)
+    trial.store.refusals = [Unavailable("away")] * 2
+    uploader = trial.uploader(known_weights=key)
+    uploader.submit_weights(BestWeights(str(trial.folder / "best"), 1, 0.1), trial.committed.append)
+    assert uploader.drain(PATIENCE)
+    assert trial.store.found == [1, 1, 1]
 
 
 def test_while_the_store_is_away_the_state_says_what_is_durable_and_what_is_here(trial: Trial) -> None:
