@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -21,10 +22,12 @@ from sqlalchemy.pool import NullPool
 
 from petskin_tune import schema
 from petskin_tune.errors import UsageError
+from petskin_tune.punctual import PunctualConnection
 
 SQLITE_BUSY_SECONDS = 60.0
 CONNECT_SECONDS = 10
-UNANSWERED_SECONDS = 30  # after which a connection whose packets nobody acknowledges is given up
+UNACKNOWLEDGED_SECONDS = 30  # after which a connection whose packets nobody acknowledges is given up
+ANSWER_SECONDS = 60.0  # the same, of a server or a proxy that acknowledges them and answers nothing
 IDLE_TRANSACTION_SECONDS = 30  # after which PostgreSQL rolls back for a worker that stopped or vanished half-way
 RETRY_MAX_SECONDS = 10.0  # never further apart, so that an owner is back before a claimer's grace has passed
 CREATION_SECONDS = 300  # at most, until another process may try
@@ -87,8 +90,9 @@ def engine_options(url: URL) -> dict[str, Any]:
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 5,
-        "tcp_user_timeout": UNANSWERED_SECONDS * 1000,  # keepalives say nothing while something is unanswered
+        "tcp_user_timeout": UNACKNOWLEDGED_SECONDS * 1000,  # keepalives say nothing while something is unanswered
         "application_name": "petskin-tune",
+        "connection_factory": functools.partial(PunctualConnection, seconds=ANSWER_SECONDS),
     }
     if host.endswith(HOSTED) and "sslmode" not in url.query:
         arguments["sslmode"] = "require"
@@ -325,6 +329,9 @@ def optunas_url(url: URL) -> str:
 def _creation_lock(engine: Engine) -> Iterator[None]:
     if engine.name == "postgresql":
         with engine.connect() as connection, connection.begin():  # of the transaction: works behind a pooler, too
+            raw = connection.connection.dbapi_connection
+            assert isinstance(raw, PunctualConnection)
+            raw.seconds = CREATION_SECONDS
             connection.execute(
                 sqlalchemy.text(f"SET LOCAL idle_in_transaction_session_timeout = {CREATION_SECONDS * 1000}")
             )

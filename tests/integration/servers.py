@@ -92,11 +92,12 @@ def terminate_backend_of(connection: Any, admin: Engine) -> None:
 
 
 class LossyLine:
-    """A proxy before a server's Unix socket: on demand it lets a COMMIT through and loses the answer.
+    """A proxy before a server's Unix socket: on demand it lets a COMMIT through and loses the answer, or falls silent.
 
     Attributes:
         port: on 127.0.0.1.
         lost: how many acknowledgements were lost.
+        swallowed: how often something was said on a connection that has fallen silent.
     """
 
     def __init__(self, url: URL) -> None:
@@ -108,12 +109,18 @@ class LossyLine:
             "postgresql+psycopg2", url.username, host="127.0.0.1", port=self.port, database=url.database
         )
         self.lost = 0
+        self.swallowed = 0
         self._to_lose = 0
+        self._silences = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_next(self) -> None:
         """Lose the answer to the next COMMIT."""
         self._to_lose += 1
+
+    def fall_silent(self) -> None:
+        """Acknowledge what is said on the present connections, and answer nothing; new ones are served."""
+        self._silences += 1
 
     def end(self) -> None:
         self._listener.close()
@@ -131,8 +138,12 @@ class LossyLine:
             threading.Thread(target=self._answer, args=(server, client, losing), daemon=True).start()
 
     def _forward(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+        began = self._silences
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
+                if self._silences > began:
+                    self.swallowed += 1
+                    continue
                 if self._to_lose and b"COMMIT" in data:
                     self._to_lose -= 1
                     losing.set()

@@ -87,6 +87,36 @@ def test_a_transaction_that_fell_silent_is_ended_and_done_again(url: URL, monkey
     assert attempts[0] != attempts[1]
 
 
+@pytest.mark.timeout(60)
+def test_connections_that_fell_silent_though_somebody_acknowledges_are_given_up_and_the_work_is_done_again(
+    line: LossyLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ANSWER_SECONDS", 1.0)
+    storage = open_storage(_text(line.url))
+    attempts: list[int] = []
+
+    def fall_silent_once(session) -> int:
+        attempts.append(session.execute(text("SELECT 1")).scalar_one())
+        if len(attempts) == 1:
+            line.fall_silent()
+        return session.execute(text("SELECT 42")).scalar_one()
+
+    assert storage.transaction(fall_silent_once) == 42  # cut in its midst
+    assert len(attempts) == 2
+    silenced = line.swallowed
+    assert silenced >= 1
+    line.fall_silent()
+    assert storage.transaction(lambda session: session.execute(text("SELECT 43")).scalar_one()) == 43  # and before
+    assert line.swallowed > silenced
+
+
+def test_an_answer_that_takes_its_time_is_waited_for(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "ANSWER_SECONDS", 20.0)
+    storage = open_storage(_text(url))
+    assert storage.transaction(lambda session: session.execute(text("SELECT 1 FROM pg_sleep(2)")).scalar_one()) == 1
+    assert storage.patience.failures == 0
+
+
 def test_a_wrong_password_is_refused_at_once_and_never_shown(server: Server, url: URL) -> None:
     with maintenance(url) as connection:
         connection.exec_driver_sql("CREATE ROLE guarded LOGIN PASSWORD 'right-one'")
