@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
 from petskin_tune import attributes
 from petskin_tune.checkpoints import Store, StoreError
-from petskin_tune.checkpoints.keeping import ORPHAN_SECONDS, Freed, Holding, make_room
+from petskin_tune.checkpoints.keeping import ORPHAN_SECONDS, Freed, Holding, forget_fetched, make_room
 from petskin_tune.checkpoints.keys import results_key, trial_prefix
-from petskin_tune.leases import read_leases
+from petskin_tune.durable import translated
+from petskin_tune.lease import Lease, read_leases
+from petskin_tune.recorder import SECONDS_COLUMN
 from petskin_tune.study import FINISHED, Study
 
 
 class Keeper:
-    """Applies ``keep_weights`` and ``store_limit`` of one study to its store."""
+    """Applies ``keep_weights`` and ``store_limit`` of one study to its store.
+
+    Attributes:
+        copied: the study's database is copied into a network home, which may lose the newest copy: the one before does
+            not know yet that the last trial has ended, so that trial's files stay until the next one's end.
+    """
 
     def __init__(self, study: Study, store: Store) -> None:
         self._study = study
         self._store = store
+        self.copied = False
+        self._ended: int | None = None  # the trial that ended last here
 
     def after(self, number: int, folder: Path) -> None:
         """Keep what a trial that has ended leaves behind, and delete what no trial needs any more.
@@ -32,15 +44,27 @@ class Keeper:
             number: of the trial that has ended.
             folder: its run folder on this machine.
         """
+        self._ended = number
         try:
-            results = folder / "results.csv"
-            if results.is_file() and number in {trial.number for trial in self.best_trials()}:
-                self._store.put(results, results_key(trial_prefix(self._study.uid, number)))
+            self._keep_curves()
             self._tidy()
         except StoreError:
             return
         for spent in ("snapshots", "weights"):
             shutil.rmtree(folder / spent, ignore_errors=True)
+        forget_fetched(folder)
+
+    def _keep_curves(self) -> None:
+        """Bring the curves of the best trials into the store that are not there: whoever ended one may have died."""
+        sizes = {entry.key: entry.size for entry in self._store.entries(self._study.uid)}
+        with translated("keeping the curves"), tempfile.TemporaryDirectory() as folder:
+            for trial in self.best_trials():
+                curves = results_csv(trial.user_attrs.get(attributes.HISTORY, {})).encode()
+                key = results_key(self._prefix(trial.number))
+                if curves and sizes.get(key) != len(curves):
+                    file = Path(folder) / f"{trial.number}.csv"
+                    file.write_bytes(curves)
+                    self._store.put(file, key)
 
     def _tidy(self) -> None:
         """Snapshots of finished trials, weights beyond the best ``keep_weights`` and orphans go."""
@@ -63,18 +87,49 @@ class Keeper:
         return best_of(self._study.trials(*FINISHED), self._study.spec.keep_weights)
 
     def _holdings(self) -> list[Holding]:
+        # The leases first: of a trial that ends in between, its lease then says that it runs, and all of it stays.
+        leases = read_leases(self._study.storage, self._study.id)
         best = {trial.number for trial in self.best_trials()}
-        attributes_of = {trial.number: trial.user_attrs for trial in self._study.trials()}
+        weights = {trial.number: trial.user_attrs.get(attributes.WEIGHTS) for trial in self._study.trials()}
+        spared = self._ended_lately(leases)
         holdings = []
-        for lease in read_leases(self._study.storage, self._study.id):
-            running = lease.trial_state == TrialState.RUNNING.name
-            pointers = [pointer.key for pointer in (lease.snapshot, lease.previous) if pointer and running]
-            weights = attributes_of.get(lease.number, {}).get(attributes.WEIGHTS)
-            prefix = trial_prefix(self._study.uid, lease.number)
-            keep = {weights, results_key(prefix)} if weights and (running or lease.number in best) else set()
-            state = "running" if running else "finished"
-            holdings.append(Holding(prefix, state, tuple(pointers), frozenset(keep)))  # type: ignore[arg-type]
+        for lease in leases:
+            prefix = self._prefix(lease.number)
+            state: Literal["running", "paused", "finished"] = "finished"
+            if lease.trial_state == TrialState.RUNNING.name:
+                state = "running"
+            elif lease.number in spared:
+                state = "paused"  # with an older copy of the database it goes on
+            unfinished = state != "finished"
+            pointers = [pointer.key for pointer in (lease.snapshot, lease.previous) if pointer and unfinished]
+            kept = (weights.get(lease.number), results_key(prefix)) if unfinished or lease.number in best else ()
+            holdings.append(Holding(prefix, state, tuple(pointers), frozenset(key for key in kept if key)))
         return holdings
+
+    def _ended_lately(self, leases: Sequence[Lease]) -> set[int | None]:
+        """Numbers of the trials whose end only the newest copy of the database may know, if it is copied at all."""
+        if not self.copied:
+            return set()
+        ended = [lease for lease in leases if lease.trial_state != TrialState.RUNNING.name]
+        last = max(ended, key=lambda lease: lease.expires_in, default=None)
+        return {self._ended, last.number if last else None}
+
+    def _prefix(self, number: int) -> str:
+        return trial_prefix(self._study.uid, number)
+
+
+def results_csv(history: Mapping[str, Sequence[float]]) -> str:
+    """A trial's history in the form of Ultralytics' ``results.csv``; nothing where there is none.
+
+    Args:
+        history: ``{column: one value an epoch}``, as the trial keeps it.
+    """
+    epochs = history.get("epoch", ())
+    columns = {"epoch": epochs, "time": list(accumulate(history.get(SECONDS_COLUMN, ())))}
+    columns |= {name: values for name, values in history.items() if name not in ("epoch", SECONDS_COLUMN)}
+    columns = {name: values for name, values in columns.items() if len(values) == len(epochs) > 0}
+    rows = [",".join(f"{value:.6g}" for value in row) for row in zip(*columns.values(), strict=True)]
+    return "".join(f"{line}\n" for line in (",".join(columns), *rows)) if rows else ""
 
 
 def best_of(trials: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:
