@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 _GRID_SLACK = 1e-8  # of a step: decimal steps such as 0.1 are no exact binary numbers (Optuna's own tolerance)
+_MOST_STEPS = 1_000_000  # of a range; a finer grid is none
 
 
 def make_range(name: str, low: Any, high: Any, *, log: bool = False, step: Any = None) -> Range:
@@ -28,7 +29,7 @@ def make_range(name: str, low: Any, high: Any, *, log: bool = False, step: Any =
     argument = check_name(name, searched=True)
     if name in WORDS or argument.kind == "bool":
         raise UsageError(f"`{name}` has no range, write {{choices: [{_examples(name)}]}}")
-    low, high = check_value(name, low), check_value(name, high)
+    low, high = _plain_value(name, low), _plain_value(name, high)
     if low > high:
         raise UsageError(f"the range of `{name}` is reversed: low {low:g} is above high {high:g}")
     if low == high:
@@ -113,6 +114,12 @@ def _examples(name: str) -> str:
     return ", ".join(words[:3])
 
 
+def _plain_value(name: str, value: Any) -> Any:
+    if isinstance(value, list):  # which `freeze` may be under `train`
+        raise UsageError(f"`{name}` must be one plain value, not {value!r}")
+    return check_value(name, value)
+
+
 def _step(name: str, low: float, high: float, step: Any, *, log: bool, whole: bool) -> float:
     if isinstance(step, bool) or not isinstance(step, (int, float)) or not 0 < step <= high - low:
         raise UsageError(f"the step of `{name}` must be a number above 0 and at most {high - low:g}, not {step!r}")
@@ -121,6 +128,10 @@ def _step(name: str, low: float, high: float, step: Any, *, log: bool, whole: bo
     if whole and not float(step).is_integer():
         raise UsageError(f"the step of `{name}` must be a whole number, not {step!r}")
     steps = (high - low) / step
+    if steps > _MOST_STEPS:
+        raise UsageError(
+            f"the step of `{name}` must be {(high - low) / _MOST_STEPS:g} or more, or be left out, not {step!r}"
+        )
     if abs(steps - round(steps)) > _GRID_SLACK:
         reached = low + math.floor(steps) * step
         raise UsageError(f"the range of `{name}` is no whole number of steps of {step:g}: let high be {reached:g}")
@@ -134,7 +145,7 @@ def _place(name: str, value: Any, searched: Range | Choices) -> Scalar | None:
             known = ", ".join(str(choice) for choice in searched.choices)
             raise UsageError(f"`{name}` {value!r} is none of its choices ({known})")
         return searched.choices[searched.choices.index(checked)]
-    number = check_value(name, value)
+    number = _plain_value(name, value)
     if not searched.low <= number <= searched.high:
         raise UsageError(f"`{name}` {number:g} is outside of its range [{searched.low:g}, {searched.high:g}]")
     if searched.step is not None:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
 from petskin_tune import study_file
 from petskin_tune.checkpoints import check_store, open_store
 from petskin_tune.errors import UsageError
@@ -15,7 +13,7 @@ from petskin_tune.keeping import best_of
 from petskin_tune.leases import Leases
 from petskin_tune.looking import store_of
 from petskin_tune.opening import NotBegun, Places, open_or_create, open_study, resolve
-from petskin_tune.space import check_point
+from petskin_tune.space import parse_point
 from petskin_tune.storage import open_storage
 from petskin_tune.study import FINISHED, Study, find_study, wanted
 
@@ -77,14 +75,8 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
     Raises:
         UsageError: a word is no such pair, a name is not searched, a value lies outside its range.
     """
-    point: dict[str, Any] = {}
-    for word in words:
-        name, separator, value = word.partition("=")
-        if not separator:
-            raise UsageError(f"{word!r} is not NAME=VALUE.")
-        point[name] = _value(value)
     with open_study(places, "guest") as (_, study):
-        number = study.enqueue(check_point(point, study.spec.search), "person")
+        number = study.enqueue(parse_point(words, study.spec.search), "person")
         reached = _leases(study).count() >= study.spec.target_trials
     line = f"trial {number} is enqueued; the next free worker tries it"
     if reached:
@@ -93,17 +85,6 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
             f"{study.name} --target-trials {study.spec.target_trials + 1}"
         )
     return line
-
-
-def _value(text: str) -> Any:
-    """As in a study file; numbers such as 1e-4, which YAML 1.1 takes for words, too."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def request_stop(places: Places) -> str:

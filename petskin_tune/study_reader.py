@@ -315,7 +315,7 @@ def _search_warnings(spec: StudySpec) -> list[str]:
     notes = []
     for name, searched in spec.search.items():
         if isinstance(searched, Range) and not searched.log and searched.low > 0 and searched.step is None:
-            decades = math.log10(searched.high / searched.low)
+            decades = math.log10(searched.high) - math.log10(searched.low)
             if decades > _DECADES_IN_LINE:
                 notes.append(f"`{name}` spans {decades:.1f} decades on a linear scale; did you mean `log: true`?")
     closing = spec.train.get("close_mosaic", arguments()["close_mosaic"].default)

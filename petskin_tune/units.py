@@ -6,6 +6,8 @@ import re
 
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _BYTES = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
+LONGEST_DAYS = 36_500  # of a duration: a date a hundred years ahead is one that every database knows
+LARGEST = 2**63 - 1  # bytes: what file systems count to
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 
 
@@ -13,8 +15,15 @@ def parse_duration(value: object) -> float:
     """Seconds of ``5m``, ``90s``, ``1h30m``, ``2d`` or a plain number of seconds.
 
     Raises:
-        ValueError: it is none of these, or negative.
+        ValueError: it is none of these, negative, or longer than a hundred years.
     """
+    seconds = _seconds(value)
+    if seconds > LONGEST_DAYS * _SECONDS["d"]:
+        raise ValueError(f"{value!r} is too long: at most {LONGEST_DAYS}d")
+    return seconds
+
+
+def _seconds(value: object) -> float:
     if _is_plain_number(value):
         return float(str(value))
     text = str(value).strip().lower()
@@ -29,15 +38,22 @@ def parse_size(value: object) -> int:
     """Bytes of ``6GB`` (10^9), ``500MiB`` (2^20) or a plain number of bytes.
 
     Raises:
-        ValueError: it is none of these, or negative.
+        ValueError: it is none of these, negative, or more than any disk holds.
     """
+    size = _bytes(value)
+    if size > LARGEST:
+        raise ValueError(f"{value!r} is more than any disk holds")
+    return round(size)
+
+
+def _bytes(value: object) -> float:
     if _is_plain_number(value):
         return int(float(str(value)))
     match = re.fullmatch(rf"({_NUMBER})\s*([a-z]*)", str(value).strip(), flags=re.IGNORECASE)
     factor = {name.lower(): size for name, size in _BYTES.items()}.get((match[2] if match else "?").lower() or "b")
     if match is None or factor is None:
         raise ValueError(f"{value!r} is no size: write 6GB or 500MB")
-    return round(float(match[1]) * factor)
+    return float(match[1]) * factor
 
 
 def format_duration(seconds: float) -> str:

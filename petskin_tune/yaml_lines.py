@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ import yaml
 from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
 
+MOST = 2**31 - 1  # of anything that is counted: what databases and seeds take
 _DEEPEST = 20  # levels; a YAML alias can refer to itself
+# What PyYAML's constructors raise, besides its own errors, for a value that is not what its tag or shape says.
+_NO_VALUE = (ValueError, OverflowError, AttributeError, TypeError, LookupError)
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,11 +93,11 @@ class Entry:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise self.refused(f"must be a number, not {_kind(value)}")
         if not low <= value <= high:
-            bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            bounds = f"at least {low:g}" if value < low and high >= MOST else f"from {low:g} to {high:g}"
             raise self.refused(f"must be {bounds}, not {value:g}")
         return float(value)
 
-    def whole(self, low: int = 0, high: float = math.inf) -> int:
+    def whole(self, low: int = 0, high: int = MOST) -> int:
         """Its value, a whole number from ``low`` to ``high``."""
         number = self.number(low, high)
         if not number.is_integer():
@@ -121,6 +125,8 @@ def read(text: str, where: str) -> Entry:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UsageError(f"{where}, line {line}: this is no valid YAML ({error.reason})") from error
+    except RecursionError as error:
+        raise UsageError(f"{where} is nested too deeply") from error
     finally:
         if loader is not None:
             loader.dispose()
@@ -128,8 +134,9 @@ def read(text: str, where: str) -> Entry:
 
 def _entry(loader: _Loader, node: yaml.Node, where: str, name: str, depth: int) -> Entry:
     line = node.start_mark.line + 1
+    refused = Entry(None, line, where, name).refused
     if depth > _DEEPEST:
-        raise UsageError(f"{where}, line {line}: `{name}` is nested too deeply")
+        raise refused("is nested too deeply")
     if isinstance(node, yaml.MappingNode):
         keys = _keys(loader, node, where, name, depth)
         return Entry({key: entry.value for key, entry in keys.items()}, line, where, name, keys=keys)
@@ -138,8 +145,11 @@ def _entry(loader: _Loader, node: yaml.Node, where: str, name: str, depth: int) 
         return Entry([item.value for item in items], line, where, name, items=items)
     try:
         value = loader.construct_object(node)
-    except ValueError as error:  # 2024-13-45 has the shape of a date
-        raise UsageError(f"{where}, line {line}: `{name}` has a value that YAML cannot read ({error})") from error
+    except _NO_VALUE as error:  # 2024-13-45 has the shape of a date
+        why = f" ({error})" if isinstance(error, ValueError) else ""  # the others speak of Python
+        raise refused(f"has a value that YAML cannot read{why}") from error
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise refused("is a number too large to reckon with")
     return Entry(value, line, where, name)
 
 
