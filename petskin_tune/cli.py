@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
     from petskin_tune.opening import Places
 
 STUDY_HELP = "Name of a study, or a study file."
+HOURS_OF_A_YEAR = 8760
+
+
+class _Hours(click.FloatRange):
+    """More than none and at most a year's; ``nan`` is in every range of click's."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        hours = super().convert(value, param, ctx)
+        if math.isnan(hours):
+            self.fail(f"{value!r} is not a valid number of hours.", param, ctx)
+        return hours
+
+
+HOURS = _Hours(min=0, min_open=True, max=HOURS_OF_A_YEAR)
 
 
 def _one_sentence(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,7 +79,7 @@ def _resolve(study: str, home: str | None, storage: str | None, checkpoints: str
 @click.option("--data", metavar="FILE|ZIP|TAR", help="The data set on this machine, instead of the study's entry.")
 @click.option("--device", default="", metavar="D|LIST|all", help="cpu, a GPU, or several: one worker each.")
 @click.option("--name", metavar="WORKER", help="What this worker is called.  [host and process]")
-@click.option("--max-hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="Suspend in time.")
+@click.option("--max-hours", type=HOURS, metavar="H", help="Suspend in time.")
 @click.option("--target-trials", type=click.IntRange(min=1), metavar="N", help="Configurations of the study in all.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Trials that this worker ends.")
 @click.option("--take-over", is_flag=True, help="The owners of running trials are gone: go on with theirs at once.")
@@ -227,7 +242,7 @@ def best(yaml_file: str | None, weights: str | None, **places: Any) -> None:
 @click.option("--imgsz", type=click.IntRange(min=32), metavar="N", help="Image size, instead of the study's.")
 @click.option("--data", metavar="FILE|ZIP|TAR", help="The data set on this machine, instead of the study's entry.")
 @click.option("--device", default="", metavar="D", help="cpu or a GPU.")
-@click.option("--max-hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="Suspend in time.")
+@click.option("--max-hours", type=HOURS, metavar="H", help="Suspend in time.")
 @_one_sentence
 def train(**options: Any) -> int:
     """The final long run on all data; typed again, it goes on where it stood."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from petskin_tune.arguments import ultralytics_folder
 from petskin_tune.errors import UsageError
+from petskin_tune.paths import is_file, typed
 from petskin_tune.study_file import shipped_folder
 
 _SCALE = re.compile(r"(\d+)[nslmx](?=-|\.)")  # yolov8n-seg.yaml is yolov8-seg.yaml in scale n
@@ -21,14 +22,14 @@ def find_model(model: str, folders: Sequence[Path] = ()) -> str:
     in each of them beside the study files and in their ``models/``.
 
     Raises:
-        UsageError: it is nowhere, and Ultralytics knows no such name.
+        UsageError: it is nowhere, and Ultralytics knows no such name; or a folder on the way may not be entered.
     """
-    path = Path(model).expanduser()
-    if path.is_file():
+    path = typed(model)
+    if is_file(path):
         return str(path.absolute())
     for folder in () if path.is_absolute() else (*folders, Path("studies"), shipped_folder()):
         for candidate in (folder / path, folder / "models" / path):
-            if candidate.is_file():
+            if is_file(candidate):
                 return str(candidate.absolute())
     if _RELEASED.fullmatch(model) or _is_own_architecture(model):
         return model
@@ -38,4 +39,5 @@ def find_model(model: str, folders: Sequence[Path] = ()) -> str:
 def _is_own_architecture(model: str) -> bool:
     if not model.endswith(".yaml") or "/" in model:
         return False
-    return any((ultralytics_folder() / "cfg" / "models").rglob(_SCALE.sub(r"\1", model)))
+    name = _SCALE.sub(r"\1", model)
+    return any(path.name == name for path in (ultralytics_folder() / "cfg" / "models").rglob("*.yaml"))

@@ -12,6 +12,7 @@ import yaml
 
 from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
+from petskin_tune.paths import is_file, typed
 from petskin_tune.spec import CHANGEABLE, Choices, PrunerSpec, Range, StudySpec
 from petskin_tune.study_reader import PRUNER_OPTIONS, ParsedStudy, read_study
 from petskin_tune.units import format_duration, format_size
@@ -44,16 +45,20 @@ class FoundFile:
 
 
 def find(name_or_path: str) -> FoundFile | None:
-    """The study file that a person means: a path, a name in ./studies, a name among the studies of the package."""
-    path = Path(name_or_path).expanduser()
-    if path.is_file() and path.suffix in _SUFFIXES:
+    """The study file that a person means: a path, a name in ./studies, a name among the studies of the package.
+
+    Raises:
+        UsageError: a folder on the way to it may not be entered.
+    """
+    path = typed(name_or_path)
+    if path.suffix in _SUFFIXES and is_file(path):
         return FoundFile(path, shipped=False)
     if os.sep in name_or_path:
         return None
     for folder in (Path("studies"), shipped_folder()):
         for suffix in ("", *_SUFFIXES):
             found = folder / f"{name_or_path}{suffix}"
-            if found.suffix in _SUFFIXES and found.is_file():
+            if found.suffix in _SUFFIXES and os.path.isfile(found):
                 return FoundFile(found, shipped=found.parent.resolve() == shipped_folder().resolve())
     return None
 

@@ -12,6 +12,7 @@ import yaml
 from petskin_tune.datasets import demo, layout, unpacking
 from petskin_tune.datasets.files import only_one, write_whole
 from petskin_tune.errors import UsageError
+from petskin_tune.paths import is_file, is_there, typed
 
 DEMO = "demo"
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -49,10 +50,10 @@ def prepare(data: str, *, base: Path, cache: Path) -> Path:
 def _find(data: str, base: Path) -> Path:
     if "://" in data:
         raise UsageError(f"The data set {data} is a URL; download it and give the file's path.")
-    wanted = Path(data).expanduser()
+    wanted = typed(data)
     places = [base / wanted, Path.cwd() / wanted]
     for place in places:
-        if place.exists():
+        if is_there(place):
             return place
     looked = " and ".join(dict.fromkeys(str(place) for place in places))
     raise UsageError(f"The data set {data} is missing (looked for {looked}); {_way_on(wanted)}")
@@ -74,7 +75,7 @@ def _yaml_in(folder: Path) -> Path:
         UsageError: there is none, or several are equally good.
     """
     for level in ("*", "*/*", "*/*/*"):
-        found = sorted(path for path in folder.glob(level) if path.suffix.lower() in _YAML_SUFFIXES and path.is_file())
+        found = sorted(path for path in folder.glob(level) if path.suffix.lower() in _YAML_SUFFIXES and is_file(path))
         named = [path for path in found if path.stem == "data"]
         if len(named or found) == 1:
             return (named or found)[0]

@@ -11,6 +11,7 @@ import yaml
 from petskin_tune import attributes
 from petskin_tune.arguments import FIXED_ONLY, FREE, arguments
 from petskin_tune.errors import UsageError
+from petskin_tune.paths import writing
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.views import words
 from petskin_tune.views.trials import best_trial, find_trial, read_spec
@@ -85,13 +86,14 @@ def write_yaml(
     """Write the arguments of a trial (None: the best) to ``dest``; gives the trial back.
 
     Raises:
-        UsageError: no such trial, or a study that petskin-tune did not make.
+        UsageError: no such trial, a study that petskin-tune did not make, or ``dest`` cannot be written.
     """
     trial = pick(study, number)
     text = yaml.safe_dump(
         training_arguments(study, trial, model=model, data=data), sort_keys=False, allow_unicode=True, width=110
     )
-    dest.write_text(_header(study, trial, dest) + text, encoding="utf-8")
+    with writing(dest):
+        dest.write_text(_header(study, trial, dest) + text, encoding="utf-8")
     return trial
 
 
@@ -107,7 +109,7 @@ def write_weights(
         number: the trial's number.
 
     Raises:
-        UsageError: no such trial, or its weights are not kept.
+        UsageError: no such trial, its weights are not kept, or ``dest`` cannot be written.
     """
     trial = pick(study, number)
     key = trial.user_attrs.get(attributes.WEIGHTS)
@@ -118,7 +120,8 @@ def write_weights(
             f"The weights of trial {trial.number} are not kept ({others}); "
             f"train them: petskin-tune train --study {study.study_name} --trial {trial.number} --epochs 100"
         )
-    fetch(key, dest)
+    with writing(dest):
+        fetch(key, dest)
     return trial
 
 

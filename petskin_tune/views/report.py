@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petskin_tune import attributes
+from petskin_tune.paths import writing
 from petskin_tune.views import diagnose, status, words
 from petskin_tune.views.diagnosis.comparison import curves_of
 from petskin_tune.views.diagnosis.verdict import judge
@@ -35,8 +36,13 @@ td.text { white-space: normal; min-width: 16rem; } pre { background: #f5f7fa; pa
 
 
 def write(study: Study, dest: Path) -> None:
-    """Write the report of ``study`` to ``dest``, plots and their library included (about 5 MB)."""
-    dest.write_text(render(study, time.time()), encoding="utf-8")
+    """Write the report of ``study`` to ``dest``, plots and their library included (about 5 MB).
+
+    Raises:
+        UsageError: ``dest`` cannot be written.
+    """
+    with writing(dest):
+        dest.write_text(render(study, time.time()), encoding="utf-8")
 
 
 def render(study: Study, now: float) -> str:

@@ -111,3 +111,15 @@ def test_the_best_trial_is_shown_with_its_metrics_and_what_to_type() -> None:
     assert "metrics/mAP50(M)  0.3300" in text
     assert "train/seg_loss" not in text
     assert "petskin-tune best --study petskin --home runs --yaml best.yaml && yolo train cfg=best.yaml" in text
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    study = a_study(a_spec())
+    add(study, "COMPLETE", 0.1, **{attributes.WEIGHTS: "uid/trial-000000/best-7.pt"})
+    fetched: list[str] = []
+    with pytest.raises(UsageError, match=r"best\.yaml cannot be written: there is no folder .*nowhere"):
+        write_yaml(study, tmp_path / "nowhere" / "best.yaml")
+    with pytest.raises(UsageError, match=r"best\.pt cannot be written: there is no folder .*nowhere"):
+        write_weights(study, tmp_path / "nowhere" / "best.pt", lambda key, dest: fetched.append(key))
+    assert not fetched
+    assert list(tmp_path.iterdir()) == []

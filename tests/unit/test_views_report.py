@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 import optuna
+import pytest
 import views_curves as made
 from views_curves import MASK
 from views_studies import NOW, a_spec, a_study, add
 
 from petskin_tune import attributes
+from petskin_tune.errors import UsageError
 from petskin_tune.views import report
 
 
@@ -72,3 +74,12 @@ def test_writing_a_report_leaves_the_study_and_optunas_verbosity_as_they_were(tm
     report.write(study, tmp_path / "report.html")
     assert (repr(study.trials), optuna.logging.get_verbosity()) == (before, verbosity)
     assert (tmp_path / "report.html").stat().st_size > 1_000_000
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_it_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "render", lambda *_: pytest.fail("drawn for nothing"))
+    with pytest.raises(UsageError, match=r"r\.html cannot be written: there is no folder .*nowhere"):
+        report.write(a_study(a_spec()), tmp_path / "nowhere" / "r.html")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,50 @@
+"""Paths that a person typed: looked for and written to; what cannot be done is said in one sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from petskin_tune.errors import UsageError
+
+
+def typed(text: str) -> Path:
+    """``text`` as a path: ``~`` is the home folder, and ``~nobody`` a name like any other."""
+    return Path(os.path.expanduser(text))
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something at ``path``, which may be any text: too long a name is that of no file.
+
+    Raises:
+        UsageError: a folder on the way may not be entered.
+    """
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        raise UsageError(f"{path} cannot be looked at: {error.strerror}.") from error
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file at ``path``; see :func:`is_there`."""
+    return is_there(path) and path.is_file()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Refuse to write ``path`` where its folder is missing, before the work begins, or where the disk refuses, after.
+
+    Raises:
+        UsageError: says which and why.
+    """
+    if not os.path.isdir(path.parent):
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}.")
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -1,0 +1,61 @@
+"""A path that cannot be looked at or written to is a sentence, not a traceback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from petskin_tune import model_files, paths, study_file
+from petskin_tune.datasets import source
+from petskin_tune.errors import UsageError
+
+STRANGE = ["x" * 300, "x" * 300 + ".yaml", "a\0b.pt", "~nobody/x.pt", "**.yaml", "[x.yaml", "/".join(["d" * 200] * 30)]
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_a_name_that_no_file_can_have_is_that_of_a_missing_one(text: str, tmp_path: Path) -> None:
+    assert study_file.find(text) is None
+    with pytest.raises(UsageError, match="is not here"):
+        model_files.find_model(text, [tmp_path])
+    with pytest.raises(UsageError, match="is missing"):
+        source.prepare(text, base=tmp_path, cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda path: study_file.find(str(path / "x.yaml")),
+        lambda path: model_files.find_model(str(path / "x.pt")),
+        lambda path: source.prepare(str(path / "data.yaml"), base=path, cache=path.parent),
+    ],
+    ids=["study", "model", "data"],
+)
+def test_a_folder_that_may_not_be_entered_is_named(
+    look: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    real = os.stat
+
+    def stat(path: os.PathLike[str] | str, **options: object) -> os.stat_result:  # root may enter everything
+        if str(path).startswith(str(closed)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(UsageError, match=f"{closed}.* cannot be looked at: Permission denied"):
+        look(closed)
+
+
+def test_nothing_is_written_where_the_folder_is_missing(tmp_path: Path) -> None:
+    reached = []
+    with pytest.raises(UsageError, match=r"there is no folder .*nowhere"), paths.writing(tmp_path / "nowhere" / "x"):
+        reached.append("the work")
+    assert not reached
+
+
+def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be written: Is a directory"), paths.writing(tmp_path):
+        tmp_path.write_text("")
