@@ -30,4 +30,5 @@ BASE = "petskin-tune:folder"  # where the study file lay; relative paths are loo
 SPEC = "petskin-tune:spec"  # the StudySpec in force, as JSON (user attribute)
 STORE = "petskin-tune:checkpoints"  # the store's URL, without credentials
 FINGERPRINT = "petskin-tune:data"  # the data set's fingerprint
+MODEL = "petskin-tune:model"  # name and SHA-256 of the model file that the first trial began with
 STOP_REQUESTED = "petskin-tune:stop"  # how often `petskin-tune stop` was typed; a worker suspends when it goes up

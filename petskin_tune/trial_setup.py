@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import sqlalchemy
 from optuna.trial import TrialState
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from petskin_tune import attributes
 from petskin_tune.checkpoints import Store, Uploader, newest_good
+from petskin_tune.checkpoints.keeping import forget_fetched
 from petskin_tune.checkpoints.keys import trial_prefix
+from petskin_tune.durable import measure
+from petskin_tune.errors import UsageError
 from petskin_tune.home import Home
 from petskin_tune.keeping import Keeper
+from petskin_tune.leases import SnapshotPointer
 from petskin_tune.outbox import Outbox
 from petskin_tune.preparation import Prepared, prepare, require_same_data
 from petskin_tune.protocol import TrialJob
@@ -24,6 +30,8 @@ from petskin_tune.search.pruners import Peer, Verdict
 from petskin_tune.study import Study
 from petskin_tune.trial import HeldTrial
 from petskin_tune.trial_events import Say
+
+MODEL_PATIENCE_SECONDS = 30.0  # a mounted Drive now and then refuses a read once
 
 
 class TrialSetup:
@@ -60,6 +68,7 @@ class TrialSetup:
         self._home = home
         self._store = store
         self._keeper = keeper
+        keeper.copied = home.copied is not None
         self._runner = runner
         self._worker = worker
         self._device = device
@@ -67,12 +76,13 @@ class TrialSetup:
         self._allow_different_machine = allow_different_machine
         self._prepared = prepared
         self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
+        self._uploader: Uploader | None = None  # of the trial in work
 
     def prepare(self) -> Prepared:
         """Data and model on this machine; the first call may take a while, and the forkserver imports meanwhile.
 
         Raises:
-            UsageError: they are not there, cannot be used, or the data set is not the study's.
+            UsageError: they are not there, cannot be used, or are not the study's.
         """
         self._runner.warm_up()
         if self._prepared is None:
@@ -80,7 +90,23 @@ class TrialSetup:
             stored = self._study.attributes.get(attributes.FINGERPRINT)
             if stored is not None:
                 require_same_data(stored, self._prepared.fingerprint)
+        self._require_same_model(model_identity(self._prepared.model))
         return self._prepared
+
+    def _require_same_model(self, mine: str) -> None:
+        """Refuse a model file that is not the one the study's first trial began with; that is remembered here.
+
+        Raises:
+            UsageError: it has changed.
+        """
+        known = self._study.attributes.get(attributes.MODEL)
+        if known is None:
+            self._study.set_attribute(attributes.MODEL, mine)
+        elif known != mine:
+            raise UsageError(
+                f"The model here is not the one that this study was begun with: {mine}, not {known}. Put that file "
+                "back, or begin another study."
+            )
 
     def folder(self, number: int) -> Path:
         """The run folder of a trial on this machine."""
@@ -144,7 +170,7 @@ class TrialSetup:
                 "study": self._study.uid,
                 "trial": str(trial.number),
                 "data": prepared.fingerprint.digest,
-                "model": Path(prepared.model).name,
+                "model": model_identity(prepared.model),
             },
             recorded_machine=_recorded_machine(recorded),
             allow_different_machine=self._allow_different_machine,
@@ -160,12 +186,31 @@ class TrialSetup:
         restored = newest_good(usable, self._store, folder)
         for rejected in restored.rejected:
             remember(f"the snapshot {rejected.key} cannot be used: {rejected.reason}")
-        return str(restored.path) if restored.path else None
+        self._pass_over(trial, pointers, restored.pointer)
+        if restored.path is None:
+            return None
+        if self._uploader is not None:
+            self._uploader.has_fetched(restored.path)
+        forget_fetched(folder, but=restored.path)
+        return str(restored.path)
+
+    def _pass_over(self, trial: HeldTrial, pointers: Sequence[SnapshotPointer], good: SnapshotPointer | None) -> None:
+        """Count no more on what is newer than ``good``: the next snapshot would keep it, and drop ``good`` for it.
+
+        Where nothing is good, the lease keeps what it has until something is: a store may find its files again.
+        """
+        rejected = pointers[: pointers.index(good)] if good else pointers
+        if not rejected:
+            return
+        if good is not None:
+            trial.fall_back_to(good)
+        if self._uploader is not None:
+            self._uploader.fall_back(good, {pointer.key for pointer in rejected})
 
     def uploader(self, trial: HeldTrial, say: Say) -> Uploader:
         """Brings the trial's snapshots into the store."""
         lease = trial.leases.lease_of(trial.held)
-        return Uploader(
+        self._uploader = Uploader(
             self._store,
             trial_prefix(self._study.uid, trial.number),
             trial.held.token,
@@ -176,6 +221,7 @@ class TrialSetup:
             make_room=self._keeper.make_room,
             retriable=(sqlalchemy.exc.SQLAlchemyError,),
         )
+        return self._uploader
 
     def judge(self, trial: HeldTrial, epoch: int, own: Mapping[int, float]) -> Verdict:
         """The pruner's verdict on the trial after ``epoch`` (1-based), from the curves in the database."""
@@ -185,6 +231,38 @@ class TrialSetup:
         reported = trial.values_at(epoch)
         peers = {number: Peer(value, state == TrialState.COMPLETE) for number, (state, value) in reported.items()}
         return pruners.verdict(spec, trial.number, epoch, own, peers)
+
+
+def model_identity(model: str) -> str:
+    """What a model is: the name and the content of its file; Ultralytics' own, which is no file here, its name alone.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    path = Path(model)
+    reading = Retrying(
+        retry=retry_if_exception_type(OSError),
+        wait=wait_random_exponential(multiplier=0.5, max=5),
+        stop=stop_after_delay(MODEL_PATIENCE_SECONDS),
+        reraise=True,
+    )
+    try:
+        return reading(_identity, path)
+    except OSError as error:
+        raise UsageError(f"The model {model} cannot be read ({error.strerror}).") from error
+
+
+def _identity(path: Path) -> str:
+    if not path.is_file():
+        return path.name
+    status = path.stat()
+    return f"{path.name} (SHA-256 {_sha256(path, status.st_mtime_ns, status.st_size)[:16]})"
+
+
+@functools.lru_cache(maxsize=4)
+def _sha256(path: Path, _modified: int, _size: int) -> str:
+    """The SHA-256 of a file, read once in each of its states: weights are up to 140 MB."""
+    return measure(path)[1]
 
 
 def _recorded_machine(recorded: Mapping[str, Any]) -> dict[str, Any] | None:
