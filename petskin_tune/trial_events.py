@@ -21,7 +21,6 @@ from petskin_tune.protocol import (
     Progress,
     SnapshotWritten,
     Started,
-    Suspended,
     TrialJob,
 )
 from petskin_tune.recorder import Judge, Recorder
@@ -118,9 +117,7 @@ class TrialEvents:
             self.died = event
             if self.last is not None:
                 self._around.times.process_end = time.monotonic() - self._last_at
-        else:
-            if isinstance(event, Suspended) and event.snapshot is not None:
-                self._heard_snapshot(event.snapshot)
+        else:  # a Suspended, too: its snapshot was heard of when it was written
             self.last, self._last_at = event, time.monotonic()
         self._notify()
 
