@@ -18,6 +18,7 @@ FAILURE = "failure"  # {"kind": FailureKind, "message": …, "detail": …}
 NOTES = "notes"  # [decisions and incidents worth remembering, oldest first]
 FINDINGS = "findings"  # {"stuck": sentence, …}: what its curves showed when it ended, as `diagnose` says it
 WEIGHTS = "weights"  # store key of its best weights, while they are kept
+FIXED = "fixed"  # {argument: value} that this trial alone trains with, beside its parameters
 ORIGIN = "origin"  # "start point", "person", "search"
 
 # ---- system attributes of a trial -----------------------------------------------------------------------------------

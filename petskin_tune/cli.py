@@ -47,9 +47,22 @@ def _one_sentence(command: Callable[..., Any]) -> Callable[..., Any]:
             code = EXIT_USAGE
         except BrokenPipeError:
             code = EXIT_UNFORESEEN
+        except Exception as error:
+            if not _is_outage(error):
+                raise
+            click.echo("error: The database was reached and has gone away: type the same command again.", err=True)
+            code = EXIT_USAGE
         sys.exit(code or 0)
 
     return run
+
+
+def _is_outage(error: Exception) -> bool:
+    if "sqlalchemy" not in sys.modules:  # whose errors these are
+        return False
+    from petskin_tune.database import is_outage
+
+    return is_outage(error)
 
 
 def _places(command: Callable[..., Any]) -> Callable[..., Any]:

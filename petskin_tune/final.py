@@ -17,7 +17,7 @@ from petskin_tune.keeping import best_of
 from petskin_tune.opening import Places, open_study
 from petskin_tune.spec import PrunerSpec, SamplerSpec, StudySpec
 from petskin_tune.start import start_worker
-from petskin_tune.study import FINISHED, Study, Wanted
+from petskin_tune.study import FINISHED, Study, Wanted, settings_of
 
 
 def train(
@@ -75,7 +75,7 @@ def final_spec(spec: StudySpec, name: str, trials: list[FrozenTrial], epochs: in
             "subset": None,
             "epochs": epochs,
             "train": {**spec.train, **({"imgsz": imgsz} if imgsz else {})},
-            "start": tuple(dict(trial.params) for trial in trials),
+            "start": tuple(settings_of(trial) for trial in trials),
             "sampler": SamplerSpec(name="random"),
             "pruner": PrunerSpec(name="none"),
             "target_trials": len(trials),

@@ -24,9 +24,11 @@ def show_status(places: Places, say: Callable[[str], None], *, as_json: bool, wa
     with open_study(places) as (_, study):
 
         def read() -> statuses.Status:
-            return statuses.collect(study.optuna, read_leases(study.storage, study.id), time.time())
+            leases = read_leases(study.storage, study.id)
+            return statuses.collect(study.optuna, leases, time.time(), options=places.typed.strip())
 
         if watch:
+            study.storage.patience.seconds = None  # whoever watches sees it come back
             statuses.watch(read, sys.stdout)
         elif as_json:
             say(json.dumps(read().to_json(), indent=2, ensure_ascii=False))
@@ -60,7 +62,7 @@ def show_best(places: Places, say: Callable[[str], None], yaml_file: str | None,
 
     with open_study(places) as (home, study):
         if yaml_file is None and weights is None:
-            say(export.render(study.optuna).rstrip("\n"))
+            say(export.render(study.optuna, options=places.typed.strip()).rstrip("\n"))
         if yaml_file is not None:
             trial = export.write_yaml(study.optuna, Path(yaml_file), **_found_here(study, home))
             say(f"{yaml_file} has the settings of trial {trial.number}; type: yolo train cfg={yaml_file}")

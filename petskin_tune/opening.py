@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.engine import URL
+
 from petskin_tune import attributes
-from petskin_tune.database import Patience, has_tables, normalise_url
+from petskin_tune.checkpoints import check_store, open_store
+from petskin_tune.database import Patience, has_tables, mask, normalise_url
 from petskin_tune.errors import UsageError
 from petskin_tune.home import Home, Mode, resolve_home
-from petskin_tune.preparation import Prepared, prepare
+from petskin_tune.preparation import Prepared, prepare, require_same_data
+from petskin_tune.space import fit_point
 from petskin_tune.spec import StudySpec
 from petskin_tune.start_points import start_points
 from petskin_tune.storage import open_storage, unreachable
-from petskin_tune.study import Study, Wanted, create_study, find_study, reconcile, wanted
+from petskin_tune.study import (
+    Study,
+    Wanted,
+    create_study,
+    find_study,
+    refuse_differences,
+    take_changes,
+    wanted,
+)
 from petskin_tune.study_file import not_found
 
 START_PATIENCE_SECONDS = 8.0  # a hosted database that was asleep needs a few seconds to answer
+WORTH_SAYING_SECONDS = 2.0  # of waiting for a database at the door
+
+Say = Callable[[str], None]
 
 
 class NotBegun(UsageError):
@@ -42,6 +59,23 @@ class Places:
     local_checkpoints: bool = False
     command: str = "tune-worker"
     asked: Wanted | None = None  # what ``study`` means, where no file or database need be asked
+
+    @property
+    def typed(self) -> str:
+        """The options beside ``--study`` that a person types again to mean the same places, the password masked."""
+        given = {"--home": self.home, "--storage": _masked(self.storage), "--checkpoints": self.checkpoints}
+        return "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
+
+    def to_type(self, command: str, study: str | None = None) -> str:
+        """``command`` as a person types it for this study (or another in the same places)."""
+        return f"{command} --study {shlex.quote(study or self.study)}{self.typed}"
+
+
+def _masked(url: str | None) -> str | None:
+    try:
+        return url and mask(normalise_url(url).set(drivername=url.partition(":")[0]))
+    except UsageError:
+        return None  # it is refused elsewhere, and never quoted
 
 
 @dataclass(frozen=True)
@@ -71,8 +105,13 @@ def resolve(places: Places) -> Home:
     )
 
 
-def open_existing(home: Home, asked: Wanted) -> Study | None:
-    """The study, if it is in the database; neither database nor tables are created.
+def open_existing(home: Home, asked: Wanted, patience: Patience | None = None) -> Study | None:
+    """The study, if it is in the database; neither database nor tables are created, and nothing is written.
+
+    Args:
+        home: where the database is.
+        asked: which study.
+        patience: with a database that does not answer; None: that of a person at a prompt.
 
     Raises:
         UsageError: the database cannot be reached, or the study differs from the file named.
@@ -81,20 +120,55 @@ def open_existing(home: Home, asked: Wanted) -> Study | None:
         return None
     url = normalise_url(home.storage_url)
     try:
-        if not Patience(START_PATIENCE_SECONDS).call(lambda: has_tables(url)):
+        if not (patience or Patience(START_PATIENCE_SECONDS)).call(lambda: has_tables(url)):
             return None
     except Exception as error:
         raise unreachable(url, error) from error
     study = find_study(open_storage(home.storage_url), asked.name)
     if study is not None:
-        reconcile(study, asked)
+        refuse_differences(study, asked)
     return study
 
 
+# ---- a worker at the door --------------------------------------------------------------------------------------------
+
+
+def _at_the_door(home: Home, say: Say) -> Patience:
+    """A worker's patience: endless with a database that has answered this home before, for it will come back.
+
+    One that never did is more likely mistyped.
+    """
+    if not _met(home, normalise_url(home.storage_url)).exists():
+        return Patience(START_PATIENCE_SECONDS)
+    said = False
+
+    def on_wait(seconds: float) -> None:
+        nonlocal said
+        if seconds > WORTH_SAYING_SECONDS and not said:
+            said = True
+            say("the database is away; waiting for it, because it has answered here before")
+
+    return Patience(None, on_wait=on_wait)
+
+
+def _remember_answer(home: Home) -> None:
+    if home.database is not None:
+        return  # a file is there or not
+    mark = _met(home, normalise_url(home.storage_url))
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+def _met(home: Home, url: URL) -> Path:
+    """The mark of a database that has answered here."""
+    return home.work / "databases" / hashlib.sha256(mask(url).encode()).hexdigest()[:16]
+
+
+# ---- opening ---------------------------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
-def open_study(
-    places: Places, mode: Mode = "reader", say: Callable[[str], None] = print
-) -> Iterator[tuple[Home, Study]]:
+def open_study(places: Places, mode: Mode = "reader", say: Say = print) -> Iterator[tuple[Home, Study]]:
     """The home and the study, which must exist; the home is closed in the end.
 
     Args:
@@ -114,7 +188,7 @@ def open_study(
         if study is None and asked.spec is None:
             raise not_found(places.study)
         if study is None:
-            raise NotBegun(f"The study {asked.name!r} has not begun yet; type: tune-worker --study {places.study}")
+            raise NotBegun(f"The study {asked.name!r} has not begun yet; type: {places.to_type('tune-worker')}")
         yield home, study
     finally:
         home.close()
@@ -122,7 +196,7 @@ def open_study(
 
 def open_or_create(
     places: Places,
-    say: Callable[[str], None],
+    say: Say,
     data: str | None = None,
     *,
     name: str | None = None,
@@ -150,12 +224,16 @@ def open_or_create(
     if started:
         home.start(places.mode, take_over=places.take_over, say=say)
     try:
-        study = open_existing(home, asked)
+        study = open_existing(home, asked, _at_the_door(home, say))
         if study is not None:
             if not started:
                 home.start(places.mode)
-            return Opened(home, study)
-        return _create(asked, home, places, say, data, more_points, started)
+            take_changes(study, asked)
+            opened = Opened(home, study)
+        else:
+            opened = _create(asked, home, places, say, data, more_points, started)
+        _remember_answer(home)
+        return opened
     except BaseException:
         home.close()
         raise
@@ -170,7 +248,9 @@ def _require_writable(folder: Path) -> None:
 def _prepare_or_leave_nothing(spec: StudySpec, home: Home, folders: list[Path], data: str | None) -> Prepared:
     new = not home.work.exists()
     try:
-        return prepare(spec, home, folders, data)
+        prepared = prepare(spec, home, folders, data)
+        _check_new_store(home)
+        return prepared
     except UsageError:
         if new:  # what was made of the data set on the way is of no use without the study
             shutil.rmtree(home.work, ignore_errors=True)
@@ -183,7 +263,7 @@ def _create(
     asked: Wanted,
     home: Home,
     places: Places,
-    say: Callable[[str], None],
+    say: Say,
     data: str | None,
     more_points: tuple[Mapping[str, Any], ...],
     started: bool,
@@ -198,16 +278,33 @@ def _create(
     points = start_points(asked.spec, classes=prepared.classes, train_images=prepared.train_images)
     for note in points.notes:
         say(f"note: {note}")
+    offered = [fit_point(point, asked.spec.search) for point in more_points]
+    for sentence in dict.fromkeys(sentence for _, misfits in offered for sentence in misfits):
+        say(f"note: offered trials: {sentence}")
     if not started:
         home.start(places.mode, take_over=places.take_over, say=say)
     study = create_study(
         open_storage(home.storage_url),
         asked.spec,
-        points=(*points.points, *more_points),
+        points=(*points.points, *(point for point, _ in offered)),
         attributes_of_study={
             attributes.BASE: str(asked.folder) if asked.folder and not asked.shipped else "",
             attributes.STORE: home.to_record,
             attributes.FINGERPRINT: prepared.fingerprint.to_json(),
         },
     )
+    # Meanwhile another worker may have created it, from another file or other data.
+    refuse_differences(study, asked)
+    require_same_data(study.attributes[attributes.FINGERPRINT], prepared.fingerprint)
     return Opened(home, study, prepared)
+
+
+def _check_new_store(home: Home) -> None:
+    """A store that nobody can use must not become a study's.
+
+    Raises:
+        UsageError: it refuses, or only this machine could read it.
+    """
+    url = home.store_for(None, lambda _: False)
+    if home.asked_store is not None:
+        check_store(open_store(url, network=home.network_store(url)))

@@ -131,9 +131,13 @@ class Runner:
     Args:
         settings: folder for Ultralytics' own settings, so that no two workers race for one file.
         environ: this process's environment.
+
+    Attributes:
+        has_trained: a trial began to train here, so that a failure to do so is the next one's own.
     """
 
     def __init__(self, settings: Path, environ: Mapping[str, str] = os.environ) -> None:
+        self.has_trained = False
         self._environment = child_environment(environ, settings)
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)

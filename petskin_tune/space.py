@@ -73,15 +73,55 @@ def check_point(point: Mapping[str, Any], search: Mapping[str, Range | Choices])
     return {name: _place(name, value, search[name]) for name, value in point.items()}
 
 
-def parse_point(words: Sequence[str], search: Mapping[str, Range | Choices]) -> dict[str, Scalar | None]:
-    """The point that a person types as ``lr0=1e-4 optimizer=AdamW``, checked as by :func:`check_point`."""
+def check_settings(point: Mapping[str, Any], search: Mapping[str, Range | Choices]) -> dict[str, Any]:
+    """A person's settings of one trial: values of searched names, and arguments that this trial alone trains with.
+
+    Raises:
+        UsageError: a name that could not be searched, or a value that its range or the argument does not allow.
+    """
+    settings: dict[str, Any] = check_point({name: point[name] for name in point if name in search}, search)
+    for name in point:
+        if name not in search:
+            if name not in arguments() and (hint := did_you_mean(name, search)):
+                raise UsageError(f"`{name}` is not searched in this study{hint}")
+            check_name(name, searched=True)
+            settings[name] = _plain_value(name, point[name])
+    if settings.get("optimizer") == "auto" and "optimizer" not in search:
+        raise UsageError("`optimizer: auto` overrides `lr0` and `momentum`: name an optimizer (SGD, AdamW, …)")
+    return {name: settings[name] for name in point}
+
+
+def fit_point(
+    point: Mapping[str, Any], search: Mapping[str, Range | Choices]
+) -> tuple[dict[str, Scalar | None], list[str]]:
+    """``point`` as far as it fits into the space, and a sentence for each value that was moved or left out.
+
+    A number goes to the nearest end of its range; what has no nearest value is left to the sampler.
+    """
+    fitting: dict[str, Scalar | None] = {}
+    said: list[str] = []
+    for name, value in point.items():
+        try:
+            fitting |= check_point({name: value}, search)
+        except UsageError as reason:
+            nearest = _nearest(value, search[name]) if name in search else None
+            if nearest is not None:
+                fitting |= check_point({name: nearest}, search)
+                said.append(f"{reason}, {nearest:g} is tried instead")
+            else:
+                said.append(f"{reason}, it is {'drawn' if name in search else 'left out'}")
+    return fitting, said
+
+
+def parse_point(words: Sequence[str], search: Mapping[str, Range | Choices]) -> dict[str, Any]:
+    """The settings that a person types as ``lr0=1e-4 optimizer=AdamW``, checked as by :func:`check_settings`."""
     point: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
             raise UsageError(f"write NAME=VALUE, for example lr0=1e-4, not {word!r}")
         point[name.strip()] = read(text, word).value
-    return check_point(point, search)
+    return check_settings(point, search)
 
 
 def distributions(search: Mapping[str, Range | Choices]) -> dict[str, BaseDistribution]:
@@ -155,3 +195,16 @@ def _place(name: str, value: Any, searched: Range | Choices) -> Scalar | None:
                 f"`{name}` {number:g} is not on its grid of {searched.low:g} plus steps of {searched.step:g}"
             )
     return number
+
+
+def _nearest(value: Any, searched: Range | Choices) -> float | None:
+    """The nearest number in the space; None for words and for what has no number."""
+    if isinstance(value, (bool, str)) or not isinstance(value, (int, float)) or math.isnan(value):
+        return None
+    if isinstance(searched, Choices):
+        numbers = [choice for choice in searched.choices if isinstance(choice, (int, float))]
+        return min(numbers, key=lambda number: abs(number - value)) if numbers else None
+    clipped = min(max(float(value), searched.low), searched.high)
+    if searched.step is None:
+        return clipped
+    return searched.low + round((clipped - searched.low) / searched.step) * searched.step

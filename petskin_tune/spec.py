@@ -55,9 +55,16 @@ class PrunerSpec(_Frozen):
     min_epochs: int | None = None  # hyperband: the first rung of the most aggressive bracket; median: epochs in peace
     startup_trials: int = 5  # median: trials that are not judged yet
 
+    @property
+    def first_verdict(self) -> int | None:
+        """The epoch (1-based) after which a trial may be pruned first; None: never."""
+        if self.rungs:
+            return self.rungs[0]
+        return None if self.min_epochs is None else self.min_epochs + (self.name == "median")
+
 
 class StudySpec(_Frozen):
-    """A study file in force: every key of DESIGN's study file, resolved to plain numbers.
+    """A study file in force: every key of it, resolved to plain numbers.
 
     Units: ``snapshot_every`` and ``lease`` in seconds, ``store_limit`` in bytes, the rest as in the study file.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from petskin_tune.deadline import SIGNAL_SECONDS
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
 from petskin_tune.home import Home, Mode
 from petskin_tune.interruption import Interrupted, Signals, unless
@@ -37,15 +39,17 @@ def start_worker(
     Raises:
         UsageError: wrong usage, or a study that cannot run.
     """
-    began = time.monotonic() - _process_age()
+    began = _began()
     devices = device_list(device)
     if len(devices) > 1 and signals.came is None:
-        return _one_worker_each(devices, places, take_over)
+        return _one_worker_each(devices, places, take_over, began)
+    typed = places.typed + (f" --data {shlex.quote(data)}" if data else "")
     view = open_progress()
     signals.before_exit = view.close
     try:
         opened = unless(lambda: signals.came is not None, lambda: _open(places, view, data, target_trials, take_over))
         options = Options(
+            typed=typed,
             worker=name or f"{socket.gethostname()}-{os.getpid()}",
             device=devices[0],
             data=data,
@@ -57,7 +61,7 @@ def start_worker(
         worker = Worker(opened.study, opened.home, options, view, opened.prepared, began)
         return _work(worker, opened.home, view, signals)
     except Interrupted:
-        view.suspended(f"tune-worker --study {places.study}")
+        view.suspended(f"tune-worker --study {shlex.quote(places.study)}{typed}")
         return EXIT_SUSPENDED
     finally:
         view.close()
@@ -81,16 +85,19 @@ def _work(worker: Worker, home: Home, view: Progress, signals: Signals) -> int:
         worker.close()
 
 
-def _process_age() -> float:
-    """Seconds since this process was started: its imports count, too, for those who count its hours."""
+def _began() -> float:
+    """The instant (monotonic) at which the command was typed: imports, and a parent's start, count for its hours."""
     import psutil
 
-    return min(max(time.time() - psutil.Process().create_time(), 0.0), LONGEST_START_SECONDS)
+    if (age := os.environ.get(GUEST)) is not None:
+        return time.monotonic() - max(0.0, time.time() - float(age))
+    return time.monotonic() - min(max(time.time() - psutil.Process().create_time(), 0.0), LONGEST_START_SECONDS)
 
 
 LONGEST_START_SECONDS = 30.0  # an older process was not started by the command, or its clock was set
-GUEST = "TUNE_GUEST"  # set for the workers of several devices: their parent owns the home
+GUEST = "TUNE_GUEST"  # set for the workers of several devices, whose parent owns the home: when they began (UNIX time)
 LAST_COPY_SECONDS = 5.0  # what a network home gets for its last copy, within the time that a suspension may take
+SHORTEST_COPY_SECONDS = 1.0  # where the workers took all of it
 
 
 # ---- several devices -------------------------------------------------------------------------------------------------
@@ -127,42 +134,56 @@ def visible_gpus() -> list[str]:
     return [str(index) for index in range(len(list(folder.iterdir())))] if folder.is_dir() else []
 
 
-def _one_worker_each(devices: list[str], places: Places, take_over: bool) -> int:
+def _one_worker_each(devices: list[str], places: Places, take_over: bool, began: float) -> int:
     """Start this very command once for each device, hand signals on, and sum up how they ended.
 
-    On a network home this process is the one that owns it, and keeps the copies of its database.
+    On a network home this process is the one that owns it, and keeps the copies of its database. Its last copy needs
+    time after the workers' end, so their hours begin that much earlier.
     """
+    typed_at = time.time() - (time.monotonic() - began)
     home = resolve(places)
     if not home.network:
-        return _wait_for_workers(devices)
+        return _wait_for_workers(devices, typed_at)[0]
     home.start("owner", take_over=take_over, say=print)
+    told_at = None
     try:
-        return _wait_for_workers(devices)
+        code, told_at = _wait_for_workers(devices, typed_at - LAST_COPY_SECONDS)
+        return code
     finally:
-        home.close()
+        since = 0.0 if told_at is None else time.monotonic() - told_at
+        home.close(max(SHORTEST_COPY_SECONDS, min(LAST_COPY_SECONDS, SIGNAL_SECONDS - since)))
 
 
-def _wait_for_workers(devices: list[str]) -> int:
+def _wait_for_workers(devices: list[str], began: float) -> tuple[int, float | None]:
+    """The exit code of the workers together, and when (monotonic) a signal was handed on to them first.
+
+    Args:
+        devices: one worker for each.
+        began: UNIX time from which their hours count.
+    """
     if _has_option("--name"):
         names = {device: ["--name", f"{_option('--name')}-{device}"] for device in devices}
     else:
         names = {device: [] for device in devices}
     shared = [*_this_command(), *_without_options("--device", "--name")]
     later = [argument for argument in shared if argument != "--take-over"]  # or siblings take from each other
-    environment = {**os.environ, GUEST: "1"}
+    environment = {**os.environ, GUEST: repr(began)}
+    told_at: list[float] = []
     workers = [
         subprocess.Popen([*(later if index else shared), "--device", device, *names[device]], env=environment)
         for index, device in enumerate(devices)
     ]
 
     def hand_on(number: int, _frame: object) -> None:
+        told_at.append(time.monotonic())
         for worker in workers:
             if worker.poll() is None and number != signal.SIGINT:  # a Ctrl-C reaches the whole group by itself
                 worker.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, hand_on)
-    return worst([worker.wait() for worker in workers])
+    code = worst([worker.wait() for worker in workers])
+    return code, told_at[0] if told_at else None
 
 
 def worst(codes: list[int]) -> int:

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from petskin_tune.arguments import arguments
-from petskin_tune.errors import UsageError
-from petskin_tune.space import check_point
-from petskin_tune.spec import Choices, Range, Scalar, StudySpec
+from petskin_tune.space import fit_point
+from petskin_tune.spec import Choices, Scalar, StudySpec
 
 LONG_RUN = 10_000  # optimizer steps; above, `auto` is MuSGD
 
 
 @dataclass(frozen=True)
 class StartPoints:
-    """``points`` as Optuna may enqueue them (names left out are drawn), and what a person should know about them."""
+    """``points`` as they are enqueued (searched names left out are drawn), and what a person should know of them."""
 
     points: tuple[Mapping[str, Scalar | None], ...]
     notes: tuple[str, ...] = ()
@@ -39,6 +38,9 @@ def start_points(spec: StudySpec, *, classes: int, train_images: int) -> StartPo
             points.append(resolved)
         elif isinstance(point, Mapping):
             points.append(point)
+            if alone := [f"`{name}`" for name in point if name not in spec.search]:
+                verb = "is not searched: its" if len(alone) == 1 else "are not searched: their"
+                notes.append(f"start point {len(points)}: {', '.join(alone)} {verb} value is this trial's alone")
     return StartPoints(tuple(points), tuple(notes))
 
 
@@ -86,31 +88,8 @@ def _defaults_in_space(
     spec: StudySpec, classes: int, train_images: int
 ) -> tuple[dict[str, Scalar | None], tuple[str, ...]]:
     """The defaults as a point of the space: moved to the nearest end of a range, or left to the sampler."""
-    point: dict[str, Scalar | None] = {}
-    notes: list[str] = []
-    for name, value in resolve_defaults(spec, classes=classes, train_images=train_images).items():
-        try:
-            point |= check_point({name: value}, spec.search)
-        except UsageError as reason:
-            nearest = _nearest(value, spec.search[name])
-            notes.append(
-                f"defaults: {reason}, " + ("it is drawn" if nearest is None else f"{nearest:g} is tried instead")
-            )
-            if nearest is not None:
-                point |= check_point({name: nearest}, spec.search)
+    point, said = fit_point(resolve_defaults(spec, classes=classes, train_images=train_images), spec.search)
+    notes = [f"defaults: {sentence}" for sentence in said]
     if "optimizer" in spec.search and "warmup_bias_lr" not in spec.train and "warmup_bias_lr" not in spec.search:
         notes.append("defaults: Ultralytics' `auto` sets `warmup_bias_lr` to 0, this study leaves it at 0.1")
     return point, tuple(notes)
-
-
-def _nearest(value: Any, searched: Range | Choices) -> float | None:
-    """The nearest number in the space; None for words and for what has no number."""
-    if isinstance(value, (bool, str)) or value is None:
-        return None
-    if isinstance(searched, Choices):
-        numbers = [choice for choice in searched.choices if isinstance(choice, (int, float))]
-        return min(numbers, key=lambda number: abs(number - value)) if numbers else None
-    clipped = min(max(float(value), searched.low), searched.high)
-    if searched.step is None:
-        return clipped
-    return searched.low + round((clipped - searched.low) / searched.step) * searched.step

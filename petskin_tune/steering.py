@@ -12,10 +12,10 @@ from petskin_tune.errors import UsageError
 from petskin_tune.keeping import best_of
 from petskin_tune.leases import Leases
 from petskin_tune.looking import store_of
-from petskin_tune.opening import NotBegun, Places, open_or_create, open_study, resolve
+from petskin_tune.opening import NotBegun, Places, open_or_create, open_study
 from petskin_tune.space import parse_point
-from petskin_tune.storage import open_storage
-from petskin_tune.study import FINISHED, Study, find_study, wanted
+from petskin_tune.study import FINISHED, Study, Wanted, wanted
+from petskin_tune.views.words import counted
 
 OFFERED = 10  # finished trials of another study that a new one tries first
 
@@ -38,24 +38,31 @@ def init_study(
     name = None
     if file is not None:
         name, places = places.study, replace(places, study=file)
-    points = _offered(places, source, name or places.study) if source else ()
+    points = _offered(places, source) if source else ()
     opened = open_or_create(places, say, data, name=name, more_points=points)
-    check_store(open_store(store_of(opened.study, opened.home)))
-    study = opened.study
+    study, home = opened.study, opened.home
+    try:
+        url = store_of(study, home)
+        check_store(open_store(url, network=home.network_store(url)))
+        if source and opened.prepared is None:
+            raise UsageError(
+                f"The study {study.name!r} has begun already, and takes no start points from {source!r} any more; "
+                f"enqueue one with: {places.to_type('petskin-tune try', study.name)} NAME=VALUE …"
+            )
+    finally:
+        saved = home.close()
+    if not saved:
+        raise UsageError(f"The home {home.folder} does not answer: the study is not in it yet. Try again later.")
     say(f"study {study.name} is ready: {study.spec.target_trials} trials of {study.spec.epochs} epochs")
     if points:
-        say(f"{len(points)} finished trials of {source} are tried first")
-    say(f"next, type: tune-worker --study {study.name}")
+        say(f"{counted(len(points), 'finished trial')} of {source} {'is' if len(points) == 1 else 'are'} tried first")
+    say(f"next, type: {places.to_type('tune-worker', study.name)}")
 
 
-def _offered(places: Places, source: str, new: str) -> tuple[dict[str, Any], ...]:
-    home = resolve(places)
-    other = find_study(open_storage(home.storage_url), source)
-    if other is None:
-        raise UsageError(f"There is no study {source!r} to take trials from.")
-    if other.name == new:
-        raise UsageError("A study cannot take start points from itself; choose another name for the new one.")
-    return tuple(dict(trial.params) for trial in best_of(other.trials(*FINISHED), OFFERED))
+def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
+    """The parameters of the best finished trials of another study in the same database."""
+    with open_study(replace(places, study=source, asked=Wanted(source))) as (_, other):
+        return tuple(dict(trial.params) for trial in best_of(other.trials(*FINISHED), OFFERED))
 
 
 def study_in_force(places: Places) -> str:
@@ -81,8 +88,8 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
     line = f"trial {number} is enqueued; the next free worker tries it"
     if reached:
         line += (
-            f". The study has reached its target of {study.spec.target_trials} trials; type: tune-worker --study "
-            f"{study.name} --target-trials {study.spec.target_trials + 1}"
+            f". The study has reached its target of {study.spec.target_trials} trials; type: "
+            f"{places.to_type('tune-worker', study.name)} --target-trials {study.spec.target_trials + 1}"
         )
     return line
 
@@ -95,7 +102,7 @@ def request_stop(places: Places) -> str:
     if not running:
         return f"no worker is at work on {study.name}"
     workers = "1 worker suspends" if len(running) == 1 else f"{len(running)} workers suspend"
-    return f"{workers} after the epoch in work; to go on, type: tune-worker --study {study.name}"
+    return f"{workers} after the epoch in work; to go on, type: {places.to_type('tune-worker', study.name)}"
 
 
 def _leases(study: Study) -> Leases:

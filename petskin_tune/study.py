@@ -40,6 +40,11 @@ class Wanted:
     warnings: tuple[str, ...] = ()
     frozen: bool = False  # the study in the database stands, whatever this spec says
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether the file has a say once the study is in the database."""
+        return self.spec is not None and not (self.shipped or self.frozen)
+
 
 def wanted(name_or_path: str) -> Wanted:
     """Find and parse the study file, if there is one.
@@ -100,8 +105,15 @@ class Study:
         return None
 
     def refresh(self) -> None:
-        """Read the spec in force and the requests of other processes again."""
-        self.attributes = self.optuna.user_attrs
+        """Read the spec in force and the requests of other processes again.
+
+        Raises:
+            UsageError: somebody deleted the study.
+        """
+        try:
+            self.attributes = self.optuna.user_attrs
+        except KeyError:
+            raise UsageError(f"The study {self.name!r} was deleted from the database.") from None
         self.spec = read_spec(self.attributes)
 
     def set_attribute(self, key: str, value: Any) -> None:
@@ -158,7 +170,7 @@ class Study:
         self.storage.transaction(work)
 
     def enqueue(self, point: Mapping[str, Any], origin: str) -> int:
-        """Let the next free worker try ``point`` (names left out are drawn). Returns the trial's number."""
+        """Let the next free worker try ``point`` (searched names left out are drawn). Returns the trial's number."""
         nonce = uuid.uuid4().hex
 
         def work(session: Session) -> int:
@@ -170,7 +182,7 @@ class Study:
             )
             if known is not None:
                 return models.TrialModel.find_or_raise_by_id(known.trial_id, session).number
-            template = _waiting(point, origin, nonce)
+            template = _waiting(point, self.spec, origin, nonce)
             return self.storage._get_prepared_new_trial(self.id, template, session).number  # type: ignore[return-value]
 
         return self.storage.transaction(work)
@@ -212,19 +224,25 @@ def read_spec(stored: Mapping[str, Any]) -> StudySpec:
         raise UsageError(f"The study's stored spec cannot be read: {' '.join(str(error).split())}") from error
 
 
-def reconcile(study: Study, asked: Wanted) -> None:
-    """Bring a study and the file that a person named for it together: what may change changes, the newest wins.
+def refuse_differences(study: Study, asked: Wanted) -> None:
+    """Refuse a study file that differs from the study in what may not change.
 
     Raises:
-        UsageError: anything else differs; says what, and the way on.
+        UsageError: says what differs, and the way on.
     """
-    if asked.spec is None or asked.shipped or asked.frozen:
+    if not asked.is_compared or asked.spec is None:
         return
     if lines := study_file.differences(study.spec, asked.spec):
         raise UsageError(
             f"The study {study.name!r} was begun with another study file: {'; '.join(lines)}. To begin another study "
             f"with this file, type: petskin-tune init --study {study.name}2 --from {study.name} FILE"
         )
+
+
+def take_changes(study: Study, asked: Wanted) -> None:
+    """Let what may change at any time be as the study file that a person named has it: the newest wins."""
+    if not asked.is_compared or asked.spec is None:
+        return
     changed = {key: getattr(asked.spec, key) for key in CHANGEABLE}
     if changed != {key: getattr(study.spec, key) for key in CHANGEABLE}:
         study.change(**changed)
@@ -248,7 +266,9 @@ def create_study(
         for key, value in stored.items():
             session.add(_new_attribute(row.study_id, key, value))
         for point in points:
-            storage._get_prepared_new_trial(row.study_id, _waiting(point, "start point", uuid.uuid4().hex), session)
+            storage._get_prepared_new_trial(
+                row.study_id, _waiting(point, spec, "start point", uuid.uuid4().hex), session
+            )
 
     with contextlib.suppress(IntegrityError):  # the name is taken: by a faster worker, or by our own lost attempt
         storage.transaction(work)
@@ -269,10 +289,17 @@ def _attribute(session: Session, study_id: int, key: str) -> Any:
     return session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=key).one_or_none()
 
 
-def _waiting(point: Mapping[str, Any], origin: str, nonce: str) -> FrozenTrial:
-    """As ``optuna.Study.enqueue_trial`` makes one."""
+def _waiting(point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str) -> FrozenTrial:
+    """As ``optuna.Study.enqueue_trial`` makes one; what is not searched is the trial's own."""
+    searched = {name: value for name, value in point.items() if name in spec.search}
+    fixed = {name: value for name, value in point.items() if name not in spec.search}
     return create_trial(
         state=TrialState.WAITING,
-        system_attrs={"fixed_params": dict(point), attributes.ENQUEUED: nonce},
-        user_attrs={attributes.ORIGIN: origin},
+        system_attrs={"fixed_params": searched, attributes.ENQUEUED: nonce},
+        user_attrs={attributes.ORIGIN: origin, **({attributes.FIXED: fixed} if fixed else {})},
     )
+
+
+def settings_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial trains with beside what the study fixes: its parameters, and arguments that are its alone."""
+    return {**trial.user_attrs.get(attributes.FIXED, {}), **trial.params}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from petskin_tune.arguments import arguments, check_name, check_value
 from petskin_tune.nearest import did_you_mean
-from petskin_tune.space import check_point, example, make_choices, make_range
+from petskin_tune.space import check_settings, example, make_choices, make_range
 from petskin_tune.spec import SPEC_VERSION, Choices, PrunerSpec, Range, SamplerSpec, Scalar, StudySpec, Subset
 from petskin_tune.units import parse_duration, parse_size
 from petskin_tune.yaml_lines import Entry
@@ -65,7 +65,7 @@ def read_study(root: Entry) -> ParsedStudy:
         epochs=epochs,
         train=train,
         search=search,
-        start=_start(keys.get("start"), search),
+        start=_start(keys.get("start"), search, pruner.first_verdict),
         sampler=_sampler(keys.get("sampler")),
         pruner=pruner,
         **_plain(keys),
@@ -176,8 +176,13 @@ def _warm_up(train: Mapping[str, Any], search: Mapping[str, Range | Choices]) ->
     return float(train.get("warmup_epochs", arguments()["warmup_epochs"].default))
 
 
+def _check_warm_up(entry: Entry, first_verdict: int | None) -> None:
+    if first_verdict is not None and entry.value > first_verdict:
+        raise entry.refused(f"ends after the pruner's first verdict, at epoch {first_verdict}, which would judge it")
+
+
 def _start(
-    entry: Entry | None, search: Mapping[str, Any]
+    entry: Entry | None, search: Mapping[str, Any], first_verdict: int | None
 ) -> tuple[Literal["defaults"] | Mapping[str, Scalar | None], ...]:
     if entry is None:
         return ()
@@ -188,11 +193,13 @@ def _start(
             continue
         if item.keys is None:
             hint = did_you_mean(str(item.value), ["defaults"])
-            raise item.refused(f"must be `defaults` or a mapping of searched names to values, not {item.value!r}{hint}")
+            raise item.refused(f"must be `defaults` or a mapping of names to values, not {item.value!r}{hint}")
         for name, part in item.keys.items():
             with part.located():
-                check_point({name: part.value}, search)
-        points.append(check_point(item.value, search))
+                check_settings({name: part.value}, search)
+                if name == "warmup_epochs":
+                    _check_warm_up(part, first_verdict)
+        points.append(check_settings(item.value, search))
     return tuple(points)
 
 

@@ -122,6 +122,7 @@ class TrialEvents:
         self._notify()
 
     def _heard_started(self, event: Started) -> None:
+        self._around.runner.has_trained = True
         self._batches = event.batches
         self._batch = event.batch
         self.trains = True

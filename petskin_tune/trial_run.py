@@ -75,16 +75,16 @@ class TrialRun:
         trial: held by this worker.
         outbox: of the trial on this disk.
         around: what it needs of its worker.
+        renewal: started; whoever claimed the trial stops it.
     """
 
-    def __init__(self, trial: HeldTrial, outbox: Outbox, around: Surroundings) -> None:
+    def __init__(self, trial: HeldTrial, outbox: Outbox, around: Surroundings, renewal: Renewal) -> None:
         self._trial = trial
         self._outbox = outbox
         self._around = around
         self._changed = threading.Condition()
         self._suspend_reason: str | None = None
-        self._renewal = Renewal(trial, self._lease_lost)
-        self._lost = False
+        self._renewal = renewal
         self._job: TrialJob | None = None
         self._false_starts = 0
         self._refused: set[str] = set()  # names of snapshots that the process would not resume from
@@ -116,13 +116,11 @@ class TrialRun:
         Raises:
             Exception: what nobody foresaw; the lease then runs out by itself.
         """
-        self._renewal.start()
         try:
             self._recorder.start()
             outcome = self._run_until_end()
         finally:
             self._events.show_pending(at_once=True)
-            self._renewal.stop()
             self._recorder.close()
             self._uploader.close()
         if outcome.end not in ("suspended", "lost"):
@@ -162,7 +160,7 @@ class TrialRun:
     def _make_job(self) -> TrialJob | None:
         """The job, from the newest good snapshot; None when it cannot be had before a person wants to stop."""
         said = False
-        while self._suspend_reason is None and not self._lost:
+        while self._suspend_reason is None and not self._renewal.lost:
             try:
                 return unless(
                     lambda: self._suspend_reason is not None,
@@ -181,7 +179,7 @@ class TrialRun:
     def _ended_without_process(self) -> Outcome | None:
         if self._recorder.error:
             raise self._recorder.error
-        if self._lost or self._recorder.lost:
+        if self._is_lost:
             return self._outcome("lost")
         if self._recorder.verdict:
             return self._pruned()
@@ -200,7 +198,7 @@ class TrialRun:
             if process.error:
                 raise process.error
             self._uploader.raise_failure()
-            if self._recorder.error or self._lost or self._recorder.lost or self._recorder.verdict:
+            if self._recorder.error or self._is_lost or self._recorder.verdict:
                 process.send(Stop())
                 process.end()
                 return self._ended_without_process()
@@ -247,7 +245,7 @@ class TrialRun:
         while self._suspend_reason is None:
             if self._recorder.drain(0.5) and self._uploader.drain(0.5):
                 break
-            if self._lost or self._recorder.lost or self._recorder.error:
+            if self._is_lost or self._recorder.error:
                 return False
         return self._ended_without_process() is None and self._suspend_reason is None
 
@@ -261,6 +259,8 @@ class TrialRun:
             return self._released(self._suspend_reason or "suspended")
         if ended := self._ended_without_process():
             return ended
+        if kind == "crashed" and not self._events.trains and not self._around.runner.has_trained:
+            self._refuse_the_machine(message)
         failure = {attributes.FAILURE: {"kind": kind, "message": message, "detail": detail[-LOG_TAIL:]}}
         state = STATES[kind]
         return self._tell(state, "failed", f"{kind}: {message}", failure, constraint_attrs(kind), kind)
@@ -304,6 +304,18 @@ class TrialRun:
             return self._failed("crashed", f"{how}, {crashes} times in a row without progress", self._log_tail())
         self._events.remember(f"crashed: {how}; it went on from its newest snapshot ({crashes} of {MAX_CRASHES})")
         return None
+
+    def _refuse_the_machine(self, message: str) -> None:
+        """What no trial of this worker gets past says nothing about this one; unless it happened again and again.
+
+        Raises:
+            UsageError: the trial is given back.
+        """
+        if self._trial.leases.count_crash(self._trial.held) < MAX_CRASHES:
+            self._trial.release(f"training cannot start on this machine: {message}")
+            raise UsageError(
+                f"Training cannot start on this machine: {message.rstrip('.')}. Look at it with: petskin-tune doctor"
+            )
 
     def _never_started(self, how: str) -> None:
         """A process that dies before it trains says something about this machine, not about the trial.
@@ -374,8 +386,9 @@ class TrialRun:
         with self._changed:
             self._changed.notify_all()
 
-    def _lease_lost(self) -> None:
-        self._lost = True
+    @property
+    def _is_lost(self) -> bool:
+        return self._renewal.lost or self._recorder.lost
         self._notify()
 
 

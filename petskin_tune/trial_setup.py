@@ -27,7 +27,8 @@ from petskin_tune.protocol import TrialJob
 from petskin_tune.runner import Runner, free_folder
 from petskin_tune.search import pruners, samplers
 from petskin_tune.search.pruners import Peer, Verdict
-from petskin_tune.study import Study
+from petskin_tune.space import fit_point
+from petskin_tune.study import Study, settings_of
 from petskin_tune.trial import HeldTrial
 from petskin_tune.trial_events import Say
 
@@ -118,7 +119,7 @@ class TrialSetup:
         return Outbox(self._home.work / "outbox" / name, trial.held.token)
 
     def parameters(self, trial: HeldTrial) -> dict[str, Any]:
-        """The trial's parameters: stored ones if it has them, else drawn and stored in one write.
+        """The trial's settings; its parameters are drawn, and stored in one write, where it has none yet.
 
         Raises:
             LeaseLost: the trial has another owner.
@@ -127,13 +128,16 @@ class TrialSetup:
         frozen = trial.read()
         spec = self._study.spec
         if set(spec.search) <= set(frozen.params):
-            return dict(frozen.params)
-        fixed = frozen.system_attrs.get("fixed_params", {})
+            return settings_of(frozen)
+        # Optuna's own enqueue_trial takes anything; what does not fit must not keep the study from going on.
+        fixed, misfits = fit_point(frozen.system_attrs.get("fixed_params", {}), spec.search)
         draw = samplers.draw(self._study.trials(), trial.number, spec, fixed)
         described = {attributes.ORIGIN: frozen.user_attrs.get(attributes.ORIGIN, "search")}
         described[attributes.WORKER] = self._worker
+        if misfits:
+            described[attributes.NOTES] = [f"enqueued: {sentence}" for sentence in misfits]
         trial.store_draw(draw.params, draw.distributions, draw.system_attrs, described)
-        return dict(trial.read().params)
+        return settings_of(trial.read())
 
     def job(self, trial: HeldTrial, params: Mapping[str, Any], remember: Say, refused: set[str]) -> TrialJob:
         """The job of the trial's process.

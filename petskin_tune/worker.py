@@ -26,9 +26,11 @@ from petskin_tune.home import Home
 from petskin_tune.interruption import Interrupted, end_now, unless
 from petskin_tune.judgement import SearchWatch, stopped_by_failures
 from petskin_tune.keeping import Keeper
-from petskin_tune.leases import Held, Leases
+from petskin_tune.leases import MAX_CRASHES, Held, Leases
 from petskin_tune.looking import store_of
 from petskin_tune.preparation import Prepared
+from petskin_tune.protocol import FailureKind
+from petskin_tune.renewal import Renewal
 from petskin_tune.runner import Runner
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.study import FINISHED, Study, read_spec
@@ -40,6 +42,7 @@ from petskin_tune.views.progress import Progress
 from petskin_tune.views.words import place
 
 POLL_SECONDS = 1.0  # how often a worker without work looks for some
+WORTH_SAYING_SECONDS = 2.0  # of an outage
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Options:
     max_trials: int | None = None
     take_over: bool = False
     allow_different_machine: bool = False
+    typed: str = ""  # the options that a person types again beside ``--study NAME``
 
 
 class Worker:
@@ -91,6 +95,8 @@ class Worker:
         self._declined: set[int] = set()
         self._finished = 0
         self._study_best: float | None = None
+        self._away_since: float | None = None  # the instant (monotonic) since which the database has been away
+        self._waited_for: set[tuple[int, int]] = set()  # (trial id, token) of leases, said to be waited for
         self._store_url = store_of(study, home)
         self._store = open_store(self._store_url, network=home.network_store(self._store_url))
         self._keeper = Keeper(study, self._store)
@@ -161,14 +167,10 @@ class Worker:
         Raises:
             UsageError: the study cannot run here.
         """
-        spec = self._study.spec
-        done = len(self._study.trials(*FINISHED))
-        self._view.study(
-            spec.study, target=spec.target_trials, done=done, best=self._best(), home=str(self._home.folder)
-        )
         if self._deadline is not None:
             threading.Thread(target=self._watch_the_clock, args=(self._deadline,), name="deadline", daemon=True).start()
         try:
+            self._show_study()
             while self._stop_reason is None:
                 if (code := self._one_step()) is not None:
                     return code
@@ -181,10 +183,18 @@ class Worker:
             raise UsageError(f"Another worker has taken this home over, and this one stops: {lost}") from lost
         return self._say_suspended()
 
+    def _show_study(self) -> None:
+        spec = self._study.spec
+        done = len(self._study.trials(*FINISHED))
+        self._view.study(
+            spec.study, target=spec.target_trials, done=done, best=self._best(), home=str(self._home.folder)
+        )
+
     def _one_step(self) -> int | None:
         """Do one piece of work, or wait a moment for some; the exit code when the study is done."""
         self._home.require()
         self._study.refresh()
+        self._database_answers()
         self._heed(self._study.attributes)
         held = self._orphan() or self._new_trial()
         if held is not None:
@@ -194,6 +204,7 @@ class Worker:
         elif left and left <= self._declined and not self._may_have_new():
             self._stop_reason = "what is left is for another machine"
         else:
+            self._say_what_for()
             self._stopping.wait(POLL_SECONDS)
         if self._options.max_trials is not None and self._finished >= self._options.max_trials:
             self._stop_reason = self._stop_reason or f"--max-trials {self._options.max_trials} reached"
@@ -212,6 +223,16 @@ class Worker:
             self._stopping.is_set, self._setup.prepare
         )  # before a trial is born: a machine that cannot train must not take one
         return self._leases.next_trial(self._study.spec.target_trials)
+
+    def _say_what_for(self) -> None:
+        """Say once for each lease why this worker does nothing."""
+        others = [lease for lease in self._leases.read(only_unfinished=True) if lease.trial_id not in self._declined]
+        if not others:
+            return
+        first = min(others, key=lambda lease: lease.expires_in)
+        if (first.trial_id, first.token) not in self._waited_for:
+            self._waited_for.add((first.trial_id, first.token))
+            self._view.waiting(first.number, first.worker, max(0.0, first.expires_in))
 
     def _unfinished(self) -> set[int]:
         """Trial ids of the study's trials that run or were released."""
@@ -233,6 +254,8 @@ class Worker:
 
     def _train(self, held: Held) -> None:
         trial = HeldTrial(self._leases, held)
+        renewal = Renewal(trial)
+        renewal.start()  # before anything that may take longer than a lease: a draw, a database that is away
         started = time.monotonic()
         try:
             if held.hopeless:
@@ -240,7 +263,7 @@ class Worker:
                 return
             params = self._setup.parameters(trial)
             self._show_start(trial, params)
-            self._run = TrialRun(trial, self._setup.outbox(trial), self._surroundings(trial, params))
+            self._run = TrialRun(trial, self._setup.outbox(trial), self._surroundings(trial, params), renewal)
             if self._stop_reason:
                 self._run.suspend(self._stop_reason)
             outcome = self._run.run()
@@ -248,6 +271,7 @@ class Worker:
             outcome = Outcome("lost", None)
         finally:
             self._run = None
+            renewal.stop()
         self._after(trial, outcome, time.monotonic() - started)
 
     def _surroundings(self, trial: HeldTrial, params: Mapping[str, Any]) -> Surroundings:
@@ -314,19 +338,27 @@ class Worker:
     # ---- what is needed ----
 
     def _reported(self, news: Mapping[str, Any]) -> None:
+        self._database_answers()
         self._heed(news)
         self._home.epoch_saved()
 
     def _heed(self, news: Mapping[str, Any]) -> None:
         """Take over what other processes said: the spec in force, a request to stop."""
         if attributes.SPEC in news:
-            self._study.spec = read_spec(news)
+            self._study.spec = spec = read_spec(news)
+            self._leases.adjust(spec.lease, spec.snapshot_every)
         if int(news.get(attributes.STOP_REQUESTED, 0)) > self._stop_requests:
             self.stop("petskin-tune stop")
 
     def _outage(self, seconds: float) -> None:
-        if seconds > 2.0:
+        if seconds > WORTH_SAYING_SECONDS:
+            self._away_since = self._away_since or time.monotonic() - seconds
             self._view.outage(seconds, self._run.waiting() if self._run else 0)
+
+    def _database_answers(self) -> None:
+        since, self._away_since = self._away_since, None
+        if since is not None:
+            self._view.outage_over(time.monotonic() - since)
 
     # ---- time ----
 
@@ -353,7 +385,7 @@ class Worker:
 
     def _say_done(self) -> int:
         best = self._study.best()
-        name = self._study.name
+        name = f"{self._study.name}{self._options.typed}"
         command = (
             f"petskin-tune best --study {name} --yaml best.yaml" if best else f"petskin-tune status --study {name}"
         )
@@ -368,7 +400,7 @@ class Worker:
 
     @property
     def _command(self) -> str:
-        return f"tune-worker --study {self._study.name}"
+        return f"tune-worker --study {self._study.name}{self._options.typed}"
 
     def _anything_left(self) -> bool:
         try:
@@ -383,6 +415,8 @@ def _given_up(trial: HeldTrial, reason: str) -> Outcome:
     Raises:
         LeaseLost: it has another owner by now.
     """
-    failure = {attributes.FAILURE: {"kind": "crashed", "message": reason, "detail": ""}}
-    trial.tell(TrialState.FAIL, None, failure, constraint_attrs("crashed"))
-    return Outcome("failed", None, f"crashed: {reason}", "crashed")
+    lease = trial.held.lease
+    kind: FailureKind = "crashed" if lease and lease.crashes >= MAX_CRASHES else "interrupted"
+    failure = {attributes.FAILURE: {"kind": kind, "message": reason, "detail": ""}}
+    trial.tell(TrialState.FAIL, None, failure, constraint_attrs(kind))
+    return Outcome("failed", None, f"{kind}: {reason}", kind)

@@ -96,8 +96,8 @@ class Progress:
 
     def waiting(self, number: int, worker: str, seconds: float) -> None:
         """Trial ``number`` is leased to ``worker`` for at most ``seconds``; this worker waits to take it over."""
-        left = words.duration(seconds)
-        self._line(f"trial {number} is leased to {worker} for another {left}; waiting to go on with it")
+        left = f"for another {words.duration(seconds)}" if seconds else "by a lease that has run out"
+        self._line(f"trial {number} is held by {worker} {left}; waiting to go on with it should its owner be gone")
 
     def outage(self, seconds: float, epochs_waiting: int) -> None:
         """The database has been away for ``seconds``; ``epochs_waiting`` epochs wait on local disk."""
@@ -105,10 +105,9 @@ class Progress:
         waiting = f", {epochs_waiting} {wait} on local disk" if epochs_waiting else ""
         self._line(f"database away for {words.duration(seconds)}; training goes on{waiting}")
 
-    def outage_over(self, seconds: float, epochs_sent: int) -> None:
-        """The database is back after ``seconds``; the epochs that waited were sent."""
-        sent = f"; {words.counted(epochs_sent, 'epoch')} sent" if epochs_sent else ""
-        self._line(f"database back after {words.duration(seconds)}{sent}")
+    def outage_over(self, seconds: float) -> None:
+        """The database is back after ``seconds``; the epochs that waited are being sent."""
+        self._line(f"database back after {words.duration(seconds)}")
 
     def trial_ended(self, number: int, state: TrialEnd, value: float | None, seconds: float, reason: str = "") -> None:
         """Trial ``number`` left this worker after ``seconds`` of training here; ``value`` is its best mask mAP."""

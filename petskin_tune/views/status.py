@@ -127,7 +127,7 @@ def collect(
     done = sum(trial.state.is_finished() for trial in ours)
     waiting = tuple(_waiting(trial) for trial in trials if trial.state.name == "WAITING")
     best = best_trial(trials)
-    command, reason = _next(f"--study {study.study_name} {options}".rstrip(), spec, done, running, waiting)
+    command, reason = _next(f"--study {study.study_name} {options}".rstrip(), spec, done, running, best)
     return Status(
         study=study.study_name,
         at=now,
@@ -203,9 +203,8 @@ def _disconnect_cost(lease: Lease, epoch: int, per_epoch: float | None) -> float
 
 
 def _waiting(trial: FrozenTrial) -> Waiting:
-    return Waiting(
-        trial.number, dict(trial.system_attrs.get("fixed_params", {})), trial.user_attrs.get(attributes.ORIGIN)
-    )
+    enqueued = {**trial.system_attrs.get("fixed_params", {}), **trial.user_attrs.get(attributes.FIXED, {})}
+    return Waiting(trial.number, enqueued, trial.user_attrs.get(attributes.ORIGIN))
 
 
 def _notes(trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
@@ -219,7 +218,11 @@ def _notes(trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
 
 
 def _next(
-    study: str, spec: StudySpec | None, done: int, running: Sequence[Running], waiting: Sequence[Waiting]
+    study: str,
+    spec: StudySpec | None,
+    done: int,
+    running: Sequence[Running],
+    best: FrozenTrial | None,
 ) -> tuple[str, str]:
     """What to type, and why; ``study`` are the options that name it."""
     if spec is None:
@@ -228,7 +231,8 @@ def _next(
     if training:
         text = f"{words.counted(training, 'worker')} at work"
         return f"petskin-tune status {study} --watch", text
-    if running or waiting or done < spec.target_trials:
+    good_enough = spec.stop_at is not None and best is not None and best.values[0] >= spec.stop_at
+    if running or (not good_enough and done < spec.target_trials):
         return f"tune-worker {study}", "nobody is at work and work is left"
     return f"petskin-tune best {study} --yaml best.yaml", "the study is done"
 

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 from PIL import Image
-from workers import load, run, write_study
+from workers import SMALL_STUDY, load, run, write_study
 
 from petskin_tune.datasets import demo
 
@@ -151,3 +151,19 @@ def test_a_truncated_image_ends_the_trial_as_data_and_identical_failures_end_the
     trials = load(tmp_path / "runs").trials
     assert [(trial.state.name, kind(trial)) for trial in trials] == [("FAIL", "data"), ("FAIL", "data")]
     assert spoilt.name in trials[0].user_attrs["failure"]["message"]
+
+
+def test_a_device_that_is_not_here_costs_no_trial_anything(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=1, epochs=1, train=_short(), start=["defaults"])
+    refused = run("--study", str(study), "--device", "7", cwd=tmp_path)
+    assert refused.returncode == 2, refused.stdout
+    assert "error: Training cannot start on this machine: ValueError: Invalid CUDA 'device=7'" in refused.stdout
+    assert [trial.state.name for trial in load(tmp_path / "runs").trials] == ["RUNNING"]
+    mended = run("--study", str(study), "--device", "cpu", cwd=tmp_path)
+    assert mended.returncode == 0, mended.stdout
+    (trial,) = load(tmp_path / "runs").trials
+    assert (trial.state.name, trial.user_attrs["origin"]) == ("COMPLETE", "start point")
+
+
+def _short() -> dict[str, Any]:
+    return {**SMALL_STUDY["train"], "close_mosaic": 0, "warmup_epochs": 0}

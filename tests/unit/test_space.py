@@ -14,7 +14,16 @@ from petskin_tune.arguments import (
 )
 from petskin_tune.errors import UsageError
 from petskin_tune.model_files import find_model
-from petskin_tune.space import check_point, distributions, example, make_choices, make_range, parse_point
+from petskin_tune.space import (
+    check_point,
+    check_settings,
+    distributions,
+    example,
+    fit_point,
+    make_choices,
+    make_range,
+    parse_point,
+)
 from petskin_tune.spec import Choices, Range
 from petskin_tune.start_points import resolve_defaults, start_points
 from petskin_tune.study_file import parse
@@ -121,6 +130,37 @@ def test_a_point_is_read_as_a_person_types_it():
     for words, said in [(["lr0"], "NAME=VALUE"), (["lr0="], "empty"), (["lr0=much"], "number"), (["lr0=[1"], "YAML")]:
         with pytest.raises(UsageError, match=said):
             parse_point(words, search)
+
+
+def test_settings_may_name_what_is_not_searched_but_nothing_that_makes_trials_incomparable():
+    search = {"lr0": Range(low=1e-5, high=1e-2, log=True)}
+    assert check_settings({"weight_decay": 0, "lr0": 0.001}, search) == {"weight_decay": 0.0, "lr0": 0.001}
+    wrong = [
+        ({"lr0": 0.1}, "outside"),
+        ({"imgsz": 320}, "cannot be searched"),
+        ({"weight_decay": -1}, "between"),
+        ({"lr": 1e-3}, "did you mean `lr0`"),
+        ({"optimizer": "auto"}, "name an optimizer"),
+    ]
+    for point, said in wrong:
+        with pytest.raises(UsageError, match=said):
+            check_settings(point, search)
+
+
+def test_a_point_of_another_space_is_fitted_and_each_change_is_said():
+    search = {
+        "lr0": Range(low=1e-5, high=1e-2, log=True),
+        "degrees": Range(low=0, high=180, step=15),
+        "optimizer": Choices(choices=("SGD", "AdamW")),
+    }
+    point = {"lr0": 0.1, "degrees": 20.0, "optimizer": "MuSGD", "mosaic": 0.5}
+    fitting, said = fit_point(point, search)
+    assert fitting == {"lr0": 0.01, "degrees": 15.0}
+    assert [sentence.partition("`")[2].partition("`")[0] for sentence in said] == list(point)
+    assert said[0].endswith("0.01 is tried instead")
+    assert said[2].endswith("it is drawn")
+    assert said[3].endswith("it is left out")
+    assert fit_point(fitting, search) == (fitting, [])
 
 
 @pytest.mark.parametrize("name", ["lr", "Mosaic", "epoch", "mossaic", "hsv"])

@@ -24,7 +24,7 @@ search:
   momentum: {low: 0.8, high: 0.999}
   degrees: {low: 0, high: 180, step: 15}
   mosaic: [0.0, 1]
-start: [defaults, {optimizer: AdamW, lr0: 9.8e-5, momentum: 0.999}]
+start: [defaults, {optimizer: AdamW, lr0: 9.8e-5, lrf: 0.001, momentum: 0.999, weight_decay: 0.001}]
 sampler: {name: tpe}
 pruner: {name: asha, rungs: [3, 9], reduction_factor: 3}
 target_trials: 60
@@ -62,7 +62,10 @@ def test_a_study_file_becomes_plain_numbers():
     assert spec.search["degrees"] == Range(low=0, high=180, step=15)
     assert spec.search["optimizer"] == Choices(choices=("SGD", "Adam", "AdamW"))
     assert spec.search["mosaic"] == Range(low=0, high=1)
-    assert spec.start == ("defaults", {"optimizer": "AdamW", "lr0": 9.8e-5, "momentum": 0.999})
+    assert spec.start == (
+        "defaults",
+        {"optimizer": "AdamW", "lr0": 9.8e-5, "lrf": 0.001, "momentum": 0.999, "weight_decay": 0.001},
+    )
     assert (spec.snapshot_every, spec.lease, spec.store_limit) == (300.0, 90.0, 6_000_000_000)
     assert spec.pruner.rungs == (3, 9)
     assert spec.train == {"imgsz": 480, "batch": 16, "warmup_epochs": 1.0, "close_mosaic": 5}
@@ -128,6 +131,8 @@ REFUSED = {
     "a start point off the grid": (changed("start:", "start: [{degrees: 7}]"), 13, "grid"),
     "a start point's unknown name": (changed("start:", "start: [{lr: 0.001}]"), 13, "did you mean `lr0`?"),
     "a start point's unknown choice": (changed("start:", "start: [{optimizer: NAdam}]"), 13, "none of its choices"),
+    "a start point's image size": (changed("start:", "start: [{imgsz: 320}]"), 13, "cannot be searched"),
+    "a start point's long warm-up": (changed("start:", "start: [{warmup_epochs: 5}]"), 13, "first verdict, at epoch 3"),
     "a misspelt word of start": (changed("start:", "start: [default]"), 13, "did you mean `defaults`?"),
     "warm-up after the first rung": (changed("train:", "train: {warmup_epochs: 5}"), 15, "mid warm-up"),
     "the default warm-up after the first rung": (

@@ -187,3 +187,14 @@ def test_watch_shows_the_status_again_and_again_until_ctrl_c() -> None:
     watch(lambda: collect(study, [], NOW), stream, sleep=sleep)
     assert slept == [5.0, 5.0, 5.0]
     assert [f"{count} of 6" in stream.getvalue() for count in (0, 1, 2)] == [True, True, True]
+
+
+def test_a_study_that_reached_stop_at_is_done_and_the_command_names_its_home() -> None:
+    study = a_study(a_spec(stop_at=0.12))
+    add(study, "COMPLETE", 0.13)
+    status = collect(study, [], NOW, options="--home /drive")
+    assert status.next_reason == "the study is done"
+    assert status.next_command == f"petskin-tune best --study {study.study_name} --home /drive --yaml best.yaml"
+    undone = collect(a_study(a_spec(stop_at=0.14)), [], NOW, options="--home /drive")
+    assert undone.next_command.startswith("tune-worker --study ")
+    assert undone.next_command.endswith(" --home /drive")
