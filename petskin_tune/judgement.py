@@ -6,9 +6,11 @@ Pure: trials and curves in, words out. The rules themselves are those of ``petsk
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from petskin_tune.errors import UsageError
+from petskin_tune.protocol import FailureKind
+from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.spec import StudySpec
 from petskin_tune.views.diagnosis import search
 from petskin_tune.views.diagnosis.curves import from_history
@@ -50,5 +52,13 @@ class SearchWatch:
 
 
 def stopped_by_failures(trials: Sequence[FrozenTrial], spec: StudySpec) -> str | None:
-    """Why to go on would be a waste: the last ``max_identical_failures`` trials failed alike; None: nothing is."""
+    """Why to go on would be a waste: the last ``max_identical_failures`` trials failed alike; None: nothing is.
+
+    What the sampler is told as a constraint it learns to avoid, if not at once: while there are complete trials too,
+    such failures are a warning and no end.
+    """
+    alike = search.identical_failures(trials)
+    is_constraint = alike is not None and any(constraint_attrs(cast(FailureKind, alike[0])).values())
+    if is_constraint and any(trial.state.name == "COMPLETE" for trial in trials):
+        return None
     return search.concerns(trials, spec, spec.max_identical_failures).get("same-failure")

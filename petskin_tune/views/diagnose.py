@@ -17,8 +17,11 @@ from petskin_tune import attributes
 from petskin_tune.views import words
 from petskin_tune.views.diagnosis import search
 from petskin_tune.views.diagnosis.comparison import compare, curves_of
-from petskin_tune.views.diagnosis.curves import Curves, History, from_history, read_run
-from petskin_tune.views.diagnosis.finding import Finding
+from petskin_tune.views.diagnosis.curves import Curves, History, fitness_noise, from_history, read_run
+from petskin_tune.views.diagnosis.divergence import COMES_BACK
+from petskin_tune.views.diagnosis.finding import NOTHING_FOUND, Finding
+from petskin_tune.views.diagnosis.learning_rate import peak_rate
+from petskin_tune.views.diagnosis.standstill import LEAST_TO_FIND
 from petskin_tune.views.diagnosis.verdict import LEAST_EPOCHS, judge
 from petskin_tune.views.trials import best_trial, failure_kind, find_trial, read_spec
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 NEARLY_ALL = 0.9  # of the best value: when it was reached says how the run spent its time
+NOISY = 0.05  # of the best value: noise of which it is said that it explains a best that stands out
+FALLEN = 0.5  # of the best value: a run that ends below it is not called healthy
 
 
 def diagnose_curves(history: History, arguments: Mapping[str, Any] | None = None) -> list[Finding]:
@@ -101,7 +106,7 @@ def _by_kind(trials: Sequence[FrozenTrial]) -> list[str]:
         kinds += [finding.kind for finding in judge(curves)] if curves else []
         for kind in kinds:
             shown[kind].append(trial.number)
-        if not kinds and curves and len(curves) >= LEAST_EPOCHS:
+        if not kinds and curves and len(curves) >= LEAST_EPOCHS and curves.fitness[curves.best] >= NOTHING_FOUND:
             healthy.append(trial.number)
     lines = [
         f"  {kind}: {_numbers(numbers)}" for kind, numbers in sorted(shown.items(), key=lambda item: -len(item[1]))
@@ -123,25 +128,48 @@ def _summary(curves: Curves) -> str:
     ]
     if curves.train_loss is not None:
         parts.append(f"training loss {curves.train_loss[0]:.3g} → {curves.train_loss[-1]:.3g}")
-    if curves.learning_rate is not None:
-        parts.append(f"learning rate up to {np.max(curves.learning_rate):.2g}")
+    if (rate := peak_rate(curves)) is not None:
+        parts.append(f"learning rate up to {rate:.2g}")
     return "; ".join(parts) + "."
 
 
 def _verdict(curves: Curves, findings: Sequence[Finding]) -> list[str]:
     if findings:
         return [line for finding in findings for line in (finding.message, f"  → {finding.advice}")]
-    if len(curves) < LEAST_EPOCHS:
-        return [f"Too short for a verdict: {words.counted(len(curves), 'epoch')}, {LEAST_EPOCHS} are needed."]
+    sound = curves.sound()
+    if len(sound) < LEAST_EPOCHS:
+        counted = words.counted(len(curves), "epoch")
+        if len(sound) < len(curves):
+            counted = f"only {len(sound)} of {counted} validated and recorded in numbers"
+        return [f"Too short for a verdict: {counted}, {LEAST_EPOCHS} are needed."]
+    return [_no_finding(sound)]
+
+
+def _no_finding(curves: Curves) -> str:
+    """What to say of a run on which no rule has found anything."""
     best, last = float(curves.fitness[curves.best]), float(np.mean(curves.fitness[-3:]))
-    if best <= 0:
-        return ["No verdict: nothing is found yet, and nothing else is wrong. Train longer."]
+    best_epoch = curves.number(curves.best)
+    if best < NOTHING_FOUND:
+        return (
+            f"No verdict yet: after {len(curves)} epochs nothing is found ({curves.fitness_name} below "
+            f"{NOTHING_FOUND}). From scratch that may take {LEAST_TO_FIND} epochs; if it goes on, compare the labels "
+            "and the classes of train and val (petskin-tune data check)."
+        )
+    if last < FALLEN * best:
+        return (
+            f"No verdict yet: {curves.fitness_name} fell from {best:.3f} (epoch {best_epoch}) to {last:.3f}. In the "
+            f"first epochs that often heals; {COMES_BACK} epochs after the best it can be told."
+        )
+    if curves.in_progress:
+        return f"No sign of trouble so far, {curves.number(-1)} of {curves.planned} epochs are done."
+    noise = fitness_noise(curves)
+    noisy = f", with noise of {noise:.3f} from one epoch to the next" if noise > NOISY * best else ""
     nearly = int(np.argmax(curves.fitness >= NEARLY_ALL * best))
-    return [
+    return (
         f"No sign of trouble: 90 % of the best was there at epoch {curves.number(nearly)} "
         f"({(nearly + 1) / len(curves):.0%} of the run; 43 % is usual), the last epochs lie {1 - last / best:.1%} "
-        "below the best (2.7 % is usual)."
-    ]
+        f"below the best (2.7 % is usual){noisy}."
+    )
 
 
 def _text(lines: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import views_curves as made
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from views_studies import a_spec, a_study, add
 
 from petskin_tune import attributes
 from petskin_tune.judgement import SearchWatch, findings, stopped_by_failures
+from petskin_tune.search.constraints import constraint_attrs
 
 
 def test_an_ended_trial_is_told_by_the_names_that_diagnose_gives() -> None:
@@ -17,6 +19,14 @@ def test_an_ended_trial_is_told_by_the_names_that_diagnose_gives() -> None:
     found = findings(plain(made.diverging()), {"epochs": 30})
     assert list(found) == ["diverged"]
     assert found["diverged"].startswith("Diverged: ")
+
+
+def test_a_trial_pruned_at_a_rung_is_not_told_that_it_still_climbed() -> None:
+    """AdamW at 9.8e-5 is where a study of pet skin starts: at its rung of 9 epochs it climbs, as every trial does."""
+    history = {name: values[:9] for name, values in plain(made.climbing(lr0=9.8e-5)).items()}
+    recipe = {"epochs": 27, "optimizer": "AdamW", "lr0": 9.8e-5, "warmup_epochs": 5.0}
+    assert findings(history, recipe) == {}
+    assert list(findings(history, recipe | {"epochs": 9})) == ["learning-rate-too-low"]
 
 
 def test_a_healthy_trial_and_one_without_an_epoch_are_told_nothing() -> None:
@@ -61,3 +71,22 @@ def test_as_many_identical_failures_as_the_study_allows_are_enough() -> None:
     assert stopped_by_failures(study.trials, spec) == (
         "The last 3 trials all failed in the same way, refused: refused!"
     )
+
+
+@pytest.mark.parametrize("kind", ["out-of-memory", "diverged"])
+def test_failures_that_the_sampler_learns_to_avoid_are_a_warning_once_a_trial_is_complete(kind: str) -> None:
+    assert any(constraint_attrs(kind).values())  # type: ignore[arg-type]
+    study, spec, watch = a_study(), a_spec(max_identical_failures=3), SearchWatch()
+    failing(study, [kind] * 3)
+    assert stopped_by_failures(study.trials, spec) is not None
+    failing(study, [None, *[kind] * 4])
+    assert stopped_by_failures(study.trials, spec) is None
+    (said,) = watch.news(study.trials, spec)
+    assert said.startswith(f"The last 4 trials all failed in the same way, {kind}")
+    assert watch.news(study.trials, spec) == []
+
+
+def test_failures_that_teach_the_sampler_nothing_end_the_search_whatever_was_complete() -> None:
+    study, spec = a_study(), a_spec(max_identical_failures=3)
+    failing(study, [None, *["data"] * 3])
+    assert stopped_by_failures(study.trials, spec) is not None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import views_curves as made
@@ -53,7 +55,9 @@ def test_the_same_plateau_without_a_recorded_learning_rate_says_so_and_names_the
     (finding,) = diagnose_curves(history)
     assert finding.kind == "stuck"
     assert "cannot be told" in finding.message
-    assert "five times higher and five times lower" in finding.advice
+    assert "optimizer=AdamW with lr0=0.005 and with lr0=0.0002" in finding.advice
+    (finding,) = diagnose_curves(history, {"optimizer": "SGD"})
+    assert "lr0 five times higher and five times lower" in finding.advice
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 80.0])
@@ -84,6 +88,68 @@ def test_a_single_spike_of_the_loss_that_heals_is_no_divergence() -> None:
     assert "diverged" not in kinds(history)
 
 
+def test_one_cell_that_is_no_number_is_no_divergence() -> None:
+    for name in ("train/seg_loss", MASK):
+        for epoch in (20, 99):
+            history = made.healthy(0)
+            history[name][epoch] = np.nan  # type: ignore[index]
+            assert kinds(history, arguments()) == []
+
+
+def test_a_loss_that_was_no_number_once_and_is_none_in_the_end_diverged_in_the_end() -> None:
+    history = made.diverging(at=60)
+    history["train/seg_loss"][20] = np.nan  # type: ignore[index]
+    (finding,) = diagnose_curves(history, arguments())
+    assert (finding.kind, finding.epoch) == ("diverged", 61)
+
+
+def collapsing_in_the_warm_up(back_at: int) -> made.History:
+    history = made.healthy(0, best=0.8)
+    history[MASK][0] = 0.795  # type: ignore[index]
+    history[MASK][1:back_at] = 0.005  # type: ignore[index]
+    return history
+
+
+def test_a_score_that_collapses_in_the_warm_up_has_ten_epochs_to_come_back() -> None:
+    """As a public run did: 0.795, then 0.002, and 0.842 at epoch 19."""
+    history = collapsing_in_the_warm_up(back_at=50)
+    assert "diverged" not in kinds(so_far(history, 10), arguments())
+    assert "diverged" not in kinds(so_far(history, 10))
+    assert kinds(so_far(history, 11), arguments()) == ["diverged"]
+    assert kinds(so_far(history, 6), arguments(6)) == ["diverged"]
+
+
+@pytest.mark.parametrize("optimizer", ["auto", "AUTO", None, ""])
+def test_lr0_is_advised_together_with_an_optimizer_where_auto_would_ignore_it(optimizer: str | None) -> None:
+    known = arguments(47, optimizer=optimizer, lr0=0.01, mosaic=0)
+    (finding,) = diagnose_curves(made.seed_project(), known)
+    assert "Try optimizer=AdamW lr0=0.00036." in finding.advice
+    (finding,) = diagnose_curves(made.diverging(), arguments(optimizer=optimizer))
+    assert "Try optimizer=AdamW lr0=0.001," in finding.advice
+    (finding,) = diagnose_curves(made.never_learning(), arguments(20, optimizer=optimizer))
+    assert "raise lr0 (try optimizer=AdamW lr0=0.001)" in finding.advice
+
+
+def test_a_run_that_stands_still_near_the_top_is_not_stuck_unless_its_validation_loss_rises() -> None:
+    history = made.seed_project()
+    history[MASK] = np.asarray(history[MASK]) * 8
+    known = {"optimizer": "AdamW", "epochs": 47, "mosaic": 0}
+    assert np.mean(history[MASK][10:]) > 0.9
+    assert kinds(history, known) == []
+    history["val/seg_loss"] = np.asarray(history["val/seg_loss"]) * np.linspace(1, 1.2, 47)
+    assert "stuck" in kinds(history, known)
+
+
+ODD = (None, "abc", "auto", "", [], float("nan"), float("inf"), -3)
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", ["epochs", "close_mosaic", "mosaic", "lr0", "optimizer"])
+def test_an_argument_that_is_no_number_counts_as_unknown(name: str, odd: object) -> None:
+    assert kinds(made.healthy(0), arguments(**{"epochs": 100, name: odd})) == []
+    assert kinds(made.diverging(), arguments(**{"epochs": 100, name: odd})) == ["diverged"]
+
+
 def test_infinite_validation_losses_of_old_validators_are_no_divergence() -> None:
     history = made.healthy(0) | {"val/box_loss": np.zeros(100), "val/seg_loss": np.full(100, np.inf)}
     assert kinds(history) == []
@@ -108,6 +174,22 @@ def test_a_validation_loss_that_rises_while_the_score_still_does_is_no_verdict()
 def test_without_validation_losses_a_score_that_falls_far_from_its_peak_is_overfitting() -> None:
     history = {name: v for name, v in made.overfitted(since=30).items() if not name.startswith("val/")}
     assert kinds(history, arguments()) == ["overfitting"]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.0005])
+def test_a_model_whose_loss_falls_and_that_finds_nothing_is_told_to_compare_train_and_val(level: float) -> None:
+    nothing = np.abs(np.random.default_rng(0).normal(level, level, 100))
+    (finding,) = diagnose_curves(made.healthy(0) | {MASK: nothing, BOX: nothing}, arguments())
+    assert finding.kind == "nothing-found"
+    assert "the training loss fell by" in finding.message
+    assert "Compare the labels and the classes of train and val" in finding.advice
+
+
+def test_a_model_from_scratch_may_find_nothing_in_its_first_epochs_and_one_that_finds_boxes_finds_something() -> None:
+    nothing = np.zeros(100)
+    history = made.healthy(0) | {MASK: nothing, BOX: nothing}
+    assert kinds(so_far(history, 19), arguments()) == []
+    assert kinds(made.healthy(0) | {MASK: nothing}, arguments()) == ["mask-worse-than-box"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +220,29 @@ def test_biases_that_warm_up_from_above_do_not_hide_a_learning_rate_that_never_w
     assert kinds(made.healthy(0) | {"lr/pg2": np.linspace(0.1, 1e-4, 100)}, arguments()) == []
 
 
+def so_far(history: made.History, epochs: int) -> made.History:
+    return {name: values[:epochs] for name, values in history.items()}
+
+
+@pytest.mark.parametrize("epochs", [5, 9, 20])
+@pytest.mark.parametrize("make", [made.climbing, made.never_warmed_up, made.healthy])
+@pytest.mark.parametrize("lr0", [9.8e-5, 0.01])
+def test_a_run_that_has_not_done_all_its_epochs_is_not_judged_as_if_it_had_ended(
+    make: Callable[[int], made.History], epochs: int, lr0: float
+) -> None:
+    history = so_far(make(0), epochs)
+    history["lr/pg0"] = np.asarray(history["lr/pg0"]) * lr0 / 0.01
+    assert kinds(history, arguments(100, optimizer="AdamW", lr0=lr0)) == []
+    assert kinds(history, arguments(epochs, optimizer="AdamW", lr0=lr0)) != []
+
+
+def test_the_end_over_which_a_score_rose_is_named_by_its_epochs() -> None:
+    (finding,) = diagnose_curves(so_far(made.climbing(), 12), arguments(12))
+    assert "in the last 6 of 12 epochs" in finding.message
+    (finding,) = diagnose_curves(made.climbing(), arguments(40))
+    assert "in the last 10 of 40 epochs" in finding.message
+
+
 def test_masks_that_do_not_fit_their_boxes_are_named_with_both_scores() -> None:
     (finding,) = diagnose_curves(made.masks_off(), arguments())
     assert finding.kind == "mask-worse-than-box"
@@ -150,6 +255,12 @@ def test_a_class_that_is_never_found_is_named_where_classes_are_recorded() -> No
     (finding,) = diagnose_curves(history, arguments())
     assert finding.kind == "class-never-found"
     assert "Never found: ulcer." in finding.message
+
+
+def test_a_class_of_which_nothing_is_known_is_not_called_never_found() -> None:
+    history = made.healthy(0)
+    history |= {f"{MASK}/papule": np.asarray(history[MASK]), f"{MASK}/ulcer": np.full(100, np.nan)}
+    assert kinds(history, arguments()) == []
 
 
 def test_a_run_that_still_climbs_is_told_to_go_on_and_one_that_climbs_too_slowly_to_raise_its_rate() -> None:

@@ -51,6 +51,57 @@ def test_a_healthy_run_is_told_how_it_compares_and_gets_no_verdict(tmp_path: Pat
     assert "→ Try" not in text
 
 
+def test_a_run_in_progress_is_told_how_far_it_is_and_not_how_it_ended(tmp_path: Path) -> None:
+    history = {name: values[:20] for name, values in made.healthy(0).items()}
+    text = of_run(write(tmp_path, history, made.arguments()))
+    assert "No sign of trouble so far, 20 of 100 epochs are done." in text
+
+
+def test_a_run_that_finds_nothing_yet_is_not_called_healthy(tmp_path: Path) -> None:
+    nothing = np.abs(np.random.default_rng(0).normal(0, 0.0003, 100))
+    history = {name: values[:12] for name, values in (made.healthy(0) | {MASK: nothing, BOX: nothing}).items()}
+    text = of_run(write(tmp_path, history, made.arguments()))
+    assert "No verdict yet: after 12 epochs nothing is found" in text
+    assert "compare the labels and the classes of train and val" in text
+
+
+def test_a_run_whose_score_fell_in_its_first_epochs_is_told_to_wait(tmp_path: Path) -> None:
+    history = {name: values[:5] for name, values in made.healthy(0).items()}
+    history[MASK] = np.array([0.795, 0.002, 0.008, 0.001, 0.026])
+    history[BOX] = history[MASK]
+    text = of_run(write(tmp_path, history))
+    assert "No verdict yet: mask mAP fell from 0.795 (epoch 1) to" in text
+    assert "Diverged" not in text
+
+
+def test_a_run_that_was_validated_in_its_last_epoch_only_is_not_judged_by_the_others(tmp_path: Path) -> None:
+    """``val: false``: Ultralytics writes 0 for every score and loss that it has not measured."""
+    history = made.healthy(0, epochs=50)
+    for name, values in history.items():
+        if name.startswith(("metrics/", "val/")):
+            values[:-1] = 0.0  # type: ignore[index]
+    text = of_run(write(tmp_path, history, made.arguments(50, val=False)))
+    assert "Too short for a verdict: only 1 of 50 epochs validated and recorded in numbers" in text
+
+
+def test_cells_that_are_blank_cost_their_epoch_and_no_more(tmp_path: Path) -> None:
+    file = write(tmp_path, made.healthy(0), made.arguments())
+    lines = file.read_text().splitlines()
+    for line, name in ((21, "train/seg_loss"), (30, MASK), (40, "lr/pg0"), (50, "epoch")):
+        cells = lines[line].split(",")
+        cells[lines[0].split(",").index(name)] = ""
+        lines[line] = ",".join(cells)
+    file.write_text("\n".join(lines) + "\n")
+    text = of_run(file)
+    assert "No sign of trouble: 90 %" in text
+    assert "nan" not in text
+
+
+def test_a_best_that_stands_out_of_its_noise_is_told_with_the_noise(tmp_path: Path) -> None:
+    text = of_run(write(tmp_path, made.healthy(0, noise=0.04), made.arguments()))
+    assert "from one epoch to the next" in text
+
+
 def test_a_short_run_is_told_that_it_is_too_short(tmp_path: Path) -> None:
     history = {name: values[:3] for name, values in made.healthy(0).items()}
     assert "Too short for a verdict: 3 epochs, 5 are needed." in of_run(write(tmp_path, history))

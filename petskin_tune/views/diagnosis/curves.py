@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,9 @@ class Curves:
         learning_rate: the smallest of the parameter groups (biases warm up from above).
         mask: mask mAP50-95.
         box: box mAP50-95.
-        classes: mask mAP50-95 by class.
+        classes: mask mAP50-95 by class; of a trial, of those classes that have objects in the validation set.
         arguments: what is known of Ultralytics' arguments, possibly nothing.
+        validated: whether an epoch was; with ``val: false`` only the last is, and the scores of the others are 0.
     """
 
     epochs: Array
@@ -57,6 +58,7 @@ class Curves:
     box: Array | None
     classes: Mapping[str, Array] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    validated: Array | None = None
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -78,11 +80,48 @@ class Curves:
     @property
     def mosaic_closes(self) -> int:
         """Index of the first epoch without mosaic, where the training loss drops by itself; ``len``: none."""
-        planned = self.arguments.get("epochs")
-        if planned is None:
+        if self.planned is None:
             return _sudden_drop(self.train_loss, len(self))
-        without = int(self.arguments.get("close_mosaic", 10)) if self.arguments.get("mosaic", 1.0) else 0
-        return max(0, min(int(planned) - without, len(self)))
+        without = self.asked("close_mosaic", 10) if self.asked("mosaic", 1.0) else 0
+        return int(np.searchsorted(self.epochs, self.planned - without, side="right"))
+
+    @property
+    def planned(self) -> int | None:
+        """How many epochs were asked for; None: not known."""
+        epochs = int(self.asked("epochs", 0))
+        return epochs if epochs > 0 else None
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether fewer epochs are done than were asked for: it goes on, or was pruned."""
+        return self.planned is not None and self.number(-1) < self.planned
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all epochs that were asked for are done."""
+        return self.planned is not None and not self.in_progress
+
+    def asked(self, name: str, otherwise: float) -> float:
+        """The number that was asked for as argument ``name``; ``otherwise`` where that is not known or no number."""
+        try:
+            value = float(self.arguments[name])
+        except (KeyError, TypeError, ValueError):
+            return otherwise
+        return value if math.isfinite(value) else otherwise
+
+    def sound(self) -> Curves:
+        """The epochs that can be judged: validated, with a loss and a score that are numbers."""
+        good = np.isfinite(self.fitness)
+        good &= True if self.train_loss is None else np.isfinite(self.train_loss)
+        good &= True if self.validated is None else self.validated > 0
+        if good.all():
+            return self
+        kept: dict[str, Any] = {
+            known.name: values[good]
+            for known in fields(self)
+            if isinstance(values := getattr(self, known.name), np.ndarray)
+        }
+        return replace(self, **kept, classes={name: values[good] for name, values in self.classes.items()})
 
 
 def from_history(history: History, arguments: Mapping[str, Any] | None = None) -> Curves:
@@ -97,7 +136,9 @@ def from_history(history: History, arguments: Mapping[str, Any] | None = None) -
         raise UsageError(f"There is no column {MASK} or {BOX} with at least one epoch: nothing to diagnose.")
     length = len(columns[fitness_column])
     columns = {name: values for name, values in columns.items() if len(values) == length}
-    epochs = columns.get("epoch", np.arange(1, length + 1, dtype=float))
+    counted = np.arange(1, length + 1, dtype=float)
+    epochs = columns.get("epoch", counted)
+    epochs = epochs if np.isfinite(epochs).all() else counted
     fitness = columns[fitness_column]
     return Curves(
         epochs=epochs + 1 if epochs[0] == 0 else epochs,
@@ -112,6 +153,7 @@ def from_history(history: History, arguments: Mapping[str, Any] | None = None) -
         box=columns.get(BOX),
         classes={name.removeprefix(PER_CLASS): v for name, v in columns.items() if name.startswith(PER_CLASS)},
         arguments=dict(arguments or {}),
+        validated=_validated(columns),
     )
 
 
@@ -161,6 +203,13 @@ def _read_arguments(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _validated(columns: Mapping[str, Array]) -> Array | None:
+    """1 for each epoch that was validated, 0 where losses and scores are all 0; None without validation losses."""
+    losses = [values for name, values in columns.items() if name.startswith("val/")]
+    scores = [values for name, values in columns.items() if name.startswith("metrics/")]
+    return np.any([*losses, *scores], axis=0).astype(float) if losses else None
 
 
 def _sum(columns: list[Array]) -> Array | None:

@@ -9,6 +9,7 @@ from typing import Literal
 Kind = Literal[
     "diverged",
     "not-learning",
+    "nothing-found",
     "stuck",
     "overfitting",
     "never-warmed-up",
@@ -19,6 +20,7 @@ Kind = Literal[
 ]
 
 NOTHING_FOUND = 0.01  # a mask mAP50-95 below which a model finds nothing
+CLEARLY_FOUND = 5 * NOTHING_FOUND  # and one from which on it clearly finds something
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import numpy as np
 
 from petskin_tune.views import words
 from petskin_tune.views.diagnosis.curves import Curves
-from petskin_tune.views.diagnosis.finding import NOTHING_FOUND, Finding
+from petskin_tune.views.diagnosis.finding import CLEARLY_FOUND, NOTHING_FOUND, Finding
 
 MASK_SHARE = 0.6  # of box mAP50-95, below which masks do not fit; COCO's YOLOv8l-seg has 0.81
 
 
 def class_never_found(curves: Curves) -> Finding | None:
-    """A class whose mask mAP stayed at nothing although the others were learnt."""
-    missing = [name for name, values in curves.classes.items() if np.nanmax(values, initial=0.0) < NOTHING_FOUND]
+    """A class whose mask mAP stayed at nothing although the others were learnt; one without a number is not known."""
+    missing = [name for name, values in curves.classes.items() if np.max(values) < NOTHING_FOUND]
     best = float(curves.fitness[curves.best])
     if not missing or best < 2 * NOTHING_FOUND:
         return None
@@ -38,7 +38,7 @@ def mask_worse_than_box(curves: Curves) -> Finding | None:
         return None
     best = np.argsort(curves.mask)[-3:]
     mask, box = float(np.mean(curves.mask[best])), float(np.mean(curves.box[best]))
-    if box < 5 * NOTHING_FOUND or mask > MASK_SHARE * box:
+    if box < CLEARLY_FOUND or mask > MASK_SHARE * box:
         return None
     return Finding(
         kind="mask-worse-than-box",

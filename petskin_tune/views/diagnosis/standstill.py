@@ -13,10 +13,17 @@ import numpy as np
 
 from petskin_tune.views import words
 from petskin_tune.views.diagnosis.curves import Array, Curves, change, fitness_noise, gain, noise, smooth
-from petskin_tune.views.diagnosis.finding import NOTHING_FOUND, Finding
-from petskin_tune.views.diagnosis.learning_rate import compared, peak_rate
+from petskin_tune.views.diagnosis.finding import CLEARLY_FOUND, NOTHING_FOUND, Finding
+from petskin_tune.views.diagnosis.learning_rate import (
+    compared,
+    higher_and_lower,
+    peak_rate,
+    rate_to_try,
+)
 
 LEAST_TO_LEARN = 8  # epochs: a model trained from scratch may find nothing in its first five or six
+LEAST_TO_FIND = 20  # epochs: by then one whose training loss falls finds something
+CONVERGED = 0.9  # a score at which a model that stands still is done
 NOTHING_LEARNT = 0.10  # a training loss that fell by less than this share has not learnt
 PLATEAU_EPOCHS, PLATEAU_SHARE = 8, 0.25  # the shortest plateau, in epochs and as a share of the run
 PLATEAU_START = 0.5  # share of the run by which it must begin: later, the falling learning rate explains it
@@ -45,23 +52,49 @@ def not_learning(curves: Curves) -> Finding | None:
     )
 
 
+def nothing_found(curves: Curves) -> Finding | None:
+    """The training images are learnt, and on those of the validation set nothing is found, neither masks nor boxes."""
+    loss = curves.train_loss
+    if loss is None or len(curves) < LEAST_TO_FIND or np.max(smooth(curves.fitness)) >= NOTHING_FOUND:
+        return None
+    fall = 1 - float(np.median(loss[-3:])) / _beginning(loss)
+    if fall < NOTHING_LEARNT or (curves.box is not None and np.max(smooth(curves.box)) >= CLEARLY_FOUND):
+        return None
+    return Finding(
+        kind="nothing-found",
+        epoch=1,
+        message=(
+            f"Nothing found: in {len(curves)} epochs the training loss fell by {fall:.0%} ({loss[0]:.3g} to "
+            f"{loss[-1]:.3g}), and {curves.fitness_name} stayed below {NOTHING_FOUND}. The model learns its training "
+            "images and finds nothing on the validation images."
+        ),
+        advice=(
+            "Compare the labels and the classes of train and val (petskin-tune data check): missing or shifted label "
+            "files, another order of the classes, other images. More epochs will not help."
+        ),
+        numbers={"loss_fall": fall, "best": float(np.max(curves.fitness))},
+    )
+
+
 def _why_not_learning(curves: Curves) -> str:
     look = "look at the labels on their images (petskin-tune data check)"
     rate = peak_rate(curves)
     if rate is None:
-        return f"Try lr0 five times higher and five times lower for three epochs each, and {look}."
+        return f"Try {higher_and_lower(curves)}, for three epochs each, and {look}."
     verdict, times, usual = compared(curves, rate)
     if verdict == "low":
-        return f"The learning rate peaked at {rate:.2g}, {times:.0f} times below the usual {usual:.2g}: raise lr0."
+        peaked = f"The learning rate peaked at {rate:.2g}, {times:.0f} times below the usual {usual:.2g}"
+        return f"{peaked}: raise lr0 (try {rate_to_try(curves, usual)})."
     if verdict == "high":
-        return f"The learning rate peaked at {rate:.2g}, {times:.0f} times above the usual {usual:.2g}: lower lr0."
+        peaked = f"The learning rate peaked at {rate:.2g}, {times:.0f} times above the usual {usual:.2g}"
+        return f"{peaked}: lower lr0 (try {rate_to_try(curves, usual)})."
     return f"The learning rate is usual ({rate:.2g}), so {look}."
 
 
 def stuck(curves: Curves) -> Finding | None:
     """It learnt, then score and training loss stood still from the first half of the run on, to its end."""
     start = _plateau(curves)
-    if start is None or curves.train_loss is None:
+    if start is None or curves.train_loss is None or _has_converged(curves, start):
         return None
     loss, score = curves.train_loss[start : _end_of_loss(curves, start)], curves.fitness[start:]
     first, level, rate = _beginning(curves.train_loss), float(np.median(loss)), curves.rate(start)
@@ -96,17 +129,18 @@ def _cause(curves: Curves, rate: float | None, level: float) -> tuple[str, str]:
     decides = f"Three epochs are enough: a loss below {0.97 * level:.3g} means that it was the size of the steps"
     if rate is None:
         unknown = "The run recorded no learning rate, so whether its steps were too small cannot be told."
-        return unknown, f"Try lr0 five times higher and five times lower. {decides}."
+        return unknown, f"Try {higher_and_lower(curves)}. {decides}."
     verdict, times, usual = compared(curves, rate)
     if verdict == "low":
         small = f"Its steps are small, {times:.0f} times below the usual {usual:.2g}"
         return (
             f"{small}: the likely cause is a learning rate that is too low, not a local minimum.",
-            f"Try lr0={min(usual, 5 * rate):.2g}. {decides}; a loss that stays there means that it is the floor.",
+            f"Try {rate_to_try(curves, min(usual, 5 * rate))}. {decides}; a loss that stays there means that it is the "
+            "floor.",
         )
     if verdict == "high":
         large = f"Its steps are large, {times:.0f} times above the usual {usual:.2g}"
-        return f"{large}: it bounces instead of settling.", f"Try lr0={rate / 5:.2g}. {decides}."
+        return f"{large}: it bounces instead of settling.", f"Try {rate_to_try(curves, rate / 5)}. {decides}."
     return (
         f"Its steps are of the usual size ({rate:.2g}), large enough to leave a local minimum: this loss is the floor "
         "of this model on these images, as they are augmented and labelled.",
@@ -125,6 +159,12 @@ def _plateau(curves: Curves) -> int | None:
         if _is_flat(loss) and not _rises(curves.fitness[start:], fitness_noise(curves)):
             return start
     return None
+
+
+def _has_converged(curves: Curves, start: int) -> bool:
+    """Whether there is little left to find, and the validation loss does not say that it gets worse."""
+    worse = curves.val_loss is not None and change(curves.val_loss[start:]) > FLAT
+    return float(np.mean(curves.fitness[start:])) >= CONVERGED and not worse
 
 
 def _beginning(loss: Array) -> float:

@@ -8,7 +8,7 @@ from petskin_tune.views.diagnosis.finding import Finding
 from petskin_tune.views.diagnosis.learning_rate import learning_rate_too_low, never_warmed_up, still_improving
 from petskin_tune.views.diagnosis.masks import class_never_found, mask_worse_than_box
 from petskin_tune.views.diagnosis.overfitting import overfitting
-from petskin_tune.views.diagnosis.standstill import not_learning, stuck
+from petskin_tune.views.diagnosis.standstill import not_learning, nothing_found, stuck
 
 LEAST_EPOCHS = 5  # a shorter run says nothing but that it diverged
 
@@ -17,9 +17,11 @@ def judge(curves: Curves) -> list[Finding]:
     """All findings on one run; none on a healthy or a very short one."""
     if finding := diverged(curves):
         return [finding]  # what other curves show of a broken model means nothing
+    curves = curves.sound()
     if len(curves) < LEAST_EPOCHS:
         return []
-    course = never_warmed_up(curves) or not_learning(curves) or stuck(curves) or overfitting(curves)
+    course = never_warmed_up(curves) or not_learning(curves) or nothing_found(curves)
+    course = course or stuck(curves) or overfitting(curves)
     # A run that still climbs is told so once, with its cause where that is known.
     course = course or learning_rate_too_low(curves) or still_improving(curves)
     return [finding for finding in (course, class_never_found(curves), mask_worse_than_box(curves)) if finding]
