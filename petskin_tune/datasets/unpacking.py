@@ -58,8 +58,8 @@ def unpack(archive: Path, cache: Path) -> Path:
     it piecemeal. Several processes may call this at once; one works, the others wait.
 
     Raises:
-        UsageError: the archive is damaged, holds links or names that lead outside, unpacks to implausibly much, or
-            there is too little room.
+        UsageError: the archive cannot be read, is damaged, holds links or names that lead outside, unpacks to
+            implausibly much, or there is too little room.
     """
     archive = archive.resolve()
     cache.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,10 @@ def unpack(archive: Path, cache: Path) -> Path:
             if folder.is_dir():
                 return folder
         copied = cache / ("copy" + PARTIAL)
-        local, digest = _local_copy(archive, copied)
+        try:
+            local, digest = _local_copy(archive, copied)
+        except OSError as error:
+            raise UsageError(f"{archive} cannot be read or copied ({error}).") from error
         folder = cache / digest[:32]
         if not folder.is_dir():
             _unpack_whole(archive, local, folder)
@@ -116,22 +119,22 @@ def _unpack_whole(archive: Path, local: Path, folder: Path) -> None:
     except _DAMAGE as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UsageError(f"{archive} is damaged or no archive ({error}); copy or download it again.") from error
-    except UsageError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UsageError(f"{archive} cannot be unpacked below {folder.parent}: {error.strerror or error}.") from error
+    except UsageError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     os.replace(partial, folder)
 
 
 def _unpack_members(archive: Path, local: Path, folder: Path) -> None:
     limit = max(LEAST_LIMIT, MOST_GROWTH * archive.stat().st_size)
     written = 0
+    digests: dict[str, str] = {}
     members = _zip_members(archive, local) if archive.name.lower().endswith(".zip") else _tar_members(archive, local)
     for count, member in enumerate(members, 1):
         if leads_outside(member.name):
-    digests: dict[str, str] = {}
             raise UsageError(
                 f"{archive.name} holds {member.name!r}, which leads outside its folder; it is not unpacked."
             )
@@ -144,10 +147,6 @@ def _unpack_members(archive: Path, local: Path, folder: Path) -> None:
         _require_room(folder, member.size, archive)
         digests[member.name] = _write_member(member, folder / member.name)
         faults.reach("archive-member-written")
-
-
-def _write_member(member: _Member, target: Path) -> str:
-    """Write a file and return its SHA-256."""
     _verify(folder / CHECKSUMS, digests)
 
 
@@ -163,25 +162,29 @@ def _verify(checksums: Path, digests: Mapping[str, str]) -> None:
     if wrong is not None:
         raise tarfile.ReadError(f"{wrong} is missing or not as {CHECKSUMS} in it says")
     checksums.unlink()
+
+
+def _write_member(member: _Member, target: Path) -> str:
+    """Write a file and return its SHA-256."""
     target.parent.mkdir(parents=True, exist_ok=True)
     left = member.size
+    digest = hashlib.sha256()
     with open(target, "wb") as file:
         while left and (piece := member.content.read(min(_PIECE, left))):
             file.write(piece)
-    digest = hashlib.sha256()
+            digest.update(piece)
             left -= len(piece)
     # Reading on proves the size (both ways) and makes zipfile compare the checksum.
     if left or member.content.read(1):
-            digest.update(piece)
         raise zipfile.BadZipFile(f"{member.name} has another size than stated")
-
-
-def _zip_members(archive: Path, local: Path) -> Iterator[_Member]:
     return digest.hexdigest()
 
 
 def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+def _zip_members(archive: Path, local: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(local) as opened:
         for entry in opened.infolist():
             name = zip_entry_name(entry)
