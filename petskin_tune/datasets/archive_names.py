@@ -14,9 +14,10 @@ _UTF8_FLAG = 0x800  # of a zip entry: its name is UTF-8 (APPNOTE.TXT 4.4.4, bit 
 def zip_entry_name(entry: zipfile.ZipInfo) -> str:
     """The name that the author of a zip entry meant, composed (NFC), with forward slashes.
 
-    Without the UTF-8 flag, Python decodes a name as cp437; Korean Windows wrote cp949 there, macOS plain UTF-8.
+    Without the UTF-8 flag, Python decodes a name as cp437; Korean Windows wrote cp949 there, macOS plain UTF-8. From
+    3.12 on it knows a second name (extra field 0x7075) and puts it into ``filename``; ``orig_filename`` is what it was.
     """
-    name = entry.filename
+    name = entry.orig_filename.partition("\0")[0]
     if not entry.flag_bits & _UTF8_FLAG and not name.isascii():
         name = _decoded(name.encode("cp437"))
     return unicodedata.normalize("NFC", name).replace("\\", "/")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 
 from petskin_tune.datasets.aihub.members import Listing, Member, MemberReader, Unreadable
 from petskin_tune.datasets.aihub.records import Record, Unusable, parse
@@ -16,19 +16,25 @@ from petskin_tune.datasets.archive_names import is_litter
 from petskin_tune.datasets.parallel import batches, spread
 
 Split = Literal["train", "val", ""]
+_Key = TypeVar("_Key")
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".egg", ".alz")
 _BATCH = 256  # label files read per message between processes
 _LEAST_PER_PROCESS = 5000  # label files; a process takes as long to start as fewer take to read
 
 _REST = "_잔여"  # folders of late deliveries, to be merged with the folder without it
 _TRAINING = re.compile(r"(?i)^[\d._ ]*training$|^T[LS]\d+")
 _VALIDATION = re.compile(r"(?i)^[\d._ ]*validation$|^V[LS]\d+")
+_DELIVERY = re.compile(r"(?i)^[TV][LS](\d+)")
 _NO_PLACE = re.compile(r"(?i)라벨링데이터|원천데이터|^[TV][LS]\d+|^[\d._ ]*(training|validation)$")
 
 NO_LABEL = "image without a label file"
 NO_IMAGE = "label file without an image"
 SECOND_LABEL = "second label file of an image"
+AMBIGUOUS = "several label files or images of this name in other folders, and none beside it"
+SAME_PATH = "replaced by a later file of the same path in the same zip"
+ARCHIVE = "archive that is not looked into"
 NO_DATA = "neither label nor image"
 
 
@@ -121,42 +127,90 @@ def _sorted_out(listing: Listing, fates: dict[int, str]) -> tuple[list[int], lis
         name = member.name.lower()
         if is_litter(member.path):
             fates[index] = NO_DATA
+        elif index + 1 < len(listing.members) and listing.members[index + 1].spelling == member.spelling:
+            fates[index] = SAME_PATH
         elif name.endswith(".json"):
             labels.append(index)
         elif name.endswith(_IMAGE_SUFFIXES):
             images.append(index)
         else:
-            fates[index] = NO_DATA
+            fates[index] = ARCHIVE if name.endswith(_ARCHIVE_SUFFIXES) else NO_DATA
     return labels, images
 
 
 def _paired(listing: Listing, labels: list[int], images: list[int], fates: dict[int, str]) -> dict[int, int]:
-    """Label to image: the one beside it, else a free one in the folder that means the same (another delivery)."""
-    beside: dict[tuple[str, str], int] = {}
+    """Label to image: the one beside it, else the only free one where the only free label can mean it.
+
+    A label never takes a picture that another one may mean: what was drawn on one photograph is wrong on any other.
+    """
+    beside: dict[tuple[int, str, str], int] = {}
+    for index in images:
+        beside.setdefault(_beside(listing.members[index]), index)
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for index in labels:
+        image = beside.get(_beside(listing.members[index]))
+        if image is not None and image not in taken:
+            pairs[index] = image
+            taken.add(image)
+    for key in (_same_folder, _same_delivery, _same_meaning):
+        free = [index for index in images if index not in taken]
+        found = _only_ones(listing, [index for index in labels if index not in pairs], free, key)
+        pairs.update(found)
+        taken.update(found.values())
     meant: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for index in images:
-        folder, stem = _place(listing.members[index])
-        beside.setdefault((folder, stem), index)
-        meant[place_of(folder), stem].append(index)
-    pairs = {index: image for index in labels if (image := beside.get(_place(listing.members[index]))) is not None}
-    taken = set(pairs.values())
-    for index in labels:
-        if index in pairs:
-            continue
-        folder, stem = _place(listing.members[index])
-        candidates = meant.get((place_of(folder), stem), [])
-        free = next((image for image in candidates if image not in taken), None)
-        if free is None:
-            fates[index] = SECOND_LABEL if candidates else NO_IMAGE
-        else:
-            pairs[index] = free
-            taken.add(free)
+        meant[_same_meaning(listing.members[index])].append(index)
     fates.update((index, NO_LABEL) for index in images if index not in taken)
+    for index in labels:
+        if index not in pairs:
+            candidates = meant.get(_same_meaning(listing.members[index]), [])
+            rivals = [image for image in candidates if image not in taken]
+            fates.update((image, AMBIGUOUS) for image in rivals)
+            fates[index] = AMBIGUOUS if rivals else SECOND_LABEL if candidates else NO_IMAGE
     return pairs
 
 
-def _place(member: Member) -> tuple[str, str]:
-    return member.folder, member.name.rpartition(".")[0]
+def _only_ones(
+    listing: Listing, labels: Iterable[int], images: Iterable[int], key: Callable[[Member], _Key]
+) -> dict[int, int]:
+    """Label to image, where exactly one of each has the same key."""
+    sides: defaultdict[_Key, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for label in labels:
+        sides[key(listing.members[label])][0].append(label)
+    for image in images:
+        sides[key(listing.members[image])][1].append(image)
+    return {found[0]: meant[0] for found, meant in sides.values() if len(found) == len(meant) == 1}
+
+
+def _stem(member: Member) -> str:
+    return member.name.rpartition(".")[0]
+
+
+def _beside(member: Member) -> tuple[int, str, str]:
+    """The folder as it is spelt, in one zip or on the disk, and the name."""
+    return member.container, member.disk_path.rpartition("/")[0] or member.folder, _stem(member)
+
+
+def _same_folder(member: Member) -> tuple[str, str]:
+    """The folder wherever it lies: a zip and its unpacked copy are one."""
+    return member.folder, _stem(member)
+
+
+def _same_delivery(member: Member) -> tuple[str, str, str]:
+    """TL02 and TS02 are the labels and the pictures of one delivery."""
+    return delivery_of(member.folder), place_of(member.folder), _stem(member)
+
+
+def _same_meaning(member: Member) -> tuple[str, str]:
+    """Split, folders and name, whatever delivery they came with."""
+    return place_of(member.folder), _stem(member)
+
+
+@cache
+def delivery_of(folder: str) -> str:
+    """The number of the delivery that a folder belongs to (TL02: 02); empty where nothing says."""
+    return next((found.group(1) for part in PurePosixPath(folder).parts if (found := _DELIVERY.match(part))), "")
 
 
 @cache

@@ -6,22 +6,25 @@ know of an entry (offset, packed size, method, checksum) travels with the :class
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import struct
 import sys
+import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from petskin_tune.datasets.archive_names import disk_name, zip_entry_name
+from petskin_tune.datasets.archive_names import disk_name, is_litter, zip_entry_name
 from petskin_tune.errors import UsageError
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field (APPNOTE.TXT 4.3.7)
 _ON_DISK = -1
+_PAUSES = (0.2, 1.0)  # seconds before another attempt, where a disk or network fails to read
 
 
 class Unreadable(Exception):
@@ -47,6 +50,11 @@ class Member:
     def path(self) -> str:
         """The name under which the report knows it."""
         return f"{self.folder}/{self.name}" if self.folder else self.name
+
+    @property
+    def spelling(self) -> tuple[str, int, str]:
+        """What tells members of the same path apart, unless one zip holds both: the later of these counts."""
+        return self.path, self.container, self.disk_path
 
 
 @dataclass(frozen=True)
@@ -83,13 +91,13 @@ def list_sources(sources: Sequence[Path]) -> Listing:
             members.extend(_in_zip(source, prefix, len(containers) - 1))
             continue
         for member in _in_folder(source, prefix, len(containers) - 1):
-            if not member.name.lower().endswith(".zip"):
+            if not member.name.lower().endswith(".zip") or is_litter(member.path):
                 members.append(member)
                 continue
             archives.append(member)
             containers.append(source / member.disk_path)
             members.extend(_in_zip(containers[-1], member.path[: -len(".zip")], len(containers) - 1))
-    members.sort(key=lambda member: member.path)
+    members.sort(key=lambda member: (member.spelling, member.offset))
     return Listing(tuple(containers), members, archives)
 
 
@@ -103,30 +111,60 @@ def _prefix(source: Path, *, alone: bool) -> str:
 
 
 def _in_folder(folder: Path, prefix: str, container: int) -> Iterable[Member]:
-    for place, folders, files in os.walk(folder):
-        folders.sort()
+    for place, files in _walk(folder):
         relative = os.path.relpath(place, folder)
         below = "" if relative == "." else relative
         virtual = sys.intern("/".join(part for part in (prefix, disk_name(below)) if part))
-        for name in sorted(files):
-            if ".zip.part" in name.lower():
+        for name in files:
+            if ".zip.part" in name.lower() and not is_litter(name):
                 raise UsageError(
                     f"{Path(place, name)} is a part of a download; join the parts in order "
                     f"(cat NAME.zip.part* > NAME.zip), then remove them."
                 )
-            disk_path = os.path.join(below, name)
-            try:
-                size = os.stat(os.path.join(place, name)).st_size
-            except OSError:
-                size = 0  # a broken link: reported like the empty file that it is
-            yield Member(virtual, disk_name(name), container, size, disk_path=disk_path)
+            size = _size(os.path.join(place, name))
+            yield Member(virtual, disk_name(name), container, size, disk_path=os.path.join(below, name))
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder and the names of its files, in a fixed order. Links are followed, but none in circles."""
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(
+            f"{error.filename} cannot be listed ({error.strerror}); nothing below it can be left uncounted."
+        )
+
+    root = os.path.realpath(folder)
+    followed: set[str] = set()
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        for name in sorted(folders):
+            path = os.path.join(place, name)
+            if os.path.islink(path) and not _leads_elsewhere(os.path.realpath(path), root, followed):
+                folders.remove(name)
+        folders.sort()
+        yield place, sorted(files)
+
+
+def _leads_elsewhere(target: str, root: str, followed: set[str]) -> bool:
+    """Whether a link leads to files that are listed under no other name; then ``followed`` has it from now on."""
+    known = target in followed or os.path.commonpath((target, root)) in (target, root)
+    followed.add(target)
+    return not known
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return 0  # a broken link: reported like the empty file that it is
+        raise UsageError(f"{path} cannot be looked at ({error.strerror}); mend that, then type it again.") from error
 
 
 def _in_zip(path: Path, prefix: str, container: int) -> Iterable[Member]:
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                if not entry.is_dir():
+                if not zip_entry_name(entry).endswith("/"):
                     yield _member_of(entry, prefix, container)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise UsageError(f"{path} is damaged ({error}); download it again, or move it away to do without.") from error
@@ -158,18 +196,32 @@ class MemberReader:
         """A member's whole content.
 
         Raises:
-            Unreadable: it is empty, damaged, protected, packed in a way that Python cannot read, or gone.
+            Unreadable: it is empty, damaged, protected, or packed in a way that Python cannot read.
+            UsageError: it cannot be read now, which says nothing of its content: no reason to do without it.
         """
         if member.locked:
             raise Unreadable("protected by a password")
         if member.size == 0:
             raise Unreadable("empty file")
+        for pause in _PAUSES:
+            try:
+                return self._content(member)
+            except OSError:
+                if file := self._open.pop(member.container, None):
+                    file.close()
+                time.sleep(pause)
         try:
-            if member.offset == _ON_DISK:
-                return (self._containers[member.container] / member.disk_path).read_bytes()
-            return self._from_zip(member)
+            return self._content(member)
         except OSError as error:
-            raise Unreadable(f"cannot be read: {error.strerror or type(error).__name__}") from error
+            raise UsageError(
+                f"{member.path} cannot be read ({error.strerror or type(error).__name__}); mend that, then type the "
+                "same command again, it goes on."
+            ) from error
+
+    def _content(self, member: Member) -> bytes:
+        if member.offset == _ON_DISK:
+            return (self._containers[member.container] / member.disk_path).read_bytes()
+        return self._from_zip(member)
 
     def _from_zip(self, member: Member) -> bytes:
         file = self._open.get(member.container)
