@@ -7,7 +7,7 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -60,9 +60,12 @@ def only_one(folder: Path, *, wait: bool = True) -> Iterator[None]:
         wait: for another process to finish, which is right for what takes seconds.
 
     Raises:
-        UsageError: another process holds it, and ``wait`` is off.
+        UsageError: another process holds it, and ``wait`` is off; or it is no folder and cannot become one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be a folder ({error.strerror}); give another path.") from error
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -74,27 +77,41 @@ def only_one(folder: Path, *, wait: bool = True) -> Iterator[None]:
         os.close(handle)
 
 
-def claim(dest: Path, record: str, order: Mapping[str, Any]) -> None:
+def claim(dest: Path, record: str, order: Mapping[str, Any], *, may_change: Collection[str] = ()) -> None:
     """Take an empty folder for a piece of work, or the folder that the same work left unfinished or complete.
 
     Args:
         dest: the folder, held by :func:`only_one`.
         record: name of the file in it that says what it is being filled with.
         order: what decides the work's outcome, as plain values.
+        may_change: keys of it that decide nothing of what the folder holds so far.
 
     Raises:
         UsageError: the folder holds something else, or the outcome of another order.
     """
     file = dest / record
     if file.exists():
-        former = json.loads(file.read_text(encoding="utf-8"))
+        former = _read_order(file)
         changed = sorted(key for key in {*former, *order} if former.get(key) != order.get(key))
-        if changed:
+        if not set(changed) <= set(may_change):
             raise UsageError(
                 f"{dest} was filled with another {', '.join(changed)} (see {record} there); give another folder, or "
                 "delete it."
             )
+        if not changed:
+            return
     elif any(path.name != record + PARTIAL for path in dest.iterdir()):
         raise UsageError(f"{dest} is not empty and does not hold {record}; give another folder.")
-    else:
-        write_whole(file, json.dumps(order, ensure_ascii=False, indent=1) + "\n")
+    write_whole(file, json.dumps(order, ensure_ascii=False, indent=1) + "\n")
+
+
+def _read_order(file: Path) -> dict[str, Any]:
+    try:
+        former = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        former = None
+    if not isinstance(former, dict):
+        raise UsageError(
+            f"{file} does not say what its folder is being filled with; give another folder, or delete it."
+        )
+    return former

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
 JPEG_QUALITY = 90
 _END_OF_JPEG = b"\xff\xd9"
-_ORIENTATION = 0x0112  # EXIF tag; values from 5 on turn the picture by a quarter
+_ORIENTATION = 0x0112  # EXIF tag
 _SMALLEST = 10  # pixels a side; Ultralytics refuses smaller images
+
+Point = tuple[float, float]  # x, y in pixels
+# Where a point of the stored picture is shown, by orientation, for those that turn it by a quarter (EXIF 2.3, 4.6.4 A).
+_TURNED: Mapping[int, Callable[[float, float, int, int], Point]] = {
+    5: lambda x, y, width, height: (y, x),
+    6: lambda x, y, width, height: (height - y, x),
+    7: lambda x, y, width, height: (height - y, width - x),
+    8: lambda x, y, width, height: (y, width - x),
+}
 
 Window = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the image as shown
 
@@ -26,6 +36,13 @@ class Picture:
     raw: bytes
     image: Image.Image
     size: tuple[int, int]
+    stored: tuple[int, int]  # the same before the rotation
+    orientation: int = 1  # EXIF
+
+    def shown(self, points: Iterable[Point]) -> tuple[Point, ...]:
+        """Points of the stored picture, where a quarter's turn shows them."""
+        turn = _TURNED.get(self.orientation, lambda x, y, *_: (x, y))
+        return tuple(turn(x, y, *self.stored) for x, y in points)
 
 
 def open_picture(raw: bytes) -> Picture:
@@ -38,14 +55,15 @@ def open_picture(raw: bytes) -> Picture:
         raise BadPicture("empty file")
     try:
         image = Image.open(io.BytesIO(raw))
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        turned = orientation in _TURNED
     except (OSError, ValueError, TypeError, SyntaxError, ImportError, Image.DecompressionBombError) as error:
         # ImportError: Ultralytics, where it is loaded, makes PIL look for a HEIF plugin when it knows no better.
         raise BadPicture("no readable picture") from error
     width, height = image.size[::-1] if turned else image.size
     if min(width, height) < _SMALLEST:
         raise BadPicture(f"smaller than {_SMALLEST} pixels")
-    return Picture(raw, image, (width, height))
+    return Picture(raw, image, (width, height), image.size, orientation)
 
 
 def written_size(window: Window, imgsz: int | None) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 BACKGROUND = -1  # the stratum of images without an object
 
@@ -24,8 +24,9 @@ def strata(classes: Mapping[str, frozenset[int]]) -> dict[str, int]:
 def choose(groups: Mapping[str, Counter[int]], wanted: int, seed: int) -> set[str]:
     """Choose groups with ``wanted`` images in all, each stratum in proportion.
 
-    Groups stay whole, so the number of images may fall short of ``wanted`` by less than a group; it never exceeds it,
-    and with groups of one image it is met exactly. The choice depends on names, contents and seed, not on their order.
+    Groups stay whole, so the number of images may fall short of ``wanted``, but only where every group left is larger
+    than what lacks; it never exceeds it, and with groups of one image it is met exactly. The choice depends on names,
+    contents and seed, not on their order.
 
     Args:
         groups: per group name, how many images of each stratum it holds.
@@ -46,16 +47,42 @@ def choose(groups: Mapping[str, Counter[int]], wanted: int, seed: int) -> set[st
         elif name not in chosen and _fits(groups[name], have, quota, wanted):
             chosen.add(name)
             have += groups[name]
+    _fill(chosen, have, groups, order, quota, wanted)
     return chosen
+
+
+def _fill(
+    chosen: set[str],
+    have: Counter[int],
+    groups: Mapping[str, Counter[int]],
+    order: Iterable[str],
+    quota: Mapping[int, int],
+    wanted: int,
+) -> None:
+    """Add groups while one fits, the one first that takes the strata least far from their quotas."""
+    rest = [name for name in order if name not in chosen]
+    while True:
+        room = wanted - have.total()
+        rest = [name for name in rest if name not in chosen and groups[name].total() <= room]
+        if not rest:
+            return
+        name = min(rest, key=lambda name: _worse(groups[name], have, quota))  # the first in order among equals
+        chosen.add(name)
+        have += groups[name]
 
 
 def _fits(group: Counter[int], have: Counter[int], quota: Mapping[int, int], wanted: int) -> bool:
     """Whether a group still has room and brings the strata nearer to their quotas than they are."""
     if have.total() + group.total() > wanted:
         return False
-    before = sum(abs(quota[number] - have[number]) for number in group)
-    after = sum(abs(quota[number] - have[number] - group[number]) for number in group)
-    return after < before
+    return _worse(group, have, quota) < 0
+
+
+def _worse(group: Counter[int], have: Counter[int], quota: Mapping[int, int]) -> int:
+    """How much farther from their quotas a group takes the strata; below 0 it brings them nearer."""
+    return sum(
+        abs(quota[stratum] - have[stratum] - group[stratum]) - abs(quota[stratum] - have[stratum]) for stratum in group
+    )
 
 
 def _quotas(counts: Counter[int], wanted: int) -> dict[int, int]:
@@ -76,4 +103,4 @@ def _quotas(counts: Counter[int], wanted: int) -> dict[int, int]:
 
 def seeded(seed: int, name: str) -> bytes:
     """Random bytes that belong to a name: the same on every machine, whatever else there is."""
-    return hashlib.sha256(f"{seed}|{name}".encode()).digest()
+    return hashlib.sha256(f"{seed}|{name}".encode(errors="surrogatepass")).digest()  # names on disk may be no UTF-8

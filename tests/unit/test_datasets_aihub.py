@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import unicodedata
 import zipfile
@@ -22,6 +23,7 @@ from petskin_tune.datasets.aihub.options import Options, codes_of
 from petskin_tune.datasets.aihub.records import Item, Record, Unusable, parse
 from petskin_tune.datasets.aihub.report import Counts, Report
 from petskin_tune.datasets.aihub.taxonomy import class_code
+from petskin_tune.datasets.archive_names import zip_entry_name
 from petskin_tune.errors import UsageError
 
 SHARED = Path(os.environ.get("PETSKIN_TUNE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -425,6 +427,15 @@ def make_zip(path: Path, method: int = zipfile.ZIP_DEFLATED) -> Path:
     return path
 
 
+def test_a_name_in_a_zip_is_read_alike_whether_or_not_python_knows_its_second_spelling() -> None:
+    entry = zipfile.ZipInfo("폴더/가.json".encode("cp949").decode("cp437"))
+    assert zip_entry_name(entry) == "폴더/가.json"
+
+    entry.filename = "폴더/가.json"  # what Python 3.12 does where the extra field 0x7075 holds it
+
+    assert zip_entry_name(entry) == "폴더/가.json"
+
+
 def test_zip_members_are_read_in_place(tmp_path: Path) -> None:
     found = list_sources([make_zip(tmp_path / "TL01.zip")])
     reader = MemberReader(found.containers)
@@ -489,6 +500,11 @@ def test_another_download_has_another_signature(tmp_path: Path) -> None:
         ({"crop": -0.1}, "--crop"),
         ({"max_per_class": 0}, "--max-per-class"),
         ({"min_area": -1}, "--min-area"),
+        ({"min_area": math.nan}, "--min-area"),
+        ({"background": math.nan}, "--background"),
+        ({"background": math.inf}, "--background"),
+        ({"crop": math.inf}, "--crop"),
+        ({"val": math.nan}, "val"),
     ],
 )
 def test_contradictory_options_are_refused(options: dict[str, Any], said: str) -> None:
@@ -506,9 +522,9 @@ def test_classes_are_given_by_code_or_name() -> None:
 
 
 def test_a_planted_leak_is_found() -> None:
-    samples = [splitting.Sample(f"animal {number}", f"digest {number}", frozenset({0})) for number in range(4)]
-    twin = splitting.Sample("animal 9", "digest 1", frozenset({0}))
-    sibling = splitting.Sample("animal 2", "digest 9", frozenset({0}))
+    samples = [splitting.Sample(f"animal {number}", (f"digest {number}",), frozenset({0})) for number in range(4)]
+    twin = splitting.Sample("animal 9", ("digest 1",), frozenset({0}))
+    sibling = splitting.Sample("animal 2", ("digest 9",), frozenset({0}))
 
     clean_split = splitting.find_leaks(samples, ["train", "train", "val", "val"])
     leaks = splitting.find_leaks([*samples, twin, sibling], ["train", "train", "val", "val", "val", "train"])
@@ -521,7 +537,7 @@ def test_a_planted_leak_is_found() -> None:
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 5)), min_size=60, max_size=200), st.randoms())
 def test_a_split_never_leaks_and_does_not_depend_on_the_order(drawn: list[tuple[int, int]], order: Any) -> None:
     samples = [
-        splitting.Sample(f"animal {animal}", str(number), frozenset({code} - {-1}))
+        splitting.Sample(f"animal {animal}", (str(number),), frozenset({code} - {-1}))
         for number, (animal, code) in enumerate(drawn)
     ]
     largest = max(Counter(sample.group for sample in samples).values())
@@ -532,8 +548,8 @@ def test_a_split_never_leaks_and_does_not_depend_on_the_order(drawn: list[tuple[
     splits = splitting.assign(samples, 0.3, 0.2, 0)
 
     assert not splitting.find_leaks(samples, splits)
-    again = dict(zip((sample.digest for sample in shuffled), splitting.assign(shuffled, 0.3, 0.2, 0), strict=True))
-    assert [again[sample.digest] for sample in samples] == splits
+    again = dict(zip((sample.digests for sample in shuffled), splitting.assign(shuffled, 0.3, 0.2, 0), strict=True))
+    assert [again[sample.digests] for sample in samples] == splits
     assert splits.count("val") <= round(0.3 * len(samples))
 
 

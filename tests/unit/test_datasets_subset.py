@@ -73,6 +73,16 @@ def test_recorded_groups_are_in_whole_or_not_at_all(tmp_path: Path) -> None:
     assert all(40 <= share[number] <= 60 for number in range(4))
 
 
+def test_groups_larger_than_a_class_deserves_are_in_a_subset_all_the_same(tmp_path: Path) -> None:
+    groups = [f"animal {number // 18}" for number in range(24 * 18)]
+    classes: list[int | None] = [number // 18 % 4 for number in range(24 * 18)]
+    data_yaml = make_data_set(tmp_path / "data", classes, groups)
+
+    numbers = chosen(subset.write(data_yaml, 54, None, 0, tmp_path / "subset"))
+
+    assert sorted(Counter(classes[number] for number in numbers).values()) == [18, 18, 18]
+
+
 def test_ultralytics_reads_the_subset(tmp_path: Path) -> None:
     from ultralytics.data.dataset import YOLODataset
     from ultralytics.data.utils import check_det_dataset
@@ -131,7 +141,9 @@ def test_a_choice_never_exceeds_what_was_wanted_and_ignores_the_order(
 
     picked = stratify.choose(groups, wanted, 0)
 
-    assert sum(groups[name].total() for name in picked) <= wanted
+    taken = sum(groups[name].total() for name in picked)
+    assert taken <= wanted
+    assert all(group.total() > wanted - taken for name, group in groups.items() if name not in picked)
     assert stratify.choose(shuffled, wanted, 0) == picked
 
 

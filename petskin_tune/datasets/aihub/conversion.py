@@ -48,6 +48,7 @@ class Converted:
     id: str
     reason: str | None = None
     digest: str = ""  # of the source image
+    written: str = ""  # digest of the picture as written: others may become the same
     rows: str = ""  # digest of the label rows
     objects: Counted = ()  # written, by class code
     found: int = 0  # items in the label file; found = objects + dropped
@@ -55,10 +56,11 @@ class Converted:
     notes: Counted = ()
 
 
-def task_id(choice: Choice, listing: Listing) -> str:
-    """An id that does not depend on the order of anything."""
+def task_id(choice: Choice, listing: Listing, options: Options) -> str:
+    """An id of an image and of what is made of it, whatever the seed and the other images are."""
     label, image = listing.members[choice.entry.label], listing.members[choice.entry.image]
-    return hashlib.sha256(f"{label.path}|{image.path}".encode()).hexdigest()[:24]
+    made = choice.window and (choice.window, options.seed)  # where a window lies is drawn; all else is the options'
+    return hashlib.sha256(repr((label.spelling, image.spelling, made)).encode()).hexdigest()[:24]
 
 
 def _task(choice: Choice, task_id: str, listing: Listing) -> Task:
@@ -84,8 +86,8 @@ def convert(
     An image enters the journal once its files are whole; killed in between, it is converted again with the same result.
     """
     work.mkdir(exist_ok=True)
-    journal = work / "journal.jsonl"
-    ids = {task_id(choice, listing): choice for choice in choices}
+    journal = work / "converted.jsonl"
+    ids = {task_id(choice, listing, options): choice for choice in choices}
     shared: dict[Any, Any] = {}
     done = {one.id: _compact(one, shared) for one in _read_journal(journal) if one.id in ids}
     rest = (_task(choice, name, listing) for name, choice in ids.items() if name not in done)
@@ -161,9 +163,11 @@ def _convert(task: Task, workshop: _Workshop) -> Converted:
 def _converted(task: Task, record: Record, raw: bytes, workshop: _Workshop) -> Converted:
     options = workshop.options
     picture = open_picture(raw)
-    found = outlines.clean(record.items, options.codes, *picture.size, boxes=options.boxes)
     if _drawn_elsewhere(record, picture):
         return Converted(task.id, reason="outlines drawn on a picture of another size")
+    turned = _drawn_as_stored(record, picture)
+    items = [replace(item, points=picture.shown(item.points)) if turned else item for item in record.items]
+    found = outlines.clean(items, options.codes, *picture.size, boxes=options.boxes)
     if not task.background and not found.shapes:
         return Converted(task.id, reason=f"no object left: {_most(found.dropped)}")
     window = _window(task, found.bounds(), picture.size, options)
@@ -174,14 +178,18 @@ def _converted(task: Task, record: Record, raw: bytes, workshop: _Workshop) -> C
         return Converted(task.id, reason="no object left: smaller than --min-area")
     if written.too_small:
         found.dropped["smaller than --min-area"] += written.too_small
-    if record.stated_size not in (None, picture.size):
+    if turned:
+        found.notes["outlines turned with the photograph, as its EXIF says"] += 1
+    elif record.stated_size not in (None, picture.size):
         found.notes["image of another size than its label file states"] += 1
     text = "".join(f"{row}\n" for row in written.rows)
-    write_whole(pool_file(workshop.pool, task.id, ".jpg"), render(picture, window, options.imgsz))
+    content = render(picture, window, options.imgsz)
+    write_whole(pool_file(workshop.pool, task.id, ".jpg"), content)
     write_whole(pool_file(workshop.pool, task.id, ".txt"), text)
     return Converted(
         id=task.id,
         digest=hashlib.sha256(raw).hexdigest()[:32],
+        written=hashlib.sha256(content).hexdigest()[:32],
         rows=hashlib.sha256(text.encode()).hexdigest()[:16],
         objects=_counted(written.objects),
         found=found.found,
@@ -195,19 +203,25 @@ def _counted(counts: Mapping[str, int]) -> Counted:
 
 
 def _most(dropped: Mapping[str, int]) -> str:
-    """The commonest reason, the first by name among equals; that a box went with its outline is none."""
-    reasons = [reason for reason in dropped if reason != outlines.BOX_OF_OUTLINE]
-    return min(reasons, key=lambda reason: (-dropped[reason], reason), default="none in the label file")
+    """The commonest reason, the first by name among equals; a box's only where no outline has one."""
+    of_boxes = (outlines.BOX_OF_OUTLINE, outlines.BOX_ONLY)
+    return min(dropped, key=lambda reason: (reason in of_boxes, -dropped[reason], reason), default="none in the file")
+
+
+def _drawn_as_stored(record: Record, picture: Picture) -> bool:
+    """Whether outlines were drawn on the picture as it is stored, before EXIF turns it: its size is the one stated."""
+    return picture.size != picture.stored == record.stated_size
 
 
 def _drawn_elsewhere(record: Record, picture: Picture) -> bool:
-    """Whether outlines reach far beyond the picture, and fit the other size that the label file states."""
-    width, height = picture.size
+    """Whether outlines reach far beyond the picture, though they fit the size that the label file states."""
+    as_stored = _drawn_as_stored(record, picture)
+    width, height = picture.stored if as_stored else picture.size
     if record.stated_size is None or record.stated_size == picture.size:
         return False
     points = [point for item in record.items for point in item.points]
     far = any(x > width * (1 + _FOREIGN) or y > height * (1 + _FOREIGN) for x, y in points)
-    return far and all(x <= record.stated_size[0] and y <= record.stated_size[1] for x, y in points)
+    return far and (as_stored or all(x <= record.stated_size[0] and y <= record.stated_size[1] for x, y in points))
 
 
 def _window(task: Task, bounds: Window | None, size: tuple[int, int], options: Options) -> Window:

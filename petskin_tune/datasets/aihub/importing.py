@@ -32,6 +32,7 @@ REPORT = "import_report.json"
 SUMMARY = "import_report.txt"
 _ORDER = "import.json"  # what the import was asked for, and of what
 _WORK = ".import"  # in the destination, until it is complete
+_ONLY_PLACES = ("val", "test", "seed")  # options that decide nothing of the pool
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def import_aihub(
         raise UsageError(f"{dest} lies inside the source; give a folder elsewhere.")
     listing = list_sources(sources)
     with only_one(dest, wait=False):
-        claim(dest, _ORDER, {**options.to_json(), "source": listing.signature()})
+        order = {**options.to_json(), "source": listing.signature()}
+        claim(dest, _ORDER, order, may_change=() if (dest / "images").exists() else _ONLY_PLACES)
         try:
             imported = _former(dest) or _import(listing, dest, options, jobs, progress)
         except UsageError:
@@ -107,7 +109,7 @@ def _import(listing: Listing, dest: Path, options: Options, jobs: int, progress:
     choices = selection.select(found, listing, options)
     if not any(not choice.background for choice in choices):
         raise UsageError(f"There is no image of {options.species} with {', '.join(options.codes)} in the source.")
-    _split([splitting.Sample(choice.entry.group, "", frozenset()) for choice in choices], choices, options)  # or refuse
+    _split([_expected(choice, options) for choice in choices], choices, options)  # or refuse, before any work
     converted = conversion.convert(
         choices, listing, options, work, jobs, lambda done, total: progress("converting images", done, total)
     )
@@ -149,7 +151,9 @@ def _distinct(
     first: dict[tuple[str, str], conversion.Converted] = {}
     kept = []
     for choice, converted in outcome:
-        twin = first.get((choice.entry.split if options.keep_split else "", converted.digest))
+        side = choice.entry.split if options.keep_split else ""
+        keys = [(side, digest) for digest in (converted.digest, converted.written)]
+        twin = next((first[key] for key in keys if key in first), None)
         reason = converted.reason
         if reason is None and twin is not None:
             reason = "identical to another image"
@@ -158,7 +162,7 @@ def _distinct(
         if reason is not None:
             found.fates[choice.entry.label] = found.fates[choice.entry.image] = reason
             continue
-        first[choice.entry.split if options.keep_split else "", converted.digest] = converted
+        first.update(dict.fromkeys(keys, converted))
         kept.append((choice, converted))
     return kept
 
@@ -173,7 +177,10 @@ def _placed(
     kept: Sequence[tuple[selection.Choice, conversion.Converted]], options: Options, report: Report
 ) -> list[Placed]:
     classes = {done.objects: frozenset(options.codes.index(code) for code, _ in done.objects) for _, done in kept}
-    samples = [splitting.Sample(choice.entry.group, done.digest, classes[done.objects]) for choice, done in kept]
+    samples = [
+        splitting.Sample(choice.entry.group, (done.digest, done.written), classes[done.objects])
+        for choice, done in kept
+    ]
     splits = _split(samples, [choice for choice, _ in kept], options)
     leaks = splitting.find_leaks(samples, splits)
     if leaks and not options.keep_split:
@@ -182,11 +189,20 @@ def _placed(
     return [Placed(choice, done, split) for (choice, done), split in zip(kept, splits, strict=True)]
 
 
+def _expected(choice: selection.Choice, options: Options) -> splitting.Sample:
+    """What is known of an image before it is converted."""
+    codes = () if choice.background else choice.entry.codes
+    return splitting.Sample(
+        choice.entry.group, (), frozenset(options.codes.index(code) for code in codes if code in options.codes)
+    )
+
+
 def _split(samples: Sequence[splitting.Sample], choices: Sequence[selection.Choice], options: Options) -> list[str]:
-    if not options.keep_split:
-        return splitting.assign(samples, options.val, options.test, options.seed)
-    splits: list[str] = [choice.entry.split for choice in choices]
-    for side in ("train", "val"):
-        if side not in splits:
-            raise UsageError(f"AI-Hub's own split leaves no image for {side}; import without --keep-split.")
+    splits: list[str] = (
+        [choice.entry.split for choice in choices]
+        if options.keep_split
+        else splitting.assign(samples, options.val, options.test, options.seed)
+    )
+    way_on = "import without --keep-split" if options.keep_split else "give other shares by --val and --test"
+    splitting.require_lesions(samples, splits, way_on)
     return splits

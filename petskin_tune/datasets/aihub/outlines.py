@@ -15,6 +15,7 @@ from petskin_tune.datasets.aihub.taxonomy import ASYMPTOMATIC
 Window = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 BOX_OF_OUTLINE = "box of an outline"  # the reason that loses nothing
+BOX_ONLY = "box without an outline"
 
 _SAME_OBJECT = 0.5  # intersection over union from which a box is the box of an outline
 
@@ -56,9 +57,9 @@ def clean(items: Sequence[Item], codes: Iterable[str], width: int, height: int, 
     """
     result = Outlines(found=len(items))
     asked = frozenset(codes)
-    frames = [_bounds(item.points) for item in items if item.kind == "polygon" and item.points]
+    frames: list[tuple[str | None, Window]] = []  # class and bounds of the outlines that are kept
     seen: set[tuple[str | None, tuple[Point, ...]]] = set()
-    for item in items:
+    for item in sorted(items, key=lambda item: item.kind == "box"):  # outlines first, each kind in its order
         reason = _refusal(item, asked, frames, boxes) or ("the same outline twice" if _key(item) in seen else None)
         seen.add(_key(item))
         if reason is None:
@@ -68,6 +69,8 @@ def clean(items: Sequence[Item], codes: Iterable[str], width: int, height: int, 
                 reason = "outline beyond repair"
         if reason is not None:
             result.dropped[reason] += 1
+        elif item.kind == "polygon":
+            frames.append((item.code, _bounds(item.points)))
     return result
 
 
@@ -75,9 +78,7 @@ def _key(item: Item) -> tuple[str | None, tuple[Point, ...]]:
     return item.code, item.points
 
 
-def _refusal(item: Item, asked: frozenset[str], frames: Sequence[Window], boxes: str) -> str | None:
-    if item.kind == "box" and item.points and any(_overlap(_bounds(item.points), frame) for frame in frames):
-        return BOX_OF_OUTLINE
+def _refusal(item: Item, asked: frozenset[str], frames: Sequence[tuple[str | None, Window]], boxes: str) -> str | None:
     if item.problem:
         return item.problem
     if item.code is None:
@@ -86,9 +87,11 @@ def _refusal(item: Item, asked: frozenset[str], frames: Sequence[Window], boxes:
         return "labelled asymptomatic"
     if item.code not in asked:
         return "class not asked for"
-    if item.kind == "box" and boxes == "drop":
-        return "box without an outline"
-    return None
+    if item.kind == "polygon":
+        return None
+    if any(code == item.code and _overlap(_bounds(item.points), frame) for code, frame in frames):
+        return BOX_OF_OUTLINE
+    return BOX_ONLY if boxes == "drop" else None
 
 
 def _add(result: Outlines, item: Item, width: int, height: int) -> str | None:

@@ -19,6 +19,7 @@ from petskin_tune.datasets.aihub.taxonomy import ASYMPTOMATIC, ASYMPTOMATIC_KORE
 Point = tuple[float, float]  # x, y in pixels of the image as it is shown (EXIF rotation applied)
 
 _COORDINATE = re.compile(r"([xy])\s*(\d+)$", re.IGNORECASE)
+_RESOLUTION = re.compile(r"(\d{1,6})\s*[xX×*]\s*(\d{1,6})")
 _FARTHEST = 1e6  # pixels; no camera has as many
 _SPECIES_IN_NAME = re.compile(r"IMG_([DC])_", re.IGNORECASE)
 
@@ -120,11 +121,12 @@ def _group(meta: Mapping[str, Any], species: str) -> str:
     if isinstance(age, float) and age.is_integer():
         age = int(age)
     rest = (str(value if value is not None else "?") for value in (meta.get("breed"), age, meta.get("gender")))
-    return " ".join([species or "?", *rest, str(meta.get("date") or "?")])
+    group = " ".join([species or "?", *rest, str(meta.get("date") or "?")])
+    return group.encode(errors="replace").decode()  # JSON can hold half a character (\ud800), which no file can
 
 
 def _resolution(stated: Any) -> tuple[int, int] | None:
-    found = re.fullmatch(r"(\d+)\s*[xX×*]\s*(\d+)", stated) if isinstance(stated, str) else None
+    found = _RESOLUTION.fullmatch(stated) if isinstance(stated, str) else None
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 
@@ -153,7 +155,7 @@ def _shapes(kind: str, shape: Mapping[str, Any], code: str | None) -> Iterable[I
     for location in locations:
         try:
             points = _outline(location) if kind == "polygon" else _corners(location)
-        except (TypeError, ValueError, AttributeError, KeyError):
+        except (TypeError, ValueError, OverflowError, AttributeError, KeyError):
             yield Item(own, kind, (), "broken coordinates")
             continue
         yield Item(

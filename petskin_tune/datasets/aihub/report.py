@@ -46,6 +46,7 @@ class SplitCounts:
     background: int = 0  # of them without an object
     groups: int = 0
     objects: dict[str, int] = field(default_factory=dict)  # by English class name
+    missing: list[str] = field(default_factory=list)  # classes without an object
 
 
 @dataclass
@@ -100,6 +101,8 @@ def summary(content: Mapping[str, Any]) -> str:
         background = f", {counts['background']} of them background" if counts["background"] else ""
         lines.append(f"{split}: {counts['images']} images{background}, from {counts['groups']} groups")
         lines.extend(f"    {number:>7}  {name}" for name, number in counts["objects"].items())
+        if counts["missing"]:
+            lines.append(f"    WARNING: no object in {split} of {', '.join(counts['missing'])}")
     for what in ("files", "objects"):
         counts = content[what]
         lines.append(f"{what}: {counts['found']} found, {counts['kept']} kept")

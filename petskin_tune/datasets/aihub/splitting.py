@@ -17,13 +17,13 @@ class Sample:
     """What splitting needs to know of an image."""
 
     group: str  # stays together
-    digest: str  # of the image's content
+    digests: tuple[str, ...]  # of the image's content, as it was and as it is written
     classes: frozenset[int]
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What lies on two sides of a split: group names, and digests of identical images."""
+    """What lies on two sides of a split: group names, and a digest of each set of identical images."""
 
     groups: tuple[str, ...]
     images: tuple[str, ...]
@@ -63,15 +63,29 @@ def assign(samples: Sequence[Sample], val: float, test: float, seed: int) -> lis
     return [split_of.get(sample.group, "train") for sample in samples]
 
 
+def require_lesions(samples: Sequence[Sample], splits: Sequence[str], way_on: str) -> None:
+    """Insist that train and val can be used: each needs an image with a lesion.
+
+    Raises:
+        UsageError: one of them has none; the sentence ends in ``way_on``.
+    """
+    for side in ("train", "val"):
+        if not any(sample.classes for sample, split in zip(samples, splits, strict=True) if split == side):
+            raise UsageError(f"The split leaves no image with a lesion for {side}; {way_on}.")
+
+
 def find_leaks(samples: Sequence[Sample], splits: Sequence[str]) -> Leaks:
     """What is on more than one side: groups, and identical images."""
     groups: defaultdict[str, set[str]] = defaultdict(set)
     digests: defaultdict[str, set[str]] = defaultdict(set)
     for sample, split in zip(samples, splits, strict=True):
         groups[sample.group].add(split)
-        digests[sample.digest].add(split)
-    return Leaks(_on_both_sides(groups), _on_both_sides(digests))
+        for digest in sample.digests:
+            digests[digest].add(split)
+    leaking = _on_both_sides(digests)
+    images = {next((digest for digest in reversed(sample.digests) if digest in leaking), "") for sample in samples}
+    return Leaks(tuple(sorted(_on_both_sides(groups))), tuple(sorted(images - {""})))
 
 
-def _on_both_sides(places: Mapping[str, set[str]]) -> tuple[str, ...]:
-    return tuple(sorted(name for name, splits in places.items() if len(splits) > 1))
+def _on_both_sides(places: Mapping[str, set[str]]) -> set[str]:
+    return {name for name, splits in places.items() if len(splits) > 1}

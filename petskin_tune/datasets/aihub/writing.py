@@ -132,3 +132,4 @@ def count(report: Report, catalogue: Catalogue, listing: Listing, placed: Sequen
     for split, counts in report.splits.items():
         counts.groups = len(groups[split])
         counts.objects = dict(sorted(counts.objects.items()))
+        counts.missing = [english(code) for code in report.options["classes"] if english(code) not in counts.objects]
