@@ -37,7 +37,7 @@ class SplitCheck:
     """One split."""
 
     images: int = 0
-    background: int = 0  # images whose label file is empty or missing
+    background: int = 0  # images whose label file is empty or missing: both are trained as background
     classes: dict[str, ClassSizes] = field(default_factory=dict)
 
 
@@ -88,6 +88,7 @@ class _Looked:
     label_problem: str  # or ""
     boxes: int  # rows that are boxes and not outlines
     shares: Mapping[int, tuple[float, ...]]  # by class: areas as shares of the image
+    labelled: bool  # it has a label file, be it empty
 
 
 def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int], None] = lambda *_: None) -> Check:
@@ -131,14 +132,15 @@ def _look_at(split: str, name: str, image: Path, classes: int) -> _Looked:
         damage = str(error)
     except OSError as error:
         damage = f"cannot be read: {error.strerror}"
+    label = layout.label_path(image)
     try:
-        shares, boxes = _areas(layout.label_path(image), classes)
+        shares, boxes = _areas(label, classes)
         problem = ""
     except ValueError as error:
         shares, boxes, problem = {}, 0, str(error)
     except UsageError:
         shares, boxes, problem = {}, 0, "no numbers"
-    return _Looked(split, name, damage, digest, problem, boxes, shares)
+    return _Looked(split, name, damage, digest, problem, boxes, shares, label.exists())
 
 
 def _areas(label: Path, classes: int) -> tuple[dict[int, tuple[float, ...]], int]:
@@ -175,7 +177,7 @@ def _area(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 def _split_check(looked: Iterable[_Looked], split: str, names: Sequence[str]) -> SplitCheck:
     mine = [found for found in looked if found.split == split]
-    result = SplitCheck(images=len(mine), background=sum(not found.shares for found in mine))
+    result = SplitCheck(images=len(mine), background=sum(_is_background(found) for found in mine))
     for number, name in enumerate(names):
         areas = sorted(share for found in mine for share in found.shares.get(number, ()))
         result.classes[name] = (
@@ -193,6 +195,10 @@ def _split_check(looked: Iterable[_Looked], split: str, names: Sequence[str]) ->
     return result
 
 
+def _is_background(found: _Looked) -> bool:
+    return not found.shares and not found.label_problem
+
+
 def _find_problems(result: Check, looked: Sequence[_Looked], group_of: Mapping[str, str]) -> None:
     for found in looked:
         if found.damage:
@@ -201,6 +207,10 @@ def _find_problems(result: Check, looked: Sequence[_Looked], group_of: Mapping[s
             result.problems.setdefault(f"unreadable labels, {found.label_problem}", []).append(found.name)
         if found.boxes:
             result.problems.setdefault("boxes without outlines", []).append(found.name)
+        if not found.labelled:
+            result.problems.setdefault("no label file (that of a background image is empty)", []).append(found.name)
+        elif _is_background(found):
+            result.notes.setdefault("empty label files", []).append(found.name)
     for split, counts in result.splits.items():
         if empty := [name for name, sizes in counts.classes.items() if not sizes.objects]:
             result.notes[f"classes without an object in {split}"] = empty

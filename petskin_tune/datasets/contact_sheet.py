@@ -23,6 +23,7 @@ _HEADING = 26  # pixels above a class
 _GAP = 6  # pixels between tiles
 _COLUMNS = 6
 _BACKGROUND = "background"
+_UNREADABLE = "unreadable labels"
 _PAPER = (250, 250, 250)
 _INK = (40, 40, 40)
 _COLOURS = ((230, 60, 50), (40, 130, 230), (60, 170, 80), (240, 160, 30), (150, 80, 200), (0, 170, 170), (220, 80, 160))
@@ -62,12 +63,29 @@ def _chosen(data_set: layout.DataSet, per_class: int, seed: int) -> Mapping[str,
     images_with: defaultdict[str, list[Path]] = defaultdict(list)
     images = {layout.image_name(data_set, image): image for split in data_set.images.values() for image in split}
     for name in sorted(images, key=lambda name: seeded(seed, name)):
-        numbers = layout.classes_in(layout.label_path(images[name]))
-        known = [data_set.names[number] for number in numbers if number < len(data_set.names)]
-        for heading in known or [_BACKGROUND]:
+        for heading in _headings(data_set, images[name]):
             if len(images_with[heading]) < per_class:
                 images_with[heading].append(images[name])
-    return {heading: images_with[heading] for heading in (*data_set.names, _BACKGROUND) if images_with[heading]}
+    return {
+        heading: images_with[heading] for heading in (*data_set.names, _BACKGROUND, _UNREADABLE) if images_with[heading]
+    }
+
+
+def _headings(data_set: layout.DataSet, image: Path) -> Sequence[str]:
+    """The sections of the sheet that an image belongs to."""
+    rows = _rows(image)
+    if rows is None:
+        return [_UNREADABLE]
+    numbers = {number for number, _ in rows}
+    return [data_set.names[number] for number in numbers if 0 <= number < len(data_set.names)] or [_BACKGROUND]
+
+
+def _rows(image: Path) -> Sequence[tuple[int, list[float]]] | None:
+    """The rows of an image's label file; None where it is unreadable."""
+    try:
+        return layout.label_rows(layout.label_path(image))
+    except UsageError:
+        return None
 
 
 def _tile(data_set: layout.DataSet, image: Path) -> _Tile:
@@ -82,7 +100,7 @@ def _tile(data_set: layout.DataSet, image: Path) -> _Tile:
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
     overlay = Image.new("RGBA", picture.size)
     draw = ImageDraw.Draw(overlay)
-    for number, values in layout.label_rows(layout.label_path(image)):
+    for number, values in _rows(image) or ():
         corners = [(x * picture.width, y * picture.height) for x, y in zip(values[::2], values[1::2], strict=False)]
         if len(corners) > 2:
             colour = _COLOURS[number % len(_COLOURS)]

@@ -243,7 +243,32 @@ def test_every_kind_of_damage_is_found_and_named(tmp_path: Path, demo_yaml: Path
         "groups in more than one split": ["rex"],
     }
     assert found.notes["classes without an object in train"] == ["scale", "ulcer"]
+    assert found.notes["empty label files"] == ["images/train/train_00004.bmp"]
     assert "PROBLEM: groups in more than one split (1): rex" in found.summary()
+
+
+def test_a_lost_label_file_is_a_problem_and_an_empty_one_is_noted(demo_yaml: Path) -> None:
+    (demo_yaml.parent / "labels/train/train_00000.txt").unlink()
+    for number in (1, 2):
+        (demo_yaml.parent / f"labels/train/train_0000{number}.txt").write_text("")
+
+    found = check(demo_yaml)
+
+    missing = {"no label file (that of a background image is empty)": ["images/train/train_00000.bmp"]}
+    assert found.problems == missing == found.to_json()["problems"]
+    assert found.notes["empty label files"] == ["images/train/train_00001.bmp", "images/train/train_00002.bmp"]
+    assert (found.splits["train"].background, found.splits["val"].background) == (3, 0)
+
+
+def test_labels_that_cannot_be_read_have_their_own_place_on_the_contact_sheet(tmp_path: Path, demo_yaml: Path) -> None:
+    (demo_yaml.parent / "labels/train/train_00000.txt").write_text("x y z\n")
+    (demo_yaml.parent / "labels/train/train_00001.txt").write_text("0 0.5 what\n")
+    (demo_yaml.parent / "labels/train/train_00002.txt").write_text("-1 0 0 1 0 1 1\n")
+
+    page = contact_sheet.contact_sheet(demo_yaml, tmp_path / "sheet.html").read_text()
+
+    assert page.count("<h2>unreadable labels (2 shown)</h2>") == 1
+    assert page.count("<h2>background (1 shown)</h2>") == 1
 
 
 def test_the_contact_sheet_shows_every_class_with_its_masks(tmp_path: Path, demo_yaml: Path) -> None:
