@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 from workers import SMALL_STUDY, run, write_study
 
 from petskin_tune.datasets import demo
@@ -73,10 +74,38 @@ def test_weights_that_cannot_be_fetched_are_named(tmp_path: Path) -> None:
     assert "yolov8x-seg.pt" in refused(tmp_path, "--study", str(study), **environment)
 
 
-def test_a_database_that_refuses_the_password_is_named_without_it(tmp_path: Path, postgres_url: str) -> None:
+def test_a_database_that_is_away_is_named_without_the_password(tmp_path: Path) -> None:
     sentence = refused(tmp_path, "--study", "demo", "--storage", "postgresql://me:geheim@127.0.0.1:9/none")
     assert "127.0.0.1" in sentence
     assert "geheim" not in sentence
+
+
+def test_a_database_that_refuses_the_password_is_asked_once_and_named_without_it(
+    tmp_path: Path, guarded: tuple[sqlalchemy.URL, Path]
+) -> None:
+    url, log = guarded
+    wrong = url.set(password="geheim").render_as_string(hide_password=False)
+    sentence = refused(tmp_path, "--study", "demo", "--storage", wrong)
+    assert sentence.endswith("refuses the user or the password.")
+    assert "geheim" not in sentence
+    assert log.read_text().count(f'password authentication failed for user "{url.username}"') == 1
+    init = ("init", "--study", "demo", "--storage", url.render_as_string(hide_password=False))
+    assert run(*init, cwd=tmp_path, command="petskin-tune").returncode == 0, "the right password is refused, too"
+
+
+@pytest.fixture
+def guarded(postgres_url: str) -> tuple[sqlalchemy.URL, Path]:
+    """URL of a new, empty database of a user whom PostgreSQL asks for a password, and the server's log."""
+    url = sqlalchemy.make_url(postgres_url)
+    user = f"user_{url.database}"
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {user} LOGIN PASSWORD 'richtig'")
+        connection.exec_driver_sql(f"ALTER DATABASE {url.database} OWNER TO {user}")
+        access = Path(connection.exec_driver_sql("SHOW hba_file").scalar_one())
+        access.write_text(f"local all {user} scram-sha-256\n{access.read_text()}")
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
+    return url.set(username=user, password="richtig"), access.with_name("log")
 
 
 def test_a_changed_study_file_is_refused_with_the_difference_and_the_way_on(tmp_path: Path) -> None:
