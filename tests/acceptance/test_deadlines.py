@@ -12,6 +12,7 @@ import pytest
 from workers import load, run, start, write_study
 
 SECONDS = 36.0  # of --max-hours 0.01
+AGAIN_SECONDS = 15.0
 CHANGES = {"target_trials": 2, "epochs": 400}
 
 
@@ -68,7 +69,7 @@ def test_a_worker_stops_in_time_in_mid_epoch_and_the_next_goes_on_at_once(tmp_pa
     said = re.findall(r"--max-hours 0\.01: training stops at \d\d:\d\d:\d\d; \d+ s are kept to save it", life.output)
     assert said, life.output
     assert life.output.splitlines()[-1] == "suspended; to go on, type: tune-worker --study small"
-    again = live(tmp_path, study, 25.0 / 3600)
+    again = live(tmp_path, study, AGAIN_SECONDS / 3600)
     assert again.code == 75
     assert "goes on after" in again.output
     epochs = [list(trial.intermediate_values) for trial in load(tmp_path / "runs").trials]

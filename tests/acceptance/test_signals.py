@@ -168,12 +168,12 @@ def server() -> Iterator[Server]:
 def test_sigterm_during_an_outage_ends_in_time_and_what_waited_is_sent_by_the_next_worker(
     tmp_path: Path, server: Server
 ) -> None:
-    study = write_study(tmp_path, target_trials=1, epochs=12)
+    study = write_study(tmp_path, target_trials=1, epochs=7)
     url = server.new_database()
     worker = start("--study", str(study), cwd=tmp_path, TUNE_STORAGE=url)
-    wait_for(worker, "trial 0 epoch 2/12")
+    wait_for(worker, "trial 0 epoch 2/7")
     server.stop()
-    wait_for(worker, "trial 0 epoch 4/12")
+    wait_for(worker, "trial 0 epoch 4/7")
     ends_in_time(worker)
     server.start()
     again = run("--study", str(study), cwd=tmp_path, TUNE_STORAGE=url)
@@ -181,7 +181,7 @@ def test_sigterm_during_an_outage_ends_in_time_and_what_waited_is_sent_by_the_ne
     opened = find_study(open_storage(url), "small")
     assert opened is not None
     (trial,) = opened.trials()
-    assert list(trial.intermediate_values) == list(range(1, 13))
+    assert list(trial.intermediate_values) == list(range(1, 8))
 
 
 @pytest.mark.slow
