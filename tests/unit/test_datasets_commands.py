@@ -1,12 +1,17 @@
+import io
+import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import rich.console
 from click.testing import CliRunner, Result
 
-from petskin_tune.datasets import demo
+from petskin_tune.datasets import commands, demo
 from petskin_tune.datasets.commands import data
 from petskin_tune.datasets.parallel import spread
 from petskin_tune.errors import UsageError
@@ -70,6 +75,22 @@ def test_the_commands_start_without_numpy_pil_torch_or_ultralytics() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_on_a_terminal_a_bar_shows_the_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    clock = itertools.count(0, 10)  # ten seconds between two looks at it
+    terminal = rich.console.Console(file=shown, force_terminal=True, width=100, get_time=lambda: float(next(clock)))
+    monkeypatch.setattr(rich.console, "Console", lambda **_: terminal)
+    seconds = itertools.count(0, 10)
+    monkeypatch.setattr(commands, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+
+    with commands._shown() as show:
+        for done in (10, 30, 50):  # a former run had done ten
+            show("converting images", done, 100)
+
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue()).rpartition("converting images")[2]
+    assert re.search(r"50/100 1/s \d+:\d\d:\d\d", last), last
 
 
 def test_results_of_many_processes_are_complete_and_a_failure_reaches_the_caller() -> None:
