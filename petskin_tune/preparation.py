@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from petskin_tune.datasets import fingerprint as fingerprints
@@ -12,7 +12,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.home import Home
 from petskin_tune.model_files import find_model
 from petskin_tune.spec import StudySpec
-from petskin_tune.weights import fetch_weights
+from petskin_tune.weights import fetch_weights, require_weights
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Prepared:
 
 
 def prepare(spec: StudySpec, home: Home, folders: Sequence[Path], data: str | None = None) -> Prepared:
-    """Find, unpack, make or fetch what the study needs.
+    """Find, unpack, make or fetch what the study needs; weights last, which stay where they were fetched.
 
     Args:
         spec: of the study.
@@ -46,26 +46,39 @@ def prepare(spec: StudySpec, home: Home, folders: Sequence[Path], data: str | No
     Raises:
         UsageError: the data set or the model is not there or cannot be used; says how to get it.
     """
-    return prepare_data(spec, home, folders, prepare_model(spec, home, folders), data)
+    model = _find(spec, home, folders)
+    prepared = prepare_data(spec, home, folders, model, data)
+    return replace(prepared, model=_fetched(model, home))
 
 
 def prepare_model(spec: StudySpec, home: Home, folders: Sequence[Path]) -> str:
     """The path of the study's weights or architecture, fetched where Ultralytics publishes it.
 
     Raises:
-        UsageError: it is not there and cannot be fetched.
+        UsageError: it is not there and cannot be fetched, or holds no weights.
     """
+    return _fetched(_find(spec, home, folders), home)
+
+
+def _find(spec: StudySpec, home: Home, folders: Sequence[Path]) -> str:
+    """The path of the model, or the bare name of one that Ultralytics publishes."""
     model = find_model(spec.model, (*folders, home.folder, home.folder / "weights"))
-    if not Path(model).is_file() and model.endswith(".pt"):
-        model = str(fetch_weights(model, home.folder / "weights"))
+    if model.endswith(".pt") and Path(model).is_file():
+        require_weights(Path(model))
+    return model
+
+
+def _fetched(model: str, home: Home) -> str:
+    if model.endswith(".pt") and not Path(model).is_file():
+        return str(fetch_weights(model, home.folder / "weights"))
     return model
 
 
 def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: str, data: str | None = None) -> Prepared:
-    """The second half of :func:`prepare`: the data set in force, with the model found before.
+    """What :func:`prepare` does for the data: the data set in force, with the model found before.
 
     Raises:
-        UsageError: the data set is not there or cannot be used.
+        UsageError: the data set is not there or cannot be used, or a label file is one that stops every training.
     """
     base = folders[0] if folders else Path.cwd()
     cache = home.work / "data"
@@ -78,7 +91,7 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
     return Prepared(
         data=in_force,
         model=model,
-        fingerprint=fingerprints.fingerprint(in_force, cache),
+        fingerprint=fingerprints.fingerprint(in_force, cache, for_training=True),
         classes=len(data_set.names),
         train_images=len(data_set.images["train"]),
     )

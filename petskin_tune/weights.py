@@ -1,10 +1,13 @@
-"""Pretrained weights that Ultralytics publishes, fetched once into the home."""
+"""Weights as files: those that Ultralytics publishes, fetched once into the home, and what can be no weights at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import urllib.error
 import urllib.request
+import zipfile
+from collections.abc import Iterator
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from petskin_tune.errors import UsageError
@@ -12,32 +15,78 @@ from petskin_tune.errors import UsageError
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # ultralytics.utils.downloads
 TIMEOUT_SECONDS = 20.0
 BLOCK = 1 << 20
+_PICKLE = b"\x80"  # begins every pickle since protocol 2, which torch.save wrote before it wrote zips
+
+
+def require_weights(path: Path) -> None:
+    """Refuse a file that torch cannot load, without torch.
+
+    Raises:
+        UsageError: it is no weights file, cut short, or cannot be read.
+    """
+    try:
+        loadable = _is_loadable(path)
+    except OSError as error:
+        raise UsageError(f"The model {path} cannot be read: {error.strerror}.") from error
+    if not loadable:
+        raise UsageError(f"The model {path} holds no weights that torch.save wrote, or not all of them: get it anew.")
+
+
+def _is_loadable(path: Path) -> bool:
+    """Whether a file is a whole zip, which torch.save writes, or begins as the pickle that it once wrote."""
+    with open(path, "rb") as file:
+        return file.read(len(_PICKLE)) == _PICKLE or zipfile.is_zipfile(file)
 
 
 def fetch_weights(name: str, folder: Path) -> Path:
     """The path of the published weights ``name`` in ``folder``, downloaded where they are missing.
 
     Raises:
-        UsageError: they are not there and cannot be fetched.
+        UsageError: they are not there and cannot be fetched whole; nothing is left of a part.
     """
     target = folder / name
     if target.is_file():
         return target
-    url = f"{RELEASE}/{name}"
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{name}.{os.getpid()}"
-            with open(partial, "wb") as file:
-                while block := answer.read(BLOCK):
-                    file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
+        with (
+            urllib.request.urlopen(f"{RELEASE}/{name}", timeout=TIMEOUT_SECONDS) as answer,
+            _partial(target) as partial,
+        ):
+            _receive(answer, partial)
+            if not _is_loadable(partial):
+                raise OSError("what came are no weights")
             partial.rename(target)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
         raise UsageError(
             f"The weights {name} are not here and cannot be fetched ({reason}): put the file into {folder}, "
             "or give its path as `model`."
         ) from error
     return target
+
+
+@contextlib.contextmanager
+def _partial(target: Path) -> Iterator[Path]:
+    """A name to write ``target`` under until it is whole; neither it nor a folder made for it outlives a failure."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            target.parent.rmdir()
+        raise
+
+
+def _receive(answer: HTTPResponse, partial: Path) -> None:
+    """Write all of the answer, whose ``read(BLOCK)`` says nothing when the connection ends early."""
+    received = 0
+    with open(partial, "wb") as file:
+        while block := answer.read(BLOCK):
+            received += file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    expected = answer.headers["Content-Length"]
+    if expected is not None and expected.strip() != str(received):
+        raise OSError(f"{received} of {expected} bytes came")

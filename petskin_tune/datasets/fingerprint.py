@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from petskin_tune.datasets import layout
 from petskin_tune.datasets.files import write_whole
 from petskin_tune.errors import UsageError
 
+_REMEMBERED = 5  # values of a label file; an older version kept fewer
 _SETTLED = 2.0  # seconds; a file younger than this may change again without a visible change of its time
 
 
@@ -50,7 +51,7 @@ class Fingerprint:
         return cls(content["digest"], tuple(content["names"]), splits)
 
 
-def fingerprint(data_yaml: Path, cache: Path | None = None) -> Fingerprint:
+def fingerprint(data_yaml: Path, cache: Path | None = None, *, for_training: bool = False) -> Fingerprint:
     """Take a data set's fingerprint: class names, and names, image sizes and labels of train and val.
 
     It does not depend on where the data set lies, on line ends, or on the test split, which no trial sees. Images are
@@ -59,16 +60,28 @@ def fingerprint(data_yaml: Path, cache: Path | None = None) -> Fingerprint:
     Args:
         data_yaml: the data set in force; a subset has a fingerprint of its own.
         cache: folder for what was read of label files, used again while their time and size stay the same.
+        for_training: also refuse label files that a training stops at: boxes, unknown classes, no numbers.
 
     Raises:
         UsageError: an image that the data set lists is missing, or a label file is none.
     """
     data_set = layout.read(data_yaml)
-    reader = _LabelReader(data_set.yaml, cache)
+    reader = _LabelReader(data_set.yaml, len(data_set.names), cache)
     splits = {split: _summary(data_set, split, reader) for split in ("train", "val")}
     reader.save()
+    if for_training:
+        _require_outlines(data_set, reader.unusable)
     described = json.dumps([data_set.names, {split: asdict(summary) for split, summary in splits.items()}])
     return Fingerprint(hashlib.sha256(described.encode()).hexdigest(), data_set.names, splits)
+
+
+def _require_outlines(data_set: layout.DataSet, unusable: Sequence[Path]) -> None:
+    if unusable:
+        fault = layout.first_fault(unusable[0], len(data_set.names))
+        files = "label file ends" if len(unusable) == 1 else "label files end"
+        raise UsageError(
+            f"{unusable[0]}, {fault}; {len(unusable)} {files} every training: petskin-tune data check {data_set.yaml}"
+        )
 
 
 def difference(stored: Fingerprint, mine: Fingerprint) -> str | None:
@@ -112,6 +125,8 @@ def _summary(data_set: layout.DataSet, split: str, reader: _LabelReader) -> Spli
             size = os.stat(image).st_size
         except FileNotFoundError as error:
             raise UsageError(f"{data_set.yaml}: {image}, a {split} image, is listed and not there.") from error
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{data_set.yaml}: {image}, a {split} image, cannot be looked at: {error}.") from error
         label = reader.read(layout.label_path(image))
         names.update(f"{name}\n".encode())
         sizes.update(f"{name} {size}\n".encode())
@@ -132,18 +147,21 @@ def _summary(data_set: layout.DataSet, split: str, reader: _LabelReader) -> Spli
 class _Label:
     digest: str
     objects: Mapping[str, int]
+    outlines: bool = True  # and nothing else
 
 
 _NO_LABEL = _Label("", {})  # the same as an empty file: both are background
 
 
 class _LabelReader:
-    """Reads label files, or remembers them from last time."""
+    """Reads label files, or remembers them from last time; ``unusable`` are those that a training stops at."""
 
-    def __init__(self, data_yaml: Path, cache: Path | None):
+    def __init__(self, data_yaml: Path, classes: int, cache: Path | None):
+        self.unusable: list[Path] = []
+        self._classes = classes
         place = hashlib.sha256(str(data_yaml).encode()).hexdigest()[:32]
         self._file = cache / "fingerprints" / f"{place}.json" if cache else None
-        self._known: dict[str, list[Any]] = {}  # path: [time (ns), size, digest, objects]
+        self._known: dict[str, list[Any]] = {}  # path: [time (ns), size, digest, objects, outlines]
         self._next: dict[str, list[Any]] = {}
         if self._file and self._file.exists():
             try:
@@ -154,15 +172,20 @@ class _LabelReader:
     def read(self, path: Path) -> _Label:
         try:
             status = os.stat(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return _NO_LABEL
+        except (OSError, ValueError) as error:
+            raise UsageError(f"The labels {path} cannot be read: {error}.") from error
         entry = self._known.get(str(path))
-        if entry is None or entry[:2] != [status.st_mtime_ns, status.st_size]:
+        if entry is None or len(entry) != _REMEMBERED or entry[:2] != [status.st_mtime_ns, status.st_size]:
             label = _read_label(path)
-            entry = [status.st_mtime_ns, status.st_size, label.digest, dict(label.objects)]
+            entry = [status.st_mtime_ns, status.st_size, label.digest, dict(label.objects), label.outlines]
         if time.time() - status.st_mtime > _SETTLED:
             self._next[str(path)] = entry
-        return _Label(entry[2], entry[3])
+        label = _Label(*entry[2:])
+        if not label.outlines or any(not 0 <= int(number) < self._classes for number in label.objects):
+            self.unusable.append(path)
+        return label
 
     def save(self) -> None:
         if self._file and self._next != self._known:
@@ -175,4 +198,5 @@ def _read_label(path: Path) -> _Label:
         return _NO_LABEL
     objects = {str(number): count for number, count in layout.objects(path, rows).items()}
     content = "\n".join(" ".join(row) for row in rows)
-    return _Label(hashlib.sha256(content.encode()).hexdigest()[:32], objects)
+    outlines = not any(layout.row_fault(row) for row in rows)
+    return _Label(hashlib.sha256(content.encode()).hexdigest()[:32], objects, outlines)

@@ -17,12 +17,19 @@ from typing import Any
 import yaml
 
 from petskin_tune.errors import UsageError
+from petskin_tune.paths import is_there, typed
 
 # Ultralytics' IMG_FORMATS (ultralytics/data/utils.py); a test compares the two.
 IMAGE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 )
 SPLITS = ("train", "val", "test")
+OUTSIDE = 0.01  # how far a coordinate may lie outside of the image: Ultralytics' tolerance
+_FEWEST_CORNERS = 3  # of an outline
+_BOX_VALUES = 4  # x, y, width, height
+_MOST_CLASSES = 100_000
+# What PyYAML raises for a value that is not what its tag or shape says, and for one that nests without end.
+_NO_YAML = (yaml.YAMLError, ValueError, OverflowError, AttributeError, TypeError, LookupError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UsageError(f"{path} is not valid YAML: {line}{error.problem}.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read as YAML: {error}.") from error
+    except (OSError, *_NO_YAML) as error:
+        raise UsageError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is no data set: it must hold the keys train, val and names.")
     return content
@@ -108,7 +115,7 @@ def class_names(yaml_path: Path, raw: Mapping[str, Any]) -> tuple[str, ...]:
         UsageError: there are none, or their numbers are not 0, 1, 2, ….
     """
     names = raw.get("names")
-    if names is None and isinstance(raw.get("nc"), int):
+    if names is None and type(raw.get("nc")) is int and 0 < raw["nc"] <= _MOST_CLASSES:
         return tuple(f"class_{number}" for number in range(raw["nc"]))
     if isinstance(names, list) and names:
         return tuple(str(name) for name in names)
@@ -129,15 +136,53 @@ def label_lines(label: Path) -> list[list[str]]:
     """The rows of a label file, each split at white space; none where there is no file.
 
     Raises:
-        UsageError: it is no text.
+        UsageError: it is no text, or cannot be read.
     """
+    return [words for _, words in _numbered_lines(label)]
+
+
+def _numbered_lines(label: Path) -> list[tuple[int, list[str]]]:
     try:
         text = label.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except UnicodeDecodeError as error:
         raise UsageError(f"{label} is no YOLO label file: it is no UTF-8 text.") from error
-    return [words for line in text.splitlines() if (words := line.split())]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The labels {label} cannot be read: {error}.") from error
+    return [(number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())]
+
+
+def first_fault(label: Path, classes: int) -> str | None:
+    """Where and why a label file stops a training on ``classes`` classes: "line 3: …"; None where it does not.
+
+    Raises:
+        UsageError: as :func:`label_rows`.
+    """
+    for line, words in _numbered_lines(label):
+        if reason := row_fault(words):
+            return f"line {line}: {reason}"
+        with _no_label_file(label):
+            number = _class_number(words[0])
+        if not 0 <= number < classes:
+            return f"line {line}: class {number} is none of the {classes} that `names` has"
+    return None
+
+
+def row_fault(words: Sequence[str]) -> str | None:
+    """Why a row of a label file is no outline, whatever its class; None where it is one.
+
+    As strict as the training (``petskin_tune/training/labels.py``), which ends at such a row. Ultralytics leaves the
+    image out with a warning, or fails at the first batch where all rows are boxes.
+    """
+    if len(words) < 1 + 2 * _FEWEST_CORNERS or len(words) % 2 == 0:
+        what = "a box without an outline" if len(words) == 1 + _BOX_VALUES else f"{len(words)} values"
+        return f"{what}, where a class and {_FEWEST_CORNERS} or more x y pairs are needed"
+    try:
+        inside = all(-OUTSIDE <= float(word) <= 1 + OUTSIDE for word in words[1:])
+    except ValueError as error:
+        return str(error)
+    return None if inside else "a coordinate outside 0 to 1"
 
 
 def label_rows(label: Path) -> list[tuple[int, list[float]]]:
@@ -198,11 +243,11 @@ def _root(yaml_path: Path, raw: Mapping[str, Any]) -> Path:
     stated = raw.get("path")
     if stated is None:
         return yaml_path.parent
-    if not isinstance(stated, str):
+    if not isinstance(stated, str) or "\0" in stated:
         raise UsageError(f"{yaml_path}: `path:` must be text.")
-    root = (yaml_path.parent / Path(stated).expanduser()).resolve()
+    root = (yaml_path.parent / typed(stated)).resolve()
     # A YAML that travelled still says where it lay on the machine that wrote it.
-    return root if root.is_dir() else yaml_path.parent
+    return root if is_there(root) and root.is_dir() else yaml_path.parent
 
 
 def _images(root: Path, entry: str, yaml_path: Path) -> Iterator[Path]:
@@ -223,7 +268,7 @@ def locate(root: Path, entry: str) -> Path | None:
     candidates = [root / entry]
     if entry.startswith("../"):
         candidates.append(root / entry[3:])  # exports that are one level off; Ultralytics reads them too
-    return next((Path(os.path.abspath(path)) for path in candidates if path.exists()), None)
+    return next((Path(os.path.abspath(path)) for path in candidates if is_there(path)), None)
 
 
 def list_lines(image_list: Path) -> list[str]:

@@ -161,3 +161,81 @@ def test_what_is_no_label_file_is_refused_by_name(demo_yaml: Path, content: byte
 
     with pytest.raises(UsageError, match=r"train_00000\.txt is no YOLO label file"):
         take(demo_yaml)
+
+
+FAULTS = {
+    "0 0.5 0.5 0.2 0.2": "line 1: a box without an outline, where a class and 3 or more x y pairs are needed",
+    "0 0.1 0.1 0.2 0.2 0.3": "line 1: 6 values, where",
+    "0 0 0 1 0 1 1 0": "line 1: 8 values, where",
+    "7 0 0 1 0 1 1": "line 1: class 7 is none of the 3 that `names` has",
+    "-1 0 0 1 0 1 1": "line 1: class -1 is none of the 3",
+    "0 0 0 1 0 1 1\n\n0 0 0 1 0 1 1.2": "line 3: a coordinate outside 0 to 1",
+    "0 0 0 1 0 1 nan": "line 1: a coordinate outside 0 to 1",
+    "0 0 0 1 0 1 x": "line 1: could not convert string to float: 'x'",
+    "0 0 0 64 0 64 64": "line 1: a coordinate outside 0 to 1",
+}
+GOOD = ["", "\n\n", "2 0 0 1 0 1 1", "1.0 0 0 1 0 1 1\n", "0 -0.005 0.1 1.005 0.2 0.4 0.5", "0 0 0 1 0 1 1 0 1\r\n"]
+
+
+def judged_by_the_training(label: Path) -> bool:
+    from petskin_tune.training.labels import DataError, _read_label_file
+
+    try:
+        _read_label_file(str(label), 3)
+    except DataError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("text", [*FAULTS, *GOOD])
+def test_labels_are_refused_for_a_training_exactly_where_the_training_would_stop_at_them(
+    tmp_path: Path, demo_yaml: Path, text: str
+) -> None:
+    label = demo_yaml.parent / "labels/train/train_00002.txt"
+    label.write_text(text)
+    os.utime(label, (1e9, 1e9))
+    assert judged_by_the_training(label) == (text in GOOD)
+
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):  # read, read, remembered
+        if text in GOOD:
+            fingerprint.fingerprint(demo_yaml, cache, for_training=True)
+            continue
+        with pytest.raises(UsageError) as refused:
+            fingerprint.fingerprint(demo_yaml, cache, for_training=True)
+        assert str(refused.value).startswith(f"{label}, {FAULTS[text]}")
+        assert f"; 1 label file ends every training: petskin-tune data check {demo_yaml}" in str(refused.value)
+
+
+def test_all_unusable_label_files_are_counted_and_the_first_one_named(demo_yaml: Path) -> None:
+    for split, number in (("val", 2), ("train", 5), ("train", 3)):
+        (demo_yaml.parent / f"labels/{split}/{split}_{number:05d}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(UsageError, match=r"train_00003\.txt, line 1: a box .*; 3 label files end every training"):
+        fingerprint.fingerprint(demo_yaml, for_training=True)
+
+
+def test_fewer_classes_in_the_yaml_are_noticed_although_no_label_file_changed(tmp_path: Path, demo_yaml: Path) -> None:
+    for label in (demo_yaml.parent / "labels").rglob("*.txt"):
+        os.utime(label, (1e9, 1e9))
+    fingerprint.fingerprint(demo_yaml, tmp_path / "cache", for_training=True)
+    demo_yaml.write_text(re.sub(r"names:.*", "names: [only]", demo_yaml.read_text(), flags=re.DOTALL))
+    with pytest.raises(UsageError, match="is none of the 1 that `names` has"):
+        fingerprint.fingerprint(demo_yaml, tmp_path / "cache", for_training=True)
+
+
+def test_a_cache_of_an_older_version_is_read_over(tmp_path: Path, demo_yaml: Path) -> None:
+    label = demo_yaml.parent / "labels/train/train_00000.txt"
+    label.write_text("0 0.5 0.5 0.2 0.2\n")
+    for path in (demo_yaml.parent / "labels").rglob("*.txt"):
+        os.utime(path, (1e9, 1e9))
+    before = take(demo_yaml, tmp_path / "cache")
+    [file] = (tmp_path / "cache").rglob("*.json")
+    file.write_text(json.dumps({path: entry[:4] for path, entry in json.loads(file.read_text()).items()}))
+    assert take(demo_yaml, tmp_path / "cache") == before
+    with pytest.raises(UsageError, match="a box without an outline"):
+        fingerprint.fingerprint(demo_yaml, tmp_path / "cache", for_training=True)
+
+
+def test_labels_of_boxes_have_a_fingerprint_too(demo_yaml: Path) -> None:
+    for label in (demo_yaml.parent / "labels").rglob("*.txt"):
+        label.write_text("0 0.5 0.5 0.2 0.2\n")
+    assert take(demo_yaml).splits["train"].objects == {"0": 6}

@@ -1,0 +1,66 @@
+"""What must lie on this machine before a trial trains: looked at in an order that leaves nothing behind in vain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from petskin_tune import preparation
+from petskin_tune.datasets import demo
+from petskin_tune.errors import UsageError
+from petskin_tune.home import Home, resolve_home
+from petskin_tune.spec import StudySpec
+
+PUBLISHED = "yolov8n-seg.pt"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return resolve_home(str(tmp_path / "home"), None, None, {"XDG_CACHE_HOME": str(tmp_path / "cache")}, study="s")
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+
+    def fetch(name: str, folder: Path) -> Path:
+        names.append(name)
+        return folder / name
+
+    monkeypatch.setattr(preparation, "fetch_weights", fetch)
+    return names
+
+
+def spec(tmp_path: Path, model: str) -> StudySpec:
+    return StudySpec(study="s", model=model, data=str(tmp_path / "images" / "data.yaml"), epochs=3)
+
+
+def test_no_weights_are_fetched_for_a_data_set_that_is_refused(home: Home, tmp_path: Path, fetched: list[str]) -> None:
+    wanted = spec(tmp_path, PUBLISHED)
+    with pytest.raises(UsageError, match="is missing"):
+        preparation.prepare(wanted, home, [tmp_path])
+    assert fetched == []
+
+    demo.make(tmp_path / "images", train=4, val=2, imgsz=32)
+    prepared = preparation.prepare(wanted, home, [tmp_path])
+    assert fetched == [PUBLISHED]
+    assert prepared.model == str(home.folder / "weights" / PUBLISHED)
+
+
+@pytest.mark.parametrize("model", ["nowhere.pt", "junk.pt"])
+def test_a_model_that_cannot_be_one_is_refused_before_the_data_are_unpacked(
+    model: str, home: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "junk.pt").write_bytes(b"junk of 11B")
+    with pytest.raises(UsageError, match=model):
+        preparation.prepare(spec(tmp_path, model), home, [tmp_path])
+    assert not home.folder.exists()
+
+
+def test_labels_that_end_every_training_are_refused(home: Home, tmp_path: Path) -> None:
+    data = demo.make(tmp_path / "images", train=4, val=2, imgsz=32)
+    label = data.parent / "labels" / "val" / "val_00001.txt"
+    label.write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(UsageError, match=f"{label}, line 1: a box without an outline"):
+        preparation.prepare(spec(tmp_path, "yolov8n-seg.yaml"), home, [tmp_path])
