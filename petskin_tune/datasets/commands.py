@@ -14,6 +14,7 @@ import click
 
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
 
+_MOST_JOBS = max(256, os.cpu_count() or 1)
 _PLAIN_LINES_EVERY = 10.0  # seconds, where there is no terminal
 
 Show = Callable[[str, int, int], None]
@@ -28,9 +29,21 @@ class _DataGroup(click.Group):
         except UsageError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(EXIT_USAGE)
+        except BrokenPipeError:
+            raise  # click's own to answer
+        except OSError as error:  # a folder that may not be written to, a disk that is full
+            click.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+            sys.exit(EXIT_USAGE)
         except KeyboardInterrupt:
             click.echo("Stopped. Type the same command again to go on.", err=True)
             sys.exit(EXIT_SUSPENDED)
+
+
+class _Path(click.Path):
+    """An absolute path; ``~`` is the home folder, and ``~nobody`` a name like any other."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return Path(os.path.abspath(os.path.expanduser(os.fsdecode(super().convert(value, param, ctx)))))
 
 
 @click.group(cls=_DataGroup)
@@ -39,13 +52,17 @@ def data() -> None:
 
 
 _jobs = click.option(
-    "--jobs", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default="CPU cores", help="Processes."
+    "--jobs",
+    type=click.IntRange(1, _MOST_JOBS),
+    default=os.cpu_count() or 1,
+    show_default="CPU cores",
+    help="Processes.",
 )
 
 
 @data.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=click.Path(path_type=Path))
-@click.argument("dest", metavar="DEST", type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=_Path())
+@click.argument("dest", metavar="DEST", type=_Path())
 @click.option("--species", type=click.Choice(["dog", "cat", "both"]), default="both", show_default=True)
 @click.option("--classes", metavar="A1,A4,…", default="", help="Lesions to learn, by code or name.  [all]")
 @click.option("--synthetic", type=click.Choice(["include", "exclude", "only"]), default="include", show_default=True)
@@ -65,7 +82,7 @@ _jobs = click.option(
 @click.option("--test", type=float, default=0.0, show_default=True, help="Share of the images for test.")
 @click.option("--keep-split", is_flag=True, help="AI-Hub's own Training and Validation; their leaks are reported.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--archive", type=click.Path(path_type=Path), metavar="OUT.tar", help="Also write one file, for Drive.")
+@click.option("--archive", type=_Path(), metavar="OUT.tar", help="Also write one file, for Drive.")
 @_jobs
 def aihub(
     sources: tuple[Path, ...], dest: Path, species: str, classes: str, jobs: int, archive: Path | None, **chosen: Any
@@ -88,7 +105,7 @@ def aihub(
 
 
 @data.command()
-@click.argument("dest", metavar="DEST", type=click.Path(path_type=Path))
+@click.argument("dest", metavar="DEST", type=_Path())
 @click.option("--train", type=int, default=64, show_default=True, help="Training images.")
 @click.option("--val", type=int, default=32, show_default=True, help="Validation images.")
 @click.option("--imgsz", type=int, default=64, show_default=True, help="Side of the images, pixels.")
@@ -102,7 +119,7 @@ def demo(dest: Path, **numbers: int) -> None:
 
 @data.command()
 @click.argument("source", metavar="DATA")
-@click.argument("dest", metavar="DEST", type=click.Path(path_type=Path))
+@click.argument("dest", metavar="DEST", type=_Path())
 @click.option("--imgsz", type=int, required=True, metavar="N", help="Long side of the images, pixels, at most.")
 @_jobs
 def resize(source: str, dest: Path, imgsz: int, jobs: int) -> None:
@@ -118,7 +135,7 @@ def resize(source: str, dest: Path, imgsz: int, jobs: int) -> None:
 
 @data.command()
 @click.argument("source", metavar="DATA")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE", help="Contact sheet to write, .png or .html.")
+@click.option("--sheet", type=_Path(), metavar="FILE", help="Contact sheet to write, .png or .html.")
 @click.option("--per-class", type=click.IntRange(min=1), default=12, show_default=True, help="Images on it a class.")
 @click.option("--json", "as_json", is_flag=True, help="Everything found, every file named.")
 @_jobs

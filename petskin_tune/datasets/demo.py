@@ -25,6 +25,8 @@ from petskin_tune.errors import UsageError
 NAMES = ("papule", "scale", "ulcer")
 _RECIPE = "demo.json"  # what a folder is being filled with; data.yaml comes last
 _CORNERS = 28  # of a lesion's outline
+_MOST_IMAGES = 99_999  # of a split: their names have five digits
+_LARGEST_SIDE = 4096  # pixels
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,13 @@ def make(dest: Path, train: int = 64, val: int = 32, imgsz: int = 64, seed: int 
         seed: another seed gives other images.
 
     Raises:
-        UsageError: a number is too small, or ``dest`` holds something else.
+        UsageError: a number is too small or too large, or ``dest`` holds something else.
     """
-    if min(train, val) < 1 or imgsz < 32:
-        raise UsageError("A demo data set needs at least one image in train and in val, of at least 32 pixels.")
+    if not (1 <= min(train, val) <= max(train, val) <= _MOST_IMAGES and 32 <= imgsz <= _LARGEST_SIDE):
+        raise UsageError(
+            f"A demo data set needs at least one image in train and in val and at most {_MOST_IMAGES}, of 32 to "
+            f"{_LARGEST_SIDE} pixels."
+        )
     recipe = Recipe(train, val, imgsz, seed)
     dest = dest.expanduser().resolve()
     with only_one(dest):

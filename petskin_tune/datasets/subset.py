@@ -57,7 +57,7 @@ def read_groups(data_set: layout.DataSet) -> dict[str, str]:
     try:
         with open(data_set.groups, encoding="utf-8", newline="") as file:
             return {row["image"]: row["group"] for row in csv.DictReader(file)}
-    except (OSError, KeyError, csv.Error, UnicodeDecodeError) as error:
+    except (OSError, KeyError, csv.Error, ValueError) as error:
         raise UsageError(f"{data_set.groups}, the record of what belongs together, cannot be read: {error}.") from error
 
 

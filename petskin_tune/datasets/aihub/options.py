@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -45,6 +46,8 @@ class Options:
             raise UsageError("A data set without validation images cannot be tuned on; give --val above 0.")
         if self.keep_split and self.test:
             raise UsageError("AI-Hub's own split has no test images; give either --keep-split or --test.")
+        if not all(math.isfinite(number) for number in (self.background, self.crop or 0, self.min_area)):
+            raise UsageError("--background, --crop and --min-area must be finite numbers.")
         if self.background < 0 or (self.background > 1 and self.background != int(self.background)):
             raise UsageError("--background is a number of images, or a share of the lesion images below 1.")
         if self.imgsz is not None and self.imgsz < 32:
