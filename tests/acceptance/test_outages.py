@@ -1,0 +1,327 @@
+"""Real workers that were stopped past their lease, cut off from PostgreSQL for longer than it, or killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from killing import Said
+from servers import Server, maintenance, running_server
+from sqlalchemy.engine import make_url
+from workers import BIN, SMALL_STUDY, environment, essence, fired, load, run, wait_until, write_study
+
+from petskin_tune.datasets import demo
+from petskin_tune.leases import Lease, grace, read_leases
+from petskin_tune.storage import open_storage
+
+LEASE = 3.0
+EPOCHS = 16
+PATIENCE = 120.0  # seconds for what must happen, on a busy machine
+UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]  # a container of its own, in a few words
+AUDITED = ("trials", "trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes")
+AUDITED = (*AUDITED, "trial_system_attributes", "trial_leases")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+# ---- machines and workers --------------------------------------------------------------------------------------------
+
+
+class Site:
+    """One study in PostgreSQL and a folder of snapshots, for machines with a disk each.
+
+    Every worker is a user of the database of its own, so that the database can tell who wrote what.
+    """
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        data = demo.make(folder / "data", train=8, val=4, imgsz=32)
+        train = {**SMALL_STUDY["train"], "imgsz": 32, "close_mosaic": 0}
+        changes = {"data": str(data), "epochs": EPOCHS, "train": train, "target_trials": 1, "lease": f"{LEASE:g}s"}
+        self.folder = folder
+        self.server = server
+        self.study = write_study(folder, **changes)
+        self.url = server.new_database()
+        self.workers: list[Worker] = []
+
+    def start(self, name: str, disk: str, *, apart: bool = False, **more: str) -> Worker:
+        """Start a worker with the home ``disk``; ``apart``: nobody outside can see whether it lives."""
+        with maintenance(make_url(self.url)) as connection:
+            connection.exec_driver_sql(f"CREATE ROLE {name}_{self.database} LOGIN SUPERUSER")
+        url = make_url(self.url).set(username=f"{name}_{self.database}").render_as_string(hide_password=False)
+        places = {"TUNE_STORAGE": url, "TUNE_CHECKPOINTS": str(self.folder / "checkpoints")}
+        command = [*(UNSHARE if apart else []), str(BIN / "tune-worker"), "--study", str(self.study)]
+        process = subprocess.Popen(
+            [*command, "--home", str(self.folder / disk), "--name", name],
+            cwd=self.folder,
+            env=environment(**places, **more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.workers.append(Worker(process))
+        return self.workers[-1]
+
+    @property
+    def database(self) -> str:
+        return str(make_url(self.url).database)
+
+    @property
+    def trial(self) -> optuna.trial.FrozenTrial:
+        (trial,) = optuna.load_study(study_name="small", storage=self.url).trials
+        return trial
+
+    @property
+    def lease(self) -> Lease:
+        storage = open_storage(self.url)
+        (lease,) = read_leases(storage, storage.get_study_id_from_name("small"))
+        return lease
+
+    def audit(self) -> None:
+        """From now on the database remembers who writes to a trial or its lease."""
+        with maintenance(make_url(self.url)) as connection:
+            connection.exec_driver_sql("CREATE TABLE audit (id serial PRIMARY KEY, who text, what text)")
+            connection.exec_driver_sql(
+                "CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN INSERT INTO audit (who, what) VALUES (current_user, TG_TABLE_NAME); RETURN NULL; END $$"
+            )
+            for table in AUDITED:
+                connection.exec_driver_sql(
+                    f"CREATE TRIGGER remember AFTER INSERT OR UPDATE OR DELETE ON {table} "
+                    "FOR EACH ROW EXECUTE FUNCTION remember()"
+                )
+
+    def writers(self) -> list[str]:
+        """Who wrote, oldest first."""
+        with maintenance(make_url(self.url)) as connection:
+            rows = connection.exec_driver_sql("SELECT who FROM audit ORDER BY id").scalars()
+            return [who.removesuffix(f"_{self.database}") for who in rows]
+
+    def outbox(self, disk: str) -> dict[int, dict[str, Any]]:
+        """What waits on a disk, by epoch."""
+        lines = [json.loads(line) for file in self._outboxes(disk) for line in file.read_text().split("\n") if line]
+        return {line["epoch"]: line for line in lines}
+
+    def _outboxes(self, disk: str) -> list[Path]:
+        return list((self.folder / disk).rglob("outbox/*.jsonl"))
+
+
+class Worker:
+    """A real worker and what it says."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said = Said(process)
+
+    def has_said(self, text: str) -> bool:
+        return any(text in line for line in self.said.lines)
+
+    def wait_for(self, text: str) -> None:
+        def said_or_gone() -> bool:
+            return self.has_said(text) or self.process.poll() is not None
+
+        wait_until(said_or_gone, PATIENCE)
+        assert self.has_said(text), f"{text!r} was never said:\n{self.said.text()}"
+
+    def epochs(self) -> int:
+        """How many epochs it has told of."""
+        return sum(line.startswith("trial 0 epoch") for line in self.said.lines)
+
+    def ends(self) -> int:
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end:\n{self.said.text()}") from None
+
+    def family(self) -> list[psutil.Process]:
+        """The worker and everything that it has started."""
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
+
+    def trial_processes(self) -> list[psutil.Process]:
+        """The process that trains, if there is one: a child of the worker's forkserver."""
+        return [process for process in self.family()[1:] if process.ppid() != self.process.pid]
+
+    def stop(self) -> None:
+        """SIGSTOP all of it, as a machine does that is suspended."""
+        assert self.trial_processes()
+        for process in self.family():
+            process.suspend()
+
+    def go_on(self) -> None:
+        for process in self.family():
+            process.resume()
+
+    def kill(self) -> None:
+        """SIGKILL the worker and its trial's process."""
+        processes = self.trial_processes()
+        assert processes
+        self.process.kill()
+        for process in processes:
+            process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Server) -> Iterator[Site]:
+    site = Site(tmp_path, server)
+    yield site
+    for worker in site.workers:
+        if worker.process.poll() is None:
+            worker.go_on()
+            worker.process.kill()
+            worker.process.wait()
+
+
+def _can_unshare() -> bool:
+    return bool(shutil.which("unshare")) and subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
+
+
+needs_namespaces = pytest.mark.skipif(not _can_unshare(), reason="no right to make a pid namespace here")
+
+
+def assert_each_epoch_once(trial: optuna.trial.FrozenTrial) -> None:
+    assert trial.state.name == "COMPLETE"
+    assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
+    assert trial.user_attrs["history"]["epoch"] == list(range(1, EPOCHS + 1))
+    assert not [note for note in trial.user_attrs.get("notes", []) if "done again" in note]
+
+
+# ---- stopped, cut off ------------------------------------------------------------------------------------------------
+
+
+@needs_namespaces
+def test_a_worker_stopped_past_its_lease_ends_its_training_and_writes_nothing_when_it_comes_back(site: Site) -> None:
+    first = site.start("first", "disk_1")
+    first.wait_for("trial 0 epoch 2/")
+    site.audit()
+    second = site.start("second", "disk_2", apart=True)
+    second.wait_for("study small: 0 of 1 trials done")
+    first.stop()
+    second.wait_for("goes on after")
+    taken_over = len(site.writers())
+    assert all(process.status() == psutil.STATUS_STOPPED for process in first.family())
+    first.go_on()
+    first.wait_for("trial 0 now belongs to another worker; this one stopped training it")
+    wait_until(lambda: not first.trial_processes())
+    assert second.process.poll() is None, "the second was done before the first came back"
+    assert [first.ends(), second.ends()] == [0, 0]
+    assert "first" in site.writers()[:taken_over]
+    assert set(site.writers()[taken_over:]) == {"second"}
+    assert (site.lease.worker, site.lease.token) == ("second", 2)
+    assert_each_epoch_once(site.trial)
+
+
+@needs_namespaces
+def test_after_an_outage_longer_than_its_lease_an_owner_keeps_its_trial_from_the_worker_at_the_door(site: Site) -> None:
+    owner = site.start("owner", "disk_1", apart=True)
+    owner.wait_for("trial 0 epoch 1/")
+    at_the_door = site.start("at_the_door", "disk_2", apart=True)
+    at_the_door.wait_for("study small: 0 of 1 trials done")
+    site.server.stop()
+    epochs = owner.epochs()
+    time.sleep(LEASE + grace(LEASE))  # the outage is the test
+    owner.wait_for("database away")
+    assert owner.epochs() > epochs
+    assert owner.process.poll() is None
+    site.server.start()
+    assert [owner.ends(), at_the_door.ends()] == [0, 0]
+    assert not at_the_door.has_said("goes on after")
+    assert (site.lease.worker, site.lease.token) == ("owner", 1)
+    assert_each_epoch_once(site.trial)
+
+
+# ---- killed meanwhile ------------------------------------------------------------------------------------------------
+
+
+def killed_in_an_outage(site: Site) -> tuple[int, dict[int, float]]:
+    """A worker killed with unsent epochs on disk_1.
+
+    Returns:
+        how many epochs the database has; the seconds that the others took, by epoch: no two epochs took the same.
+    """
+    worker = site.start("killed", "disk_1")
+    worker.wait_for("trial 0 epoch 3/")
+    site.server.stop()
+    epochs = worker.epochs()
+    wait_until(lambda: worker.epochs() >= epochs + 3)
+    worker.kill()
+    site.server.start()
+    trial = site.trial
+    reported = len(trial.intermediate_values)
+    unsent = {epoch: line["seconds"] for epoch, line in site.outbox("disk_1").items() if epoch > reported}
+    assert trial.state.name == "RUNNING"
+    assert len(unsent) >= 2
+    return reported, unsent
+
+
+def seconds_of(trial: optuna.trial.FrozenTrial) -> dict[int, float]:
+    """What the reported run of each epoch took: a mark of the run that it comes from."""
+    return dict(enumerate(trial.user_attrs["history"]["seconds"], start=1))
+
+
+def test_a_worker_killed_in_an_outage_leaves_epochs_that_the_next_one_on_its_disk_sends_once(site: Site) -> None:
+    reported, unsent = killed_in_an_outage(site)
+    durable = site.lease.snapshot
+    assert durable is not None
+    assert durable.position.epoch <= reported
+    heir = site.start("heir", "disk_1")
+    assert heir.ends() == 0
+    assert heir.has_said(f"goes on after epoch {durable.position.epoch}")
+    trial = site.trial
+    assert_each_epoch_once(trial)
+    assert {epoch: seconds_of(trial)[epoch] for epoch in unsent} == unsent
+    assert (site.lease.token, site.outbox("disk_1")) == (2, {})
+
+
+@pytest.mark.slow
+def test_on_another_machine_the_trial_goes_on_from_its_durable_snapshot_and_the_late_outbox_is_dropped(
+    site: Site,
+) -> None:
+    reported, unsent = killed_in_an_outage(site)
+    durable = site.lease.snapshot
+    assert durable is not None
+    elsewhere = site.start("elsewhere", "disk_2")
+    elsewhere.wait_for(f"goes on after epoch {durable.position.epoch}")
+    elsewhere.wait_for(f"trial 0 epoch {reported + 1}/")
+    elsewhere.process.send_signal(signal.SIGTERM)
+    assert elsewhere.ends() == 75
+    assert len(site.outbox("disk_1")) >= len(unsent)
+    last = site.start("last", "disk_1")
+    assert last.ends() == 0
+    trial = site.trial
+    assert_each_epoch_once(trial)
+    assert not {seconds_of(trial)[epoch] for epoch in unsent} & set(unsent.values())
+    assert (site.lease.token, site.outbox("disk_1")) == (3, {})
+    assert run("--study", str(site.study), cwd=site.folder).returncode == 0  # undisturbed, in ./runs
+    (expected,) = essence(load(site.folder / "runs"))
+    (survived,) = essence(optuna.load_study(study_name="small", storage=site.url))
+    assert survived == expected
+
+
+# ---- what nobody foresaw ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_worker_whose_upload_fails_for_an_unknown_reason_ends_and_the_next_one_finishes_its_trial(site: Site) -> None:
+    log = site.folder / "fired"
+    broken = site.start("broken", "disk_1", TUNE_FAULTS="upload-verified=raise@1", TUNE_FAULTS_LOG=str(log))
+    assert broken.ends() == 1
+    assert fired(log) == ["upload-verified"]
+    assert "the upload of snapshots has failed" in broken.said.text()
+    heir = site.start("heir", "disk_1")
+    assert heir.ends() == 0
+    assert_each_epoch_once(site.trial)
