@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import json
 import random
-import signal
+import re
+import sqlite3
+import subprocess
 import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 from workers import SMALL_STUDY, essence, run, start, write_study
 
 from petskin_tune.datasets import demo
 
 TARGET = 40
+TRIALS = 12  # of the study whose workers are killed
+HOOKS = Path(__file__).parent / "provoked"
+BATCHES = "batches.log"
+LEASES_EXIST = "SELECT 1 FROM sqlite_master WHERE name = 'trial_leases'"
+HELD = """
+    SELECT t.number, l.identity, l.snapshot_epoch FROM trial_leases l JOIN trials t ON t.trial_id = l.trial_id
+    WHERE l.state = 'running'
+"""
 
 
 def tiny_study(folder: Path, **changes: Any) -> Path:
@@ -66,29 +80,58 @@ def test_sixteen_workers_started_in_the_same_instant_on_an_empty_postgresql_shar
 @pytest.mark.timeout(1500)
 def test_a_study_of_four_workers_that_are_killed_again_and_again_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
     """Random sampler, no pruner: configurations and values do not depend on who trained what, and when."""
-    changes = {"epochs": 3, "target_trials": 12, "data": "demo", "train": SMALL_STUDY["train"]}
+    changes = {"epochs": 3, "target_trials": TRIALS, "data": "demo", "train": SMALL_STUDY["train"]}
     calm, wild = tmp_path / "calm", tmp_path / "wild"
-    assert run("--study", str(tiny_study(calm, **changes)), cwd=calm).returncode == 0
+    assert run("--study", str(tiny_study(calm, **changes)), cwd=calm, **_counting(calm)).returncode == 0
     study = tiny_study(wild, **changes)
     kills = _work_under_kills(4, study, wild, random.Random(3))
-    assert kills >= 4
+    assert len(kills) >= 4
     expected = optuna.load_study(study_name="small", storage=f"sqlite:///{calm / 'runs' / 'tune.db'}")
     survived = optuna.load_study(study_name="small", storage=f"sqlite:///{wild / 'runs' / 'tune.db'}")
     assert essence(survived) == essence(expected)
-    # Snapshots are written at the end of every epoch: a kill costs at most the epoch in work and the one before,
-    # whose snapshot may not have been in the store yet.
-    seconds = sum(sum(trial.user_attrs["history"]["seconds"]) for trial in survived.trials)
-    epoch = seconds / sum(trial.user_attrs["epochs"] for trial in survived.trials)
-    assert _seconds_lost(survived) <= kills * 2 * epoch * 4
+    undisturbed, done = Counter(_batches(calm)), Counter(_batches(wild))
+    assert set(undisturbed.values()) == {1}
+    assert set(done) == set(undisturbed)
+    # A snapshot is written at the end of every epoch. What a kill costs is the epoch in work, and the one before while
+    # its snapshot is not in the store yet; exactly what lies behind the newest durable snapshot is done again.
+    assert any(kill.durable_epochs for kill in kills), "no kill found a trial with a snapshot"
+    batches = len(undisturbed) // (TRIALS * 3)
+    assert all(kill.lost <= 2 * batches for kill in kills), kills
+    assert done.total() - len(done) <= sum(kill.lost for kill in kills), kills
 
 
-def _work_under_kills(count: int, study: Path, cwd: Path, instants: random.Random) -> int:
+@dataclass(frozen=True)
+class Kill:
+    """What was left of a trial in the instant in which its worker and its process were killed."""
+
+    trial: int | None  # None: the worker had none
+    durable_epochs: int  # in the newest durable snapshot
+    lost: int  # batches that this life had done since
+
+
+def _counting(cwd: Path) -> dict[str, str]:
+    """Environment of workers whose trials log every batch that they do."""
+    (cwd / BATCHES).touch()
+    plan = ";".join(f"{number}=count" for number in range(TRIALS))
+    return {"PROVOKE": plan, "PROVOKED": str(cwd / BATCHES), "PYTHONPATH": str(HOOKS)}
+
+
+def _batches(cwd: Path) -> list[tuple[int, int, int]]:
+    """Every batch that was done, in order: trial, epoch and batch, the last two 1-based."""
+    lines = (cwd / BATCHES).read_text().splitlines()
+    return [tuple(map(int, re.findall(r"\d+", line))) for line in lines]  # type: ignore[misc]
+
+
+def _work_under_kills(count: int, study: Path, cwd: Path, instants: random.Random) -> list[Kill]:
+    environment = _counting(cwd)
+
     def begin(number: int) -> tuple[Any, float]:
-        worker = start("--study", str(study), "--name", f"w{number}", cwd=cwd)
+        worker = start("--study", str(study), "--name", f"w{number}", cwd=cwd, **environment)
         return worker, time.monotonic() + instants.uniform(20.0, 60.0)
 
     running = {number: begin(number) for number in range(count)}
-    kills = 0
+    kills: list[Kill] = []
+    counted: dict[int, int] = {}  # by trial: how much of the log an earlier kill has dealt with
     deadline = time.monotonic() + 1200
     while running:
         assert time.monotonic() < deadline
@@ -99,16 +142,35 @@ def _work_under_kills(count: int, study: Path, cwd: Path, instants: random.Rando
                 worker.communicate()
                 del running[number]
             elif time.monotonic() > end:
-                os.kill(worker.pid, signal.SIGKILL)
-                worker.communicate()
-                kills += 1
+                kills.append(_kill(worker, cwd, counted))
                 running[number] = begin(number)
     return kills
 
 
-def _seconds_lost(study: optuna.Study) -> float:
-    from petskin_tune.leases import read_leases
-    from petskin_tune.storage import open_storage
+def _kill(worker: subprocess.Popen[str], cwd: Path, counted: dict[int, int]) -> Kill:
+    """SIGKILL the worker, its trial's process and whatever else it has started, in one instant."""
+    process = psutil.Process(worker.pid)
+    process.suspend()
+    for _ in range(2):  # a process that forks while it is looked at is seen the second time
+        for child in process.children(recursive=True):
+            child.suspend()
+    kill = _what_is_left(worker.pid, cwd, counted)
+    for member in (*process.children(recursive=True), process):
+        member.kill()
+    worker.communicate()
+    return kill
 
-    storage = open_storage(study._storage._backend.url)  # type: ignore[attr-defined]
-    return sum(lease.seconds_lost for lease in read_leases(storage, study._study_id))
+
+def _what_is_left(pid: int, cwd: Path, counted: dict[int, int]) -> Kill:
+    database = cwd / "runs" / "tune.db"
+    if not database.exists():
+        return Kill(None, 0, 0)
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        rows = connection.execute(HELD).fetchall() if connection.execute(LEASES_EXIST).fetchone() else []
+    for trial, identity, snapshot_epoch in rows:
+        if json.loads(identity)["pid"] == pid:
+            done = _batches(cwd)
+            life = [batch for batch in done[counted.get(trial, 0) :] if batch[0] == trial]
+            counted[trial] = len(done)
+            return Kill(trial, snapshot_epoch or 0, sum(epoch > (snapshot_epoch or 0) for _, epoch, _ in life))
+    return Kill(None, 0, 0)
