@@ -335,7 +335,7 @@ def _creation_lock(engine: Engine) -> Iterator[None]:
             connection.execute(
                 sqlalchemy.text(f"SET LOCAL idle_in_transaction_session_timeout = {CREATION_SECONDS * 1000}")
             )
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": CREATION_LOCK})
+            connection.execute(schema.KEEP_CREATORS_OUT, {"key": CREATION_LOCK})
             yield
         return
     with open(f"{engine.url.database}.lock", "a") as file:

@@ -19,7 +19,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy.pool import NullPool
 
-from petskin_tune import attributes
+from petskin_tune import attributes, schema
 from petskin_tune.checkpoints import check_store, open_store
 from petskin_tune.database import engine_options, mask, normalise_url
 from petskin_tune.errors import EXIT_DONE, EXIT_USAGE, UsageError
@@ -192,9 +192,7 @@ def _clock(patient: _Patient) -> Check:
     try:
         with engine.connect() as connection:
             before = time.time()
-            theirs = float(
-                connection.execute(sqlalchemy.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
-            )
+            theirs = float(connection.execute(schema.CLOCK["postgresql"]).scalar_one())
             skew = (before + time.time()) / 2 - theirs
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise unreachable(url, error) from error

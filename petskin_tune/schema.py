@@ -1,5 +1,8 @@
 """Our tables beside Optuna's, and every SQL statement of ours.
 
+Elsewhere is only what is none: Optuna's rows handled through its own models, and what a connection is told about itself
+when it opens (PRAGMA, SET, BEGIN IMMEDIATE: database.py).
+
 ``trial_leases`` has one row for each trial that one of our workers created or took. Who holds a trial is said by
 ``token``: it goes up by one with every take-over, and every write to a held trial is conditional on it. ``beat`` goes
 up with every renewal, so that a claimer can see life without trusting anybody's clock. Times are seconds since 1970
@@ -68,6 +71,8 @@ NOW = {
 def _for_each_dialect(template: str) -> dict[str, sa.TextClause]:
     return {dialect: sa.text(template.replace("{now}", now)) for dialect, now in NOW.items()}
 
+
+CLOCK = _for_each_dialect("SELECT {now}")
 
 # ---- births ----------------------------------------------------------------------------------------------------------
 
@@ -163,6 +168,16 @@ INSERT_VALUE = sa.text(
     """
 )
 
+
+def set_attributes(table: str, count: int) -> sa.TextClause:
+    """Set ``count`` attributes of one trial in one statement: ``trial_id``, ``key0``, ``value0``, ``key1``, …"""
+    rows = ", ".join(f"(:trial_id, :key{n}, :value{n})" for n in range(count))
+    return sa.text(
+        f"INSERT INTO {table} (trial_id, key, value_json) VALUES {rows} "
+        "ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json"
+    )
+
+
 STUDY_NEWS = sa.text(
     "SELECT key, value_json FROM study_user_attributes WHERE study_id = :study_id AND key IN (:spec, :stop)"
 )
@@ -206,6 +221,8 @@ VALUES_AT_STEP = sa.text(
 )
 
 # ---- creation and migration ------------------------------------------------------------------------------------------
+
+KEEP_CREATORS_OUT = sa.text("SELECT pg_advisory_xact_lock(:key)")  # PostgreSQL's, until the transaction ends
 
 LINK_TO_TRIALS = {  # whoever deletes a trial, with Optuna's own tools too, deletes its lease
     "postgresql": sa.text(

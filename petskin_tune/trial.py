@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from petskin_tune import attributes, schema
@@ -202,17 +201,10 @@ class HeldTrial:
     def _set_attributes(self, session: Session, model: Any, values: Mapping[str, Any]) -> None:
         if not values:
             return
-        insert = postgresql.insert if self.storage.engine.name == "postgresql" else sqlite.insert
-        rows = [
-            {"trial_id": self.held.trial_id, "key": key, "value_json": json.dumps(value)}
-            for key, value in values.items()
-        ]
-        statement = insert(model).values(rows)
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=[model.trial_id, model.key], set_={"value_json": statement.excluded.value_json}
-            )
-        )
+        row: dict[str, Any] = {"trial_id": self.held.trial_id}
+        for n, (key, value) in enumerate(values.items()):
+            row |= {f"key{n}": key, f"value{n}": json.dumps(value)}
+        session.execute(schema.set_attributes(model.__tablename__, len(values)), row)
 
 
 def study_news(session: Session, study_id: int) -> dict[str, Any]:

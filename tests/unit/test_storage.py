@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -277,3 +278,14 @@ def test_a_refusal_never_shows_the_password() -> None:
     assert "secret" not in str(told)
     told = unreachable(url, _error('FATAL: password authentication failed for user "u"'))
     assert "refuses the user or the password" in str(told)
+
+
+# ---- statements ----
+
+STATEMENT = re.compile(r"""["'](SELECT|INSERT INTO|UPDATE|DELETE FROM|ALTER|CREATE TABLE|CREATE TRIGGER|WITH) \w+""")
+
+
+def test_every_sql_statement_of_ours_can_be_read_in_one_place() -> None:
+    package = Path(schema.__file__).parent
+    found = {path.name for path in package.rglob("*.py") if STATEMENT.search(path.read_text(encoding="utf-8"))}
+    assert found == {"schema.py"}
