@@ -121,6 +121,9 @@ def test_what_may_change_changes_and_the_newest_wins(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=1)
     assert run("init", "--study", str(study), cwd=tmp_path, command="petskin-tune").returncode == 0
     write_study(tmp_path, target_trials=5, keep_weights=1)
+    looked = run("show", "--study", str(study), cwd=tmp_path, command="petskin-tune")
+    assert "target_trials: 1" in looked.stdout, "who only looks changes nothing"
+    assert run("init", "--study", str(study), cwd=tmp_path, command="petskin-tune").returncode == 0
     shown = run("show", "--study", str(study), cwd=tmp_path, command="petskin-tune")
     assert "target_trials: 5" in shown.stdout
     assert "keep_weights: 1" in shown.stdout
