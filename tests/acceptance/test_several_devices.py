@@ -18,6 +18,7 @@ from petskin_tune.study import find_study
 HOOKS = Path(__file__).parent / "provoked"
 DEVICES = ("--device", "0,1", "--name", "gpu")
 EPOCHS = 12  # about a quarter of a second each: so many that both trials are in work when the signal comes
+STARTED_SECONDS = 120.0
 
 
 def start_on_two(folder: Path, study: Path) -> subprocess.Popen[str]:
@@ -50,7 +51,7 @@ def test_sigterm_to_the_parent_suspends_both_workers_and_the_same_command_goes_o
 ) -> None:
     study = tiny_study(tmp_path, target_trials=2, epochs=EPOCHS)
     parent = start_on_two(tmp_path, study)
-    wait_until(lambda: parent.poll() is not None or epochs_of_each(tmp_path / "runs") >= 2)
+    wait_until(lambda: parent.poll() is not None or epochs_of_each(tmp_path / "runs") >= 2, STARTED_SECONDS)
     workers = psutil.Process(parent.pid).children()
     assert len(workers) == 2
     parent.send_signal(signal.SIGTERM)
