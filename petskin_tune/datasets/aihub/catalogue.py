@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,6 +22,7 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".egg", ".alz
 _BATCH = 256  # label files read per message between processes
 _LEAST_PER_PROCESS = 5000  # label files; a process takes as long to start as fewer take to read
 
+_SEVERAL = -1  # in place of an index
 _REST = "_잔여"  # folders of late deliveries, to be merged with the folder without it
 _TRAINING = re.compile(r"(?i)^[\d._ ]*training$|^T[LS]\d+")
 _VALIDATION = re.compile(r"(?i)^[\d._ ]*validation$|^V[LS]\d+")
@@ -158,29 +158,40 @@ def _paired(listing: Listing, labels: list[int], images: list[int], fates: dict[
         found = _only_ones(listing, [index for index in labels if index not in pairs], free, key)
         pairs.update(found)
         taken.update(found.values())
-    meant: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    for index in images:
-        meant[_same_meaning(listing.members[index])].append(index)
     fates.update((index, NO_LABEL) for index in images if index not in taken)
-    for index in labels:
-        if index not in pairs:
-            candidates = meant.get(_same_meaning(listing.members[index]), [])
-            rivals = [image for image in candidates if image not in taken]
-            fates.update((image, AMBIGUOUS) for image in rivals)
-            fates[index] = AMBIGUOUS if rivals else SECOND_LABEL if candidates else NO_IMAGE
+    _tell_why(listing, [index for index in labels if index not in pairs], images, taken, fates)
     return pairs
 
 
 def _only_ones(
     listing: Listing, labels: Iterable[int], images: Iterable[int], key: Callable[[Member], _Key]
 ) -> dict[int, int]:
-    """Label to image, where exactly one of each has the same key."""
-    sides: defaultdict[_Key, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    """Label to image, where exactly one of each has the same key. There may be half a million of either."""
+    label_of: dict[_Key, int] = {}
     for label in labels:
-        sides[key(listing.members[label])][0].append(label)
+        place = key(listing.members[label])
+        label_of[place] = _SEVERAL if place in label_of else label
+    image_of: dict[_Key, int] = {}
     for image in images:
-        sides[key(listing.members[image])][1].append(image)
-    return {found[0]: meant[0] for found, meant in sides.values() if len(found) == len(meant) == 1}
+        place = key(listing.members[image])
+        if label_of.get(place, _SEVERAL) != _SEVERAL:
+            image_of[place] = _SEVERAL if place in image_of else image
+    return {label_of[place]: image for place, image in image_of.items() if image != _SEVERAL}
+
+
+def _tell_why(
+    listing: Listing, lost: Iterable[int], images: Iterable[int], taken: set[int], fates: dict[int, str]
+) -> None:
+    """Enter why labels have no image, and images that might be theirs no label."""
+    meant: dict[tuple[str, str], list[int]] = {_same_meaning(listing.members[label]): [] for label in lost}
+    for image in images:
+        if (place := _same_meaning(listing.members[image])) in meant:
+            meant[place].append(image)
+    for label in lost:
+        candidates = meant[_same_meaning(listing.members[label])]
+        rivals = [image for image in candidates if image not in taken]
+        fates.update((image, AMBIGUOUS) for image in rivals)
+        fates[label] = AMBIGUOUS if rivals else SECOND_LABEL if candidates else NO_IMAGE
 
 
 def _stem(member: Member) -> str:
