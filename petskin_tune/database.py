@@ -251,13 +251,13 @@ def create_tables(url: URL) -> None:
         engine.dispose()
 
 
-def has_tables(url: URL) -> bool:
+def has_tables(url: URL, patience: Patience) -> bool:
     """Whether our tables exist there. Creates nothing, not even an empty SQLite file."""
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
         return False
     engine = sqlalchemy.create_engine(url, **_unpooled(url))  # not prepared: that would turn on WAL
     try:
-        return Patience().call(lambda: _version(engine)) is not None
+        return patience.call(lambda: _version(engine)) is not None
     finally:
         engine.dispose()
 

@@ -120,7 +120,7 @@ def open_existing(home: Home, asked: Wanted, patience: Patience | None = None) -
         return None
     url = normalise_url(home.storage_url)
     try:
-        if not (patience or Patience(START_PATIENCE_SECONDS)).call(lambda: has_tables(url)):
+        if not has_tables(url, patience or Patience(START_PATIENCE_SECONDS)):
             return None
     except Exception as error:
         raise unreachable(url, error) from error

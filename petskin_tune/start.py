@@ -42,7 +42,7 @@ def start_worker(
     began = _began()
     devices = device_list(device)
     if len(devices) > 1 and signals.came is None:
-        return _one_worker_each(devices, places, take_over, began)
+        return _one_worker_each(devices, places, take_over, began, signals)
     typed = places.typed + (f" --data {shlex.quote(data)}" if data else "")
     view = open_progress()
     signals.before_exit = view.close
@@ -134,7 +134,7 @@ def visible_gpus() -> list[str]:
     return [str(index) for index in range(len(list(folder.iterdir())))] if folder.is_dir() else []
 
 
-def _one_worker_each(devices: list[str], places: Places, take_over: bool, began: float) -> int:
+def _one_worker_each(devices: list[str], places: Places, take_over: bool, began: float, signals: Signals) -> int:
     """Start this very command once for each device, hand signals on, and sum up how they ended.
 
     On a network home this process is the one that owns it, and keeps the copies of its database. Its last copy needs
@@ -143,47 +143,58 @@ def _one_worker_each(devices: list[str], places: Places, take_over: bool, began:
     typed_at = time.time() - (time.monotonic() - began)
     home = resolve(places)
     if not home.network:
-        return _wait_for_workers(devices, typed_at)[0]
+        return _Workers(signals).work(devices, typed_at)
     home.start("owner", take_over=take_over, say=print)
-    told_at = None
+    workers = _Workers(signals)
     try:
-        code, told_at = _wait_for_workers(devices, typed_at - LAST_COPY_SECONDS)
-        return code
+        return workers.work(devices, typed_at - LAST_COPY_SECONDS)
     finally:
-        since = 0.0 if told_at is None else time.monotonic() - told_at
-        home.close(max(SHORTEST_COPY_SECONDS, min(LAST_COPY_SECONDS, SIGNAL_SECONDS - since)))
+        home.close(max(SHORTEST_COPY_SECONDS, min(LAST_COPY_SECONDS, SIGNAL_SECONDS - workers.seconds_since_told())))
 
 
-def _wait_for_workers(devices: list[str], began: float) -> tuple[int, float | None]:
-    """The exit code of the workers together, and when (monotonic) a signal was handed on to them first.
+class _Workers:
+    """The workers of several devices, and the signals that are handed on to them."""
 
-    Args:
-        devices: one worker for each.
-        began: UNIX time from which their hours count.
-    """
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._told_at: float | None = None
+
+    def work(self, devices: list[str], began: float) -> int:
+        """Start one worker for each of ``devices``, their hours counting from ``began`` (UNIX time); one exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._hand_on)
+        for command in _commands(devices):
+            self._processes.append(subprocess.Popen(command, env={**os.environ, GUEST: repr(began)}))
+        if self._told_at is not None or self._signals.came is not None:  # meanwhile; whoever runs by now was not told
+            self._hand_on(signal.SIGTERM, None)
+        codes = [process.wait() for process in self._processes]
+        return worst([EXIT_SUSPENDED if self._died_of_it(code) else code for code in codes])
+
+    def seconds_since_told(self) -> float:
+        """Since a signal was handed on first; 0 if none was."""
+        return 0.0 if self._told_at is None else time.monotonic() - self._told_at
+
+    def _hand_on(self, number: int, _frame: object) -> None:
+        self._told_at = self._told_at or time.monotonic()
+        for process in self._processes:
+            if process.poll() is None and number != signal.SIGINT:  # a Ctrl-C reaches the whole group by itself
+                process.send_signal(number)
+
+    def _died_of_it(self, code: int) -> bool:
+        """Whether a signal came before a worker could hear it: it had begun nothing."""
+        return self._told_at is not None and -code in (signal.SIGINT, signal.SIGTERM)
+
+
+def _commands(devices: list[str]) -> list[list[str]]:
+    """What was typed, once for each device."""
     if _has_option("--name"):
         names = {device: ["--name", f"{_option('--name')}-{device}"] for device in devices}
     else:
         names = {device: [] for device in devices}
     shared = [*_this_command(), *_without_options("--device", "--name")]
     later = [argument for argument in shared if argument != "--take-over"]  # or siblings take from each other
-    environment = {**os.environ, GUEST: repr(began)}
-    told_at: list[float] = []
-    workers = [
-        subprocess.Popen([*(later if index else shared), "--device", device, *names[device]], env=environment)
-        for index, device in enumerate(devices)
-    ]
-
-    def hand_on(number: int, _frame: object) -> None:
-        told_at.append(time.monotonic())
-        for worker in workers:
-            if worker.poll() is None and number != signal.SIGINT:  # a Ctrl-C reaches the whole group by itself
-                worker.send_signal(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, hand_on)
-    code = worst([worker.wait() for worker in workers])
-    return code, told_at[0] if told_at else None
+    return [[*(later if index else shared), "--device", device, *names[device]] for index, device in enumerate(devices)]
 
 
 def worst(codes: list[int]) -> int:

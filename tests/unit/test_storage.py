@@ -215,7 +215,7 @@ def test_an_sqlite_database_that_another_keeps_locked_is_waited_for(
 
 
 def test_looking_for_tables_creates_nothing(tmp_path: Path) -> None:
-    assert not has_tables(make_url(f"sqlite:///{tmp_path / 'tune.db'}"))
+    assert not has_tables(make_url(f"sqlite:///{tmp_path / 'tune.db'}"), Patience())
     assert list(tmp_path.iterdir()) == []
 
 
