@@ -21,7 +21,7 @@ class Renewal:
 
     Args:
         trial: held by this worker.
-        on_lost: see :meth:`tell`.
+        on_lost: called once, from the thread, when the trial has another owner.
 
     Attributes:
         lost: the trial has another owner.
@@ -31,7 +31,6 @@ class Renewal:
         self.lost = False
         self._trial = trial
         self._on_lost = on_lost
-        self._telling = threading.Lock()
         self._not_before = 0.0  # monotonic: a failed renewal is not tried again sooner
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="lease", daemon=True)
@@ -39,14 +38,6 @@ class Renewal:
     def start(self) -> None:
         """Begin to renew."""
         self._thread.start()
-
-    def tell(self, on_lost: Callable[[], None]) -> None:
-        """Call ``on_lost`` once, from the thread, when the trial has another owner; at once when it has one already."""
-        with self._telling:
-            self._on_lost = on_lost
-            lost = self.lost
-        if lost:
-            on_lost()
 
     def stop(self) -> None:
         """Renew no more; a renewal that is under way ends by itself."""
@@ -58,7 +49,8 @@ class Renewal:
                 continue
             try:
                 if not self._trial.renew():
-                    self._lose()
+                    self.lost = True
+                    self._on_lost()
                     return
             except sqlalchemy.exc.SQLAlchemyError:
                 self._not_before = time.monotonic() + min(self._third, RETRY_MAX_SECONDS)
@@ -70,9 +62,3 @@ class Renewal:
     def _due_in(self) -> float:
         """Seconds until the next renewal, or the next attempt."""
         return max(0.0, max(self._trial.last_write + self._third, self._not_before) - time.monotonic())
-
-    def _lose(self) -> None:
-        with self._telling:
-            self.lost = True
-            on_lost = self._on_lost
-        on_lost()

@@ -106,17 +106,6 @@ def test_a_take_over_is_noticed_and_told_once(study: LeasedStudy) -> None:
     assert told == ["lease"]
 
 
-def test_whoever_asks_only_after_the_trial_was_lost_is_told_at_once(study: LeasedStudy) -> None:
-    trial = _held(study.worker("a", lease=LEASE))
-    assert study.worker("b", host="there").take_over(by_command=True) is not None
-    renewal = Renewal(trial)
-    renewal.start()
-    _until(lambda: renewal.lost)
-    told: list[str] = []
-    renewal.tell(lambda: told.append("at once"))
-    assert told == ["at once"]
-
-
 def test_a_lease_that_is_due_already_is_renewed_at_once(study: LeasedStudy) -> None:
     trial = _held(study.worker("a", lease=3600.0))
     trial.last_write -= 1300.0
