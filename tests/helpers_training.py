@@ -6,10 +6,11 @@ import contextlib
 import csv
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from multiprocessing.connection import Connection
@@ -181,19 +182,23 @@ def _watch_the_network(witness: Path) -> None:
     sys.addaudithook(watch)
 
 
-def _wait_for_every_snapshot() -> None:
-    """Where snapshots are written must not depend on how busy this machine is."""
+def waiting_keeper() -> type:
+    """Return a keeper that writes every snapshot asked for: where must not depend on how busy this machine is."""
     from petskin_tune.training import keeper
 
     class Waiting(keeper.SnapshotKeeper):
         def begin(self, *arguments: Any) -> None:
             super().begin(*arguments)
             self.wait()
-            self._pause = 0.0
+            self._pause = self._every
 
+    return Waiting
+
+
+def _wait_for_every_snapshot() -> None:
     from petskin_tune.training import trainer
 
-    trainer.SnapshotKeeper = Waiting
+    trainer.SnapshotKeeper = waiting_keeper()
 
 
 def _never(event: Event) -> bool:
@@ -215,6 +220,17 @@ def live_on(job: TrialJob, deaths: list[Mapping[str, Any]]) -> list[Life]:
         lives.append(life)
     lives.append(live(replace(job, snapshot=newest)))
     return lives
+
+
+@contextlib.contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Let the system refuse every byte of a file beyond the first ``room`` (EFBIG, for want of a disk to fill)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # ---- comparing two runs ---------------------------------------------------------------------------------------------

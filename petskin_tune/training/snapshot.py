@@ -58,7 +58,7 @@ def write(state: Mapping[str, Any], path: Path) -> Written:
     try:
         with open(temporary, "wb") as file:
             hashing = _HashingFile(file)
-            torch.save(dict(state), hashing)  # type: ignore[arg-type]
+            _save(state, hashing)
             hashing.write(_FOOTER_MAGIC + hashing.digest.hexdigest().encode())
             file.flush()
             os.fsync(file.fileno())
@@ -145,6 +145,16 @@ def _verify(path: Path) -> None:
         raise SnapshotDamaged(f"{path.name} is damaged: its checksum does not fit")
 
 
+def _save(state: Mapping[str, Any], file: _HashingFile) -> None:
+    """Let torch write; where the disk refused, it raises an error of its own (about a position in the file) instead."""
+    try:
+        torch.save(dict(state), file)  # type: ignore[arg-type]
+    except RuntimeError:
+        if file.error is None:
+            raise
+        raise file.error from None
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -154,17 +164,22 @@ def _sync_folder(folder: Path) -> None:
 
 
 class _HashingFile:
-    """A file opened for writing that hashes what goes through it."""
+    """A file opened for writing that hashes what goes through it, and remembers why the disk refused."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.digest = hashlib.sha256()
         self.size = 0
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
         self.size += len(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()

@@ -228,7 +228,8 @@ class ResumableTrainer(TrialSetup):
         self._clear_memory(0.5)
         if self.position.epoch < self.epochs and not self.stop:
             if self._may_fall_back():
-                self._in_memory = self._capture()
+                with self.keeper.standstill():
+                    self._in_memory = self._capture()
             self._attend()
 
     def validate(self) -> tuple[dict[str, float], float]:
@@ -343,7 +344,9 @@ class ResumableTrainer(TrialSetup):
     def _save_best(self) -> None:
         """Write the averaged model in the background, before any snapshot that follows."""
         epoch, fitness = self.best_epoch, self.fitness
-        content = weights.checkpoint(self.ema.ema, dict(vars(self.args)), {**self.metrics, "fitness": fitness}, epoch)
+        metrics = {**self.metrics, "fitness": fitness}
+        with self.keeper.standstill():
+            content = weights.checkpoint(self.ema.ema, dict(vars(self.args)), metrics, epoch)
 
         def write() -> None:
             try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import helpers_training as helpers
 import pytest
 import torch
+from provocations import memory_for, poisoned_at
 from ultralytics.nn.tasks import SegmentationModel
 
 from petskin_tune import faults
@@ -26,7 +28,7 @@ from petskin_tune.protocol import (
     Suspend,
     Suspended,
 )
-from petskin_tune.training import micro, snapshot, state
+from petskin_tune.training import micro, snapshot, state, weights
 from petskin_tune.training.attempts import run
 from petskin_tune.training.setup import TrialSetup
 from petskin_tune.training.state import Decisions
@@ -109,22 +111,6 @@ def test_a_snapshot_is_never_written_from_a_poisoned_state(job, monkeypatch):
     assert not of_type(events, SnapshotWritten)
 
 
-def poisoned_at(monkeypatch, epoch, batch, precision):
-    """Let the images of one batch be NaN, as long as the training runs in ``precision``."""
-    original = ResumableTrainer.preprocess_batch
-
-    def poison(self, loaded):
-        loaded = original(self, loaded)
-        if (self.position, self.precision) == (Position(epoch, batch), precision):
-            loaded["img"][0] = math.nan
-            poison.fired += 1
-        return loaded
-
-    poison.fired = 0
-    monkeypatch.setattr(ResumableTrainer, "preprocess_batch", poison)
-    return poison
-
-
 @pytest.fixture
 def amp(monkeypatch):
     """A CPU that says it can train in mixed precision."""
@@ -168,22 +154,6 @@ def test_a_nan_in_fp32_ends_the_trial(job, monkeypatch):
 
 
 # ---- out of memory --------------------------------------------------------------------------------------------------
-
-
-def memory_for(monkeypatch, images, training_only=True):
-    """Let the model run out of memory, as torch says it, on more than so many images at once."""
-    original = SegmentationModel.forward
-
-    def forward(self, x, *args, **kwargs):
-        tensor = x["img"] if isinstance(x, dict) else x
-        if len(tensor) > images and (self.training or not training_only):
-            forward.fired += 1
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return original(self, x, *args, **kwargs)
-
-    forward.fired = 0
-    monkeypatch.setattr(SegmentationModel, "forward", forward)
-    return forward
 
 
 def test_out_of_memory_splits_the_batch_and_keeps_its_effective_size(job, monkeypatch):
@@ -557,6 +527,24 @@ def test_a_finished_training_resumed_from_its_last_snapshot_says_so_at_once(job)
     assert not of_type(again, EpochDone)
 
 
+def test_a_disk_that_is_really_full_does_not_end_the_training(job):
+    with helpers.full_disk(100_000):
+        events = train(job)
+    assert isinstance(events[-1], Finished), events[-1]
+    notes = {event.key: event.message for event in of_type(events, Note)}
+    assert "File too large" in notes["snapshot-failed"]
+    assert "File too large" in notes["weights-failed"]
+    assert not of_type(events, SnapshotWritten)
+    assert not list(Path(job.run_folder, "snapshots").iterdir())
+    assert_told_once(events, 3)
+
+
+def test_an_order_to_suspend_finds_the_disk_full(job):
+    with helpers.full_disk(100_000):
+        events = train(job, react=lambda event: Suspend() if isinstance(event, EpochDone) else None)
+    assert events[-1] == Suspended(None)
+
+
 def test_a_full_disk_does_not_end_the_training(job, monkeypatch):
     monkeypatch.setattr(faults, "_faults", {"snapshot-temporary-written": ("raise:28", None)})
     events = train(job)
@@ -565,6 +553,23 @@ def test_a_full_disk_does_not_end_the_training(job, monkeypatch):
     assert "No space left on device" in notes["snapshot-failed"]
     assert not of_type(events, SnapshotWritten)
     assert_told_once(events, 3)
+
+
+def spin(seconds):
+    """Use the processor for so long."""
+    began = time.thread_time()
+    while time.thread_time() - began < seconds:
+        pass
+
+
+def test_every_copy_that_training_waits_for_is_counted(job, monkeypatch):
+    """That of the averaged model for the best weights, and that of the state which a fall-back would lead to."""
+    monkeypatch.setattr(ResumableTrainer, "_may_fall_back", lambda self: True)
+    for module, name in ((weights, "checkpoint"), (state, "capture")):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, original=original: spin(0.3) or original(*args))
+    events = train(job)
+    assert of_type(events, SnapshotWritten)[0].seconds >= 0.6
 
 
 def test_what_nobody_foresaw_is_told_with_its_traceback(job, monkeypatch):

@@ -6,12 +6,13 @@ import threading
 
 import helpers_training as helpers
 import pytest
+import torch
 
 from petskin_tune import faults
 from petskin_tune.protocol import Note, Position, SnapshotWritten
 from petskin_tune.training import keeper as keeper_module
 from petskin_tune.training import snapshot
-from petskin_tune.training.keeper import SHARE, SnapshotKeeper
+from petskin_tune.training.keeper import SHARE, UNNOTICED, SnapshotKeeper
 
 HERE = Position(1, 2)
 
@@ -82,10 +83,13 @@ def test_an_expensive_snapshot_stretches_the_interval_and_says_so(make, clock, c
     keeper = make(every=60.0)
     written = keeper.write_now(costing(clock, 3.0), HERE)
     assert written.seconds == pytest.approx(3.0)
+    clock.now += 59
+    assert not keeper.due(end_of_epoch=False)
+    assert notes(channel) == [], "it was not to be expected yet"
+    clock.now += 90
+    assert not keeper.due(end_of_epoch=False)
     (note,) = notes(channel)
     assert note.message == "a snapshot every 150 s instead of 60 s: one costs 3.0 s"
-    clock.now += 149
-    assert not keeper.due(end_of_epoch=False)
     clock.now += 1.1
     assert keeper.due(end_of_epoch=False)
 
@@ -101,21 +105,58 @@ def test_over_a_long_training_no_more_than_the_share_is_lost(make, clock, channe
     assert len(notes(channel)) == 1, "it says so once"
 
 
-def test_every_epoch_means_the_end_of_every_epoch(make, clock):
-    keeper = make(every=0)
-    for _ in range(3):
+def epochs_of(seconds, clock, keeper, cost, copies=0.0, count=100):
+    """Train epochs with a snapshot where one is due; return the epochs after which one was taken."""
+    taken = []
+    for epoch in range(count):
+        clock.now += seconds
         assert not keeper.due(end_of_epoch=False)
-        assert keeper.due(end_of_epoch=True)
-        keeper.write_now(costing(clock, 0.2), HERE)
+        with keeper.standstill():
+            clock.now += copies
+        if keeper.due(end_of_epoch=True):
+            keeper.write_now(costing(clock, cost), HERE)
+            taken.append(epoch)
+    return taken
 
 
-def test_expensive_snapshots_are_not_written_every_epoch(make, clock, channel):
-    keeper = make(every=0)
-    keeper.write_now(costing(clock, 2.0), HERE)
-    assert not keeper.due(end_of_epoch=True)
-    assert notes(channel)[0].message == "a snapshot every 100 s instead of every epoch: one costs 2.0 s"
-    clock.now += 101
-    assert keeper.due(end_of_epoch=True)
+@pytest.mark.parametrize(("seconds", "cost"), [(1.0, UNNOTICED), (60.0, 1.2), (300.0, 6.0)])
+def test_every_epoch_means_the_end_of_every_epoch(make, clock, channel, seconds, cost):
+    """Where it costs no more than 2 %, or less than anybody notices."""
+    assert epochs_of(seconds, clock, make(every=0), cost) == list(range(100))
+    assert notes(channel) == []
+
+
+@pytest.mark.parametrize("seconds", [1.2, 6.0, 60.0])
+@pytest.mark.parametrize("cost", [0.2, 0.5, 2.0])
+def test_snapshots_that_cost_too_much_for_their_epochs_are_not_written_after_each(make, clock, channel, seconds, cost):
+    began = clock.now
+    taken = epochs_of(seconds, clock, make(every=0), cost)
+    written = [event.seconds for event in channel.events if isinstance(event, SnapshotWritten)]
+    assert len(written) == len(taken) > 1
+    noticed = sum(seconds - UNNOTICED for seconds in written[:-1])  # those after which there was time to make up
+    assert noticed <= SHARE * (clock.now - began)
+    assert (len(taken) == 100) == (cost - UNNOTICED <= SHARE * seconds) == (notes(channel) == [])
+
+
+def test_skipped_epochs_are_told_once(make, clock, channel):
+    epochs_of(5.0, clock, make(every=0), 2.1)
+    (note,) = notes(channel)
+    assert note.message == "a snapshot every 100 s instead of every epoch: one costs 2.1 s"
+
+
+def test_other_copies_count_and_leave_less_for_snapshots(make, clock, channel):
+    """Copies of 1 % of the time, which no interval changes, leave 1 % for the snapshots themselves."""
+    began = clock.now
+    taken = epochs_of(10.0, clock, make(every=0), 0.5, copies=0.1)
+    written = [event.seconds for event in channel.events if isinstance(event, SnapshotWritten)]
+    assert sum(written) == pytest.approx(0.5 * len(taken) + 0.1 * taken[-1], abs=0.2)
+    assert sum(written) - len(taken) * UNNOTICED <= SHARE * (clock.now - began)
+    assert taken[2] - taken[1] == 4, "without those copies it would be every second epoch"
+
+
+def test_copies_that_take_more_than_the_share_do_not_end_the_snapshots(make, clock):
+    taken = epochs_of(1.0, clock, make(every=0), 0.2, copies=0.5)
+    assert taken[-1] - taken[-2] == 14, "one in 20 s: a quarter of the share"
 
 
 def test_none_is_due_while_one_is_being_written(make, clock, monkeypatch):
@@ -157,6 +198,26 @@ def test_a_disk_that_refuses_is_told_and_tried_again(make, clock, channel, monke
     clock.now += 1.0
     assert keeper.due(end_of_epoch=False)
     assert keeper.write_now(costing(clock, 0.0), HERE) == keeper.last
+
+
+def test_a_disk_that_is_really_full_is_told_at_once_and_tried_again(make, clock, channel):
+    keeper = make(every=1.0)
+    state = {"format": snapshot.FORMAT, "model": {str(index): torch.zeros(50_000) for index in range(5)}}
+    with helpers.full_disk(500_000):
+        assert keeper.write_now(lambda: state, HERE) is None
+        keeper.wait()
+    assert "File too large" in notes(channel)[0].message
+    clock.now += 1.0
+    assert keeper.due(end_of_epoch=False)
+    assert keeper.write_now(lambda: state, HERE) == keeper.last is not None
+
+
+def test_what_nobody_foresaw_in_writing_is_raised_at_the_next_snapshot(make, clock, monkeypatch):
+    keeper = make(every=0)
+    monkeypatch.setattr(faults, "_faults", {"snapshot-temporary-written": ("raise", None)})
+    keeper.begin(costing(clock, 0.0), HERE)
+    with pytest.raises(RuntimeError, match="fault at snapshot-temporary-written"):
+        keeper.begin(costing(clock, 0.0), HERE)
 
 
 def test_what_a_killed_process_left_half_written_is_removed(make, tmp_path):

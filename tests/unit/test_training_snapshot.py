@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 
+import helpers_training as helpers
 import pytest
 import torch
 
@@ -100,6 +101,22 @@ def test_a_failing_disk_leaves_the_snapshot_before_it(path, monkeypatch):
         snapshot.write(state(history=["new"]), path)
     assert snapshot.read(path)["history"] == ["old"]
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("room", [0, 1000, 30_000, 500_000, 999_000])
+def test_a_full_disk_is_named_as_one_wherever_it_fills_up(path, room):
+    """torch hides it behind an error about a position in the file."""
+    large = state(model={str(index): torch.zeros(50_000) for index in range(5)})
+    snapshot.write(state(), path)
+    with helpers.full_disk(room), pytest.raises(OSError, match="File too large"):
+        snapshot.write(large, path)
+    assert snapshot.read(path)["model"].keys() == {"weight", "count"}
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_an_error_that_is_not_the_disks_keeps_its_name(path):
+    with pytest.raises(Exception, match="pickle"):
+        snapshot.write(state(payload=lambda: None), path)
 
 
 def test_the_two_newest_snapshots_stay(tmp_path):
