@@ -1,7 +1,8 @@
 """From a job to its last event: opens the snapshot, trains, and decides what a failure means.
 
 A fall-back (fp32 after a NaN, micro-batches after out of memory) is a resumption with one decision more: the trainer is
-thrown away and another goes on from the last good state.
+thrown away and another goes on from the last good state. A fault of the machine (a loader process that was killed, a
+device that failed) says nothing about the trial: this process dies of it, and the worker starts another.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ class _Declines(Exception):
 
 
 def run(job: TrialJob, channel: Channel) -> FinalEvent:
-    """Train ``job`` in this process and return its last event, whatever happens."""
+    """Train ``job`` in this process and return its last event.
+
+    Raises:
+        Exception: A fault of the machine, of which this process is to die as if it had been killed itself.
+    """
     environment.quiet_ultralytics()
     try:
         return _train(job, channel)
@@ -44,18 +49,22 @@ def run(job: TrialJob, channel: Channel) -> FinalEvent:
         return Failed("data", _last_line(error), traceback.format_exc())
     except guards.NonFinite as error:
         return Failed("diverged", str(error))
-    except Exception as error:  # noqa: BLE001 (the worker hears of every failure, and of its kind)
+    except Exception as error:  # the worker hears of every failure, and of its kind
         if guards.is_out_of_memory(error):
             return Failed("out-of-memory", _last_line(error), traceback.format_exc())
+        if guards.is_machine_fault(error):
+            first_line = str(error).strip().splitlines()[0]
+            channel.send(Note("machine-fault", f"its process ends of a fault of this machine: {first_line}"))
+            raise
         return Failed("crashed", f"{type(error).__name__}: {_last_line(error)}", traceback.format_exc())
 
 
 def _train(job: TrialJob, channel: Channel) -> FinalEvent:
     state: Mapping[str, Any] | None = _open_snapshot(job)
     decisions = Decisions(**state["decisions"]) if state else Decisions()
-    first = True
+    first, announced = True, False
     while True:
-        trainer = ResumableTrainer(job, channel, decisions, state, announce=first)
+        trainer = ResumableTrainer(job, channel, decisions, state, announced=announced)
         if first:
             _check_machine(job, channel, trainer, state)
         try:
@@ -66,7 +75,7 @@ def _train(job: TrialJob, channel: Channel) -> FinalEvent:
             decisions, note = _decide(error, trainer)
             channel.send(note)
             state = trainer.last_good_state()
-            first = False
+            first, announced = False, trainer.announced
         del trainer
         gc.collect()
         if torch.cuda.is_initialized():
@@ -131,4 +140,5 @@ def _split(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note
 def _last_line(error: Exception) -> str:
     """Return an error's message without the traceback that torch puts before it when a loader process raised it."""
     lines = str(error).strip().splitlines() or [""]
-    return lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+    said = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
+    return said.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")

@@ -21,7 +21,8 @@ from petskin_tune.training.channel import WorkerChannel
 def main(connection: Connection, job: TrialJob) -> None:
     """Train ``job``; the last event sent says how it ended, and then the exit code is 0.
 
-    The process must not be daemonic: loader processes are its children.
+    A fault of the machine ends the process with another exit code, after what was known before it was sent; its
+    traceback is in the log. The process must not be daemonic: loader processes are its children.
 
     Args:
         connection: The duplex pipe to the worker: events go up, orders come down.
@@ -37,10 +38,12 @@ def main(connection: Connection, job: TrialJob) -> None:
     channel = WorkerChannel(connection)
     from petskin_tune.training.attempts import run  # torch and ultralytics, unless the forkserver brought them along
 
-    channel.send(run(job, channel))
-    channel.close()
-    for loader in multiprocessing.active_children():  # none, unless one hangs; it would hang this process's exit
-        loader.kill()
+    try:
+        channel.send(run(job, channel))
+    finally:
+        channel.close()
+        for loader in multiprocessing.active_children():  # none, unless one hangs; it would hang this process's exit
+            loader.kill()
 
 
 def _die_with_the_worker() -> None:

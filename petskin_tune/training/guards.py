@@ -39,6 +39,10 @@ _OUT_OF_MEMORY = (  # Ultralytics' list, in lower case
     "cudnn_status_internal_error",
     "unable to find an engine",
 )
+_MACHINE_FAULT = re.compile(  # of torch's data loader whose process was killed, and of its CUDA errors
+    r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)|pin memory thread|cuda error|cudnn error",
+    re.IGNORECASE,
+)
 _BREAKS_MIXED_PRECISION = re.compile(
     r"(nvidia|geforce|quadro|tesla).*?(1660|1650|1630|t400|t550|t600|t1000|t1200|t2000|k40m)", re.IGNORECASE
 )
@@ -140,6 +144,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _OUT_OF_MEMORY)
 
 
+def is_machine_fault(error: BaseException) -> bool:
+    """Recognise what says nothing about the trial: a loader process was killed, or the device failed."""
+    if is_out_of_memory(error):
+        return False
+    if isinstance(error, getattr(torch, "AcceleratorError", ())):  # since torch 2.8
+        return True
+    return isinstance(error, RuntimeError) and _MACHINE_FAULT.search(str(error)) is not None
+
+
 @torch.no_grad()
 def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Say whether all floating-point tensors are finite; the device is waited for once."""
@@ -150,9 +163,16 @@ def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     return bool(torch.stack([norm.float() for norm in largest]).isfinite().all())
 
 
-def check_finite(model: nn.Module, ema: nn.Module, position: Position) -> None:
-    """Raise NonFinite if a weight, a buffer or a gradient is not finite; waits for the device."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+def check_finite(model: nn.Module, ema: nn.Module, position: Position, *, scaled_gradients: bool = False) -> None:
+    """Raise NonFinite if a weight, a buffer or a gradient is not finite; waits for the device.
+
+    Args:
+        model, ema: What is trained, and its average.
+        position: Where.
+        scaled_gradients: They are scaled under AMP, where they overflow now and then: ``GradScaler`` skips their step.
+    """
+    parameters = [] if scaled_gradients else model.parameters()
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not all_finite([*model.state_dict().values(), *ema.state_dict().values(), *gradients]):
         raise NonFinite("a weight", position)
 

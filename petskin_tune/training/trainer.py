@@ -64,7 +64,7 @@ class ResumableTrainer(TrialSetup):
     Args:
         job, decisions, snapshot: As for ``TrialSetup``.
         channel: Hears what happens, and may order the end.
-        announce: Tell the worker where training starts (not after a fall-back, which goes on in the same process).
+        announced: The worker was told where training starts, before a fall-back in the same process.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ResumableTrainer(TrialSetup):
         decisions: Decisions,
         snapshot: Mapping[str, Any] | None = None,
         *,
-        announce: bool = True,
+        announced: bool = False,
     ) -> None:
         super().__init__(job, decisions, snapshot)
         self.channel = channel
@@ -84,7 +84,7 @@ class ResumableTrainer(TrialSetup):
         self.keeper = SnapshotKeeper(
             self.save_dir / "snapshots", job.snapshot_every, channel, shares_processor=self.device.type == "cpu"
         )
-        self._announce = announce
+        self.announced = announced
         self._in_memory = snapshot  # the newest state that is not on disk, where a fall-back may need it
         self.callbacks["on_val_batch_start"].append(self._obey_in_validation)
 
@@ -117,8 +117,9 @@ class ResumableTrainer(TrialSetup):
         if not self._may_fall_back():
             self._in_memory = None
         self._write_results()
-        if self._announce:
+        if not self.announced:
             self.channel.send(self._started())
+            self.announced = True
         self._obey()
 
     def _started(self) -> Started:

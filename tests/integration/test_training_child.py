@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import helpers_training as helpers
@@ -20,13 +21,17 @@ import torch
 from petskin_tune.protocol import (
     BestWeights,
     EpochDone,
+    Failed,
     Finished,
+    Note,
     Progress,
     SnapshotWritten,
     Started,
     Suspend,
     Suspended,
 )
+from petskin_tune.training.attempts import run
+from petskin_tune.training.trainer import ResumableTrainer
 
 PATIENCE = 60.0  # seconds until a test gives up; the machine may be busy
 
@@ -195,6 +200,43 @@ def test_the_run_folder_is_locked_while_the_process_lives_and_not_by_its_loaders
     helpers.live(job, react=look)
     assert seen["lock"]
     assert set(seen["alive"]) == {psutil.STATUS_STOPPED}
+
+
+def test_a_killed_loader_process_ends_the_process_and_not_the_trial(root):
+    alone = helpers.live(helpers.job(root, "loader-alone", workers=1))
+    job = helpers.job(root, "loader-killed", workers=1)
+    children, killed = [], []
+
+    def kill(event):
+        if isinstance(event, Started):
+            children.append(psutil.Process(event.pid))
+        if isinstance(event, EpochDone) and event.epoch == 2:
+            killed.append(children[0].children()[0])
+            killed[0].kill()
+
+    life = helpers.live(job, react=kill)
+    assert len(killed) == 1
+    assert life.exit_code == 1, "the worker takes that for a death"
+    assert not [event for event in life.events if isinstance(event, (Failed, Finished))]
+    (note,) = [event for event in life.events if isinstance(event, Note)]
+    assert note.message.startswith("its process ends of a fault of this machine: DataLoader worker (pid")
+    assert "is killed by signal: Killed" in Path(job.run_folder, "train.log").read_text()
+    resumed = helpers.live(replace(job, snapshot=life.snapshot))
+    assert helpers.started_at(resumed).epoch >= 1
+    assert isinstance(resumed.events[-1], Finished), resumed.events[-1]
+    assert helpers.differences(*(helpers.final_state(root / f"loader-{run}") for run in ("alone", "killed"))) == []
+    assert helpers.curve([life, resumed]) == helpers.curve([alone])
+
+
+def test_a_fault_of_the_device_ends_the_process_and_not_the_trial(root, monkeypatch):
+    def fail(self):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    monkeypatch.setattr(ResumableTrainer, "optimizer_step", fail)
+    recorder = helpers.Recorder()
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run(helpers.job(root, "device"), recorder)
+    assert recorder.events[-1].message.endswith("CUDA error: an illegal memory access was encountered")
 
 
 WORKER = """

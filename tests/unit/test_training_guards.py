@@ -54,6 +54,58 @@ def test_other_errors_are_not_out_of_memory(error):
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        "DataLoader worker (pid 4711) is killed by signal: Killed. ",
+        "DataLoader worker (pid 4711) is killed by signal: Bus error. It is possible that dataloader's workers are",
+        "DataLoader worker (pid(s) 4711, 4712) exited unexpectedly",
+        "Pin memory thread exited unexpectedly",
+        "Caught ConnectionResetError in pin memory thread for device 0.",
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    ],
+)
+def test_a_fault_of_the_machine_is_recognised(message):
+    assert guards.is_machine_fault(RuntimeError(message))
+    if accelerator := getattr(torch, "AcceleratorError", None):
+        assert guards.is_machine_fault(accelerator(message, 700))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shape mismatch"),
+        RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last)"),
+        RuntimeError("CUDA error: out of memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        ValueError("CUDA error"),
+    ],
+)
+def test_what_says_something_about_the_trial_is_no_fault_of_the_machine(error):
+    assert not guards.is_machine_fault(error)
+
+
+def with_gradient(value):
+    model = torch.nn.Linear(1, 1)
+    model.weight.grad = torch.full((1, 1), value)
+    return model
+
+
+def test_a_gradient_that_is_not_finite_is_found():
+    with pytest.raises(guards.NonFinite):
+        guards.check_finite(with_gradient(math.inf), torch.nn.Linear(1, 1), HERE)
+
+
+def test_a_scaled_gradient_may_overflow_and_a_weight_may_not():
+    model = with_gradient(math.inf)
+    guards.check_finite(model, torch.nn.Linear(1, 1), HERE, scaled_gradients=True)
+    model.bias.data.fill_(math.nan)
+    with pytest.raises(guards.NonFinite):
+        guards.check_finite(model, torch.nn.Linear(1, 1), HERE, scaled_gradients=True)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {"fraction": 0.5},
