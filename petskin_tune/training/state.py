@@ -10,7 +10,7 @@ import torch
 from ultralytics.utils.torch_utils import unwrap_model
 
 from petskin_tune.protocol import Position
-from petskin_tune.training import snapshot
+from petskin_tune.training import guards, snapshot
 
 if TYPE_CHECKING:
     from petskin_tune.training.setup import TrialSetup
@@ -79,10 +79,7 @@ def restore(trainer: TrialSetup, state: Mapping[str, Any]) -> None:
     trainer.ema.ema.load_state_dict(state["ema"])
     trainer.ema.updates = state["ema_updates"]
     _restore_optimizer(trainer.optimizer, state["optimizer"])
-    parameters = dict(model.named_parameters())
-    for name, gradient in state["gradients"].items():
-        parameters[name].grad = gradient.to(trainer.device, copy=True)
-    trainer.scaler.load_state_dict(state["scaler"])
+    _restore_gradients(trainer, state)
     for name, value in state["stopper"].items():
         setattr(trainer.stopper, name, value)
     trainer.position = Position(*state["position"])
@@ -96,6 +93,22 @@ def restore(trainer: TrialSetup, state: Mapping[str, Any]) -> None:
     trainer.times = list(state["times"])
     trainer.elapsed_before = state["elapsed"]
     _restore_criterion(trainer)
+
+
+def _restore_gradients(trainer: TrialSetup, state: Mapping[str, Any]) -> None:
+    """Take over gradients in mid accumulation and their scale; they are scaled anew where the precision has changed.
+
+    AMP's may have overflowed, and its scaler would skip their step. Without a scaler nothing would: they are dropped.
+    """
+    if state["scaler"]:  # empty where there was no AMP
+        trainer.scaler.load_state_dict(state["scaler"])
+    factor = trainer.scaler.get_scale() / state["scaler"].get("scale", 1.0)
+    gradients = state["gradients"]
+    if not trainer.scaler.is_enabled() and not guards.all_finite(gradients.values()):
+        gradients = {}
+    parameters = dict(unwrap_model(trainer.model).named_parameters())
+    for name, gradient in gradients.items():
+        parameters[name].grad = gradient.to(trainer.device, copy=True).mul_(factor)
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:

@@ -298,7 +298,8 @@ class ResumableTrainer(TrialSetup):
     def _check_state(self) -> None:
         """A state with a NaN in it is never written, and not validated; waits for the device."""
         self.watch.flush()
-        guards.check_finite(unwrap_model(self.model), self.ema.ema, self.position)
+        scaled = self.scaler.is_enabled()
+        guards.check_finite(unwrap_model(self.model), self.ema.ema, self.position, scaled_gradients=scaled)
 
     def _capture(self) -> Mapping[str, Any]:
         if self._in_memory is not None and Position(*self._in_memory["position"]) == self.position:
