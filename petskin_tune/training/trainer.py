@@ -11,6 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ class ResumableTrainer(TrialSetup):
             self.save_dir / "snapshots", job.snapshot_every, channel, shares_processor=self.device.type == "cpu"
         )
         self.announced = announced
-        self._in_memory = snapshot  # the newest state that is not on disk, where a fall-back may need it
+        known = Decisions(**snapshot["decisions"]) if snapshot else Decisions()
+        self._just_decided = decisions != known  # no snapshot knows of it
+        self._in_memory = snapshot and {**snapshot, "decisions": asdict(decisions)}  # where a fall-back would lead to
         self.callbacks["on_val_batch_start"].append(self._obey_in_validation)
 
     # ---- the loop -----------------------------------------------------------------------------------------------
@@ -120,6 +123,8 @@ class ResumableTrainer(TrialSetup):
         if not self.announced:
             self.channel.send(self._started())
             self.announced = True
+        if self._just_decided:
+            self.keeper.begin(self._capture, self.position)
         self._obey()
 
     def _started(self) -> Started:
@@ -289,11 +294,16 @@ class ResumableTrainer(TrialSetup):
         return splits or (self.precision == "amp" and self.decisions.precision is None)
 
     def last_good_state(self) -> Mapping[str, Any] | None:
-        """Return the newest state to go on from after a failure, on disk or in memory; None: from the beginning."""
-        states = [] if self._in_memory is None else [self._in_memory]
-        if self.keeper.last is not None:
-            states.append(snapshot_file.read(Path(self.keeper.last.path)))
-        return max(states, key=lambda state: state["position"], default=None)
+        """Return the state to go on from after a failure; None: from the beginning.
+
+        It is that at the epoch's start, not the newest: snapshots are written by the clock, and the same failure must
+        lead back to the same place wherever they were. Only in an epoch that this process entered in the middle is it
+        where it entered, because its start is nowhere; a kill between that and the snapshot of the decision is the one
+        interruption that shows afterwards. (Where nothing is kept in memory, on a CPU, the newest on disk must do.)
+        """
+        if self.keeper.last is None or self._may_fall_back():
+            return self._in_memory
+        return snapshot_file.read(Path(self.keeper.last.path))
 
     def _check_state(self) -> None:
         """A state with a NaN in it is never written, and not validated; waits for the device."""
