@@ -7,6 +7,7 @@ from itertools import islice
 
 import cv2
 import helpers_training as helpers
+import numpy as np
 import pytest
 import torch
 from ultralytics.data.augment import Albumentations, BaseTransform, Compose, Mosaic, v8_transforms
@@ -68,6 +69,58 @@ def test_albumentations_installed_or_not_changes_nothing(root, expected, monkeyp
     with pytest.raises(ImportError):
         import albumentations  # noqa: F401
     assert helpers.differences(expected, batches(root)) == []
+
+
+ALBUMENTATIONS = '''
+"""As much of Albumentations as Ultralytics asks for; it draws random numbers and changes every pixel."""
+
+import random
+
+import numpy as np
+import torch
+
+__version__ = "2.0.8"
+
+
+class BaseCompose:
+    pass
+
+
+class DualTransform:
+    pass
+
+
+class Blur:
+    def __init__(self, p=0.5, **options):
+        self.p = p
+
+
+MedianBlur = ToGray = CLAHE = RandomBrightnessContrast = RandomGamma = ImageCompression = Blur
+
+
+class Compose(BaseCompose):
+    def __init__(self, transforms):
+        self.transforms = transforms
+
+    def __call__(self, image):
+        random.random(), np.random.rand(), torch.rand(1)
+        return {"image": 255 - image}
+'''
+
+
+def test_an_installed_albumentations_changes_nothing(root, expected, monkeypatch, tmp_path):
+    """A small one that Ultralytics takes for the real one, so that this is tried wherever the tests run."""
+    package = tmp_path / "albumentations"
+    package.mkdir()
+    (package / "__init__.py").write_text(ALBUMENTATIONS)
+    monkeypatch.delitem(sys.modules, "albumentations", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        pixels = np.zeros((2, 2, 3), np.uint8)
+        assert (Albumentations()({"img": pixels})["img"] == 255).all(), "Ultralytics does not use it"
+        assert helpers.differences(expected, batches(root)) == []
+    finally:
+        sys.modules.pop("albumentations", None)
 
 
 @pytest.mark.parametrize("start", [Position(0, 2), Position(0, 6), Position(1, 0), Position(1, 5)])
