@@ -388,8 +388,7 @@ class TrialRun:
 
     @property
     def _is_lost(self) -> bool:
-        return self._renewal.lost or self._recorder.lost
-        self._notify()
+        return self._renewal.lost or self._recorder.lost or self._uploader.state.lost
 
 
 def signal_name(number: int) -> str:
