@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -32,7 +32,7 @@ from petskin_tune.protocol import (
 )
 from petskin_tune.runner import Died, Runner
 
-TRAIN_BATCHES, VAL_BATCHES = 12, 4
+TRAIN_BATCHES, VAL_BATCHES = 24, 4  # thrice what two loader processes prefetch while the epoch before is validated
 EPOCHS = 2  # the first decodes the images and warms the device up, the second is measured
 LONGEST_SECONDS = 240.0  # on a slow device the batches of the first epoch must do
 
@@ -74,7 +74,8 @@ def measure(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        images = _few(data, int(arguments.get("batch", 16)))
+        found = layout.read(data).images
+        images = _few(found, int(arguments.get("batch", 16)))
         job = TrialJob(
             study="doctor",
             trial=0,
@@ -87,14 +88,14 @@ def measure(
             identity={"study": "doctor"},
             on_oom="prune" if on_oom == "prune" else "split",
             workers=int(arguments.get("workers", 2)),
+            cache_share=images["train"] / len(found["train"]),  # as much of it stays decoded as of the whole
         )
         return _Listener(images).run(runner, job)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _few(data: Path, batch: int) -> dict[str, int]:
-    found = layout.read(data).images
+def _few(found: Mapping[str, Sequence[Any]], batch: int) -> dict[str, int]:
     return {
         "train": min(len(found["train"]), TRAIN_BATCHES * batch),
         "val": min(len(found["val"]), VAL_BATCHES * 2 * batch),  # Ultralytics validates in batches of twice the size
@@ -107,8 +108,8 @@ class _Listener:
         self._over = threading.Event()
         self._began = time.monotonic()
         self._set_up = 0.0
-        self._rates: dict[int, list[float]] = {}  # by epoch
-        self._epochs: list[float] = []
+        self._rates: list[float] = []  # images a second
+        self._epochs: list[EpochDone] = []
         self._snapshot: SnapshotWritten | None = None
         self._weights = 0
         self._probe = Probe()
@@ -130,9 +131,9 @@ class _Listener:
             self._probe.notes += event.notes
             self._set_up = time.monotonic() - self._began
         elif isinstance(event, Progress):
-            self._rates.setdefault(event.position.epoch, []).append(event.images_per_second)
+            self._rates.append(event.images_per_second)
         elif isinstance(event, EpochDone):
-            self._epochs.append(event.seconds)
+            self._epochs.append(event)
         elif isinstance(event, SnapshotWritten):
             self._snapshot = event
         elif isinstance(event, BestWeights):
@@ -153,7 +154,7 @@ class _Listener:
         training = self._training_seconds()
         if training is None:
             return None
-        validation = self._epochs[-1] - training if len(self._epochs) >= EPOCHS else 0.0
+        validation = self._epochs[-1].validation_seconds if self._epochs else 0.0
         return Measured(
             images_per_second=self._images["train"] / training,
             validated_per_second=self._images["val"] / validation if validation > 0 else None,
@@ -164,10 +165,7 @@ class _Listener:
         )
 
     def _training_seconds(self) -> float | None:
-        """Of one epoch of the part, by the newest epoch that says so."""
-        if self._rates:
-            newest = max(epoch for epoch in self._rates if epoch < EPOCHS)
-            return self._images["train"] / median(self._rates[newest])
-        if not self._epochs:
-            return None
-        return 0.75 * self._epochs[-1]  # too short to be timed apart: a forward pass is a third of a training step
+        """Of one epoch of the part: the newest that was trained to its end, or what was heard of the first."""
+        if self._epochs:
+            return self._epochs[-1].training_seconds
+        return self._images["train"] / median(self._rates) if self._rates else None

@@ -51,6 +51,7 @@ class TrialJob:
     on_oom: Literal["split", "prune"] = "split"
     patience_epochs: int | None = None  # end as complete after so many epochs without a better mask mAP
     workers: int | None = None  # data loader processes; None: as Ultralytics decides, none on CPU
+    cache_share: float = 1.0  # of the memory for decoded images; below 1 where a part of the data stands for the whole
 
 
 # ---- events: child -> worker --------------------------------------------------------------------------------------
@@ -88,6 +89,8 @@ class EpochDone:
     fitness: float  # mask mAP50-95
     metrics: Mapping[str, float]  # one row of results.csv: losses, precision, recall, mAPs, learning rates
     seconds: float
+    training_seconds: float = 0.0  # of the batches that this process trained
+    validation_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

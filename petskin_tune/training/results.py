@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from ultralytics.utils.metrics import Metric
+
+from petskin_tune.protocol import MASK_MAP
+
+MOST_CLASSES = 20  # recorded one by one: the history lies in the study and is written anew after every epoch
+
+
+def by_class(masks: Metric, names: Mapping[int, str]) -> dict[str, float]:
+    """Return mask mAP50-95 of each class that has objects in the validation set; nothing for one class or very many.
+
+    Args:
+        masks: What the validator found last.
+        names: Of all classes.
+    """
+    if not 2 <= len(names) <= MOST_CLASSES:
+        return {}
+    found = zip(masks.ap_class_index, masks.ap, strict=True)
+    return {f"{MASK_MAP}/{names[int(index)]}": round(float(value), 5) for index, value in found}
 
 
 def write(path: Path, history: Sequence[Mapping[str, float]], times: Sequence[float]) -> None:
     """Write one row an epoch: number, seconds since training started, metrics (as Ultralytics' ``save_metrics``).
 
-    The file is replaced as a whole, so that a reader never sees half of it.
+    The columns are those of the newest epoch. The file is replaced as a whole, so that a reader never sees half of it.
     """
-    lines: list[str] = []
-    for epoch, (metrics, seconds) in enumerate(zip(history, times, strict=True), start=1):
-        if not lines:
-            lines.append(",".join(["epoch", "time", *metrics]))
-        lines.append(",".join(f"{value:.6g}" for value in (epoch, seconds, *metrics.values())))
+    names = list(history[-1]) if history else []
     temporary = path.with_suffix(".csv.tmp")
-    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with open(temporary, "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")  # it quotes the comma in a class's name
+        if names:
+            rows.writerow(["epoch", "time", *names])
+        for epoch, (metrics, seconds) in enumerate(zip(history, times, strict=True), start=1):
+            values = (epoch, seconds, *(metrics.get(name, math.nan) for name in names))
+            rows.writerow(f"{value:.6g}" for value in values)
     os.replace(temporary, path)

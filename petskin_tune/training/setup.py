@@ -121,7 +121,7 @@ class TrialSetup(SegmentationTrainer):
         return TrainDataset(
             seed=self.args.seed,
             mosaic_until=self.epochs - self.args.close_mosaic if self.args.close_mosaic else self.epochs,
-            cache_bytes=image_cache_bytes() // max(self._loader_processes(), 1),
+            cache_bytes=int(self.job.cache_share * image_cache_bytes()) // max(self._loader_processes(), 1),
             **options,
         )
 

@@ -94,7 +94,11 @@ def assert_equal(stock, ours):
     assert helpers.differences(weights(stock), weights(ours)) == []
     assert helpers.differences(stock.optimizer.state_dict(), ours.optimizer.state_dict()) == []
     assert stock.ema.updates == ours.ema.updates > 0
-    assert ours.history == stock.rows
+    assert [ultralytics_own(row) for row in ours.history] == stock.rows
+
+
+def ultralytics_own(row):
+    return {name: value for name, value in row.items() if not name.startswith(f"{MASK_MAP}/")}
 
 
 @pytest.mark.parametrize(
