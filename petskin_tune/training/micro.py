@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from petskin_tune.training.setup import TrialSetup
 
 _OF_OBJECTS = ("batch_idx", "bboxes", "cls")  # rows of objects, not of images
+_DRAWN_BATCHES = 1000  # the fullest of so many is what a training meets sooner or later
 _STATES = {"SGD": 1, "MuSGD": 2, "RMSprop": 2, "NAdam": 2, "RAdam": 2, "Adam": 2, "AdamW": 2, "Adamax": 2}
 
 
@@ -62,20 +65,50 @@ def dry_step(trainer: TrialSetup) -> None:
 
 
 def _largest_batch(trainer: TrialSetup) -> dict[str, Any]:
-    """Return a batch of grey images of the largest size, each with as many objects as the fullest image."""
+    """Return a batch of grey images of the largest size, as full of objects as augmentation makes them."""
     images = trainer.decisions.micro_batch or trainer.batch_size
     stride = trainer.stride
     side = int(trainer.args.imgsz * (1 + trainer.args.multi_scale) + stride - 1) // stride * stride
-    objects = max((len(label["cls"]) for label in trainer.train_loader.dataset.labels), default=0)
+    objects = _most_objects([len(label["cls"]) for label in trainer.train_loader.dataset.labels], images, trainer.args)
     on_device = {"device": trainer.device}
+    counts = torch.tensor(objects, **on_device)
     mask_side = side // trainer.args.mask_ratio
     masks = torch.ones(images, mask_side, mask_side, **on_device)
     return {
         "im_file": [""] * images,
         "img": torch.full((images, 3, side, side), 0.5, **on_device),
-        "batch_idx": torch.arange(images, **on_device).repeat_interleave(objects).float(),
-        "cls": torch.zeros(images * objects, 1, **on_device),
-        "bboxes": torch.tensor([0.5, 0.5, 0.5, 0.5], **on_device).repeat(images * objects, 1),
-        "masks": masks if trainer.args.overlap_mask else masks.repeat_interleave(objects, 0),
+        "batch_idx": torch.arange(images, **on_device).repeat_interleave(counts).float(),
+        "cls": torch.zeros(sum(objects), 1, **on_device),
+        "bboxes": torch.cat([_spread(count) for count in objects]).to(trainer.device),
+        "masks": masks if trainer.args.overlap_mask else masks.repeat_interleave(counts, 0),
         "sem_masks": torch.zeros(images, mask_side, mask_side, **on_device),
     }
+
+
+def _most_objects(counts: list[int], images: int, arguments: Any) -> list[int]:
+    """Return how many objects each image of a batch has in the fullest one to be expected.
+
+    Memory grows with the batch's objects (each has its mask in the loss) and with those of its fullest image. Every
+    image as full as the fullest would be a batch that no training meets: the batch is the fullest of many drawn at
+    random, and one of its images is as full as an image can be.
+
+    Args:
+        counts: Objects of each training image.
+        images: Of a batch.
+        arguments: Of the training; mosaic makes one image of four, mixup, cutmix and copy-paste add to it.
+    """
+    doubles = arguments.mixup > 0 or arguments.cutmix > 0 or arguments.copy_paste > 0
+    parts = (4 if arguments.mosaic > 0 else 1) * (2 if doubles else 1)
+    known = np.sort(np.asarray(counts or [0]))
+    drawn = np.random.default_rng(0).choice(known, (_DRAWN_BATCHES, images, parts)).sum(axis=2)
+    fullest = drawn[drawn.sum(axis=1).argmax()]
+    fullest[0] = max(drawn.max(), known[-parts:].sum())
+    return [int(count) for count in fullest]
+
+
+def _spread(count: int) -> torch.Tensor:
+    """Return ``count`` boxes side by side, (count, 4): alike ones in one place would share a few anchors."""
+    columns = max(1, math.ceil(math.sqrt(count)))
+    index = torch.arange(count)
+    centres = torch.stack([index % columns, index // columns], dim=1).add(0.5) / columns
+    return torch.cat([centres, torch.full((count, 2), 1 / columns)], dim=1)
