@@ -114,8 +114,7 @@ class ResumableTrainer(TrialSetup):
         self.warm_up_steps = self._get_warmup_iterations(self.batches)
         self.train_loader.seek(self.position)
         self._started_at = self.position
-        self._began = self._last_progress = time.monotonic()
-        self._images_since = 0
+        self._began = time.monotonic()
         self._training_seconds, self._batches_done = 0.0, 0
         if not self._may_fall_back():
             self._in_memory = None
@@ -143,13 +142,15 @@ class ResumableTrainer(TrialSetup):
     def _train_epoch(self) -> None:
         """Train what is left of the current epoch."""
         self.epoch, first = self.position.epoch, self.position.batch
+        self._epoch_began = time.monotonic()
         self._set_learning_rate(start_of_epoch=first == 0)
         self._model_train()
         if first == 0:
             self.tloss = {}
         if first == self.batches:
             return  # resumed between the last batch and validation
-        batch_began = time.monotonic()
+        batch_began = self._last_progress = time.monotonic()  # a validation or a snapshot is no part of a batch
+        self._images_since = 0
         for index, batch in enumerate(self.train_loader, first):
             step = index + self.batches * self.epoch
             seed_batch(self.args.seed, self.epoch, index)
@@ -219,18 +220,20 @@ class ResumableTrainer(TrialSetup):
         self.lr = {f"lr/pg{index}": group["lr"] for index, group in enumerate(self.optimizer.param_groups)}
         self.ema.update_attr(self.model, include=["yaml", "nc", "args", "names", "stride", "class_weights"])
         self._check_state()
+        trained = time.monotonic()
         faults.reach("epoch-batches-done")
         self._clear_memory(0.5)  # Ultralytics: prevents a peak in validation
         self.metrics, self.fitness = self.validate()
+        parts = trained - self._epoch_began, time.monotonic() - trained
         faults.reach("epoch-validated")
-        self.history.append({**self.label_loss_items(self.tloss), **self.metrics, **self.lr})
+        self.history.append(self.row())
         self.times.append(self.elapsed())
         improved = self.best_fitness is None or self.fitness > self.best_fitness
         if improved:
             self.best_fitness, self.best_epoch = self.fitness, self.epoch + 1
         self.stop = self.stopper(self.epoch + 1, self.fitness)
         self.position = Position(self.epoch + 1, 0)
-        self._report_epoch(improved)
+        self._report_epoch(improved, *parts)
         self._clear_memory(0.5)
         if self.position.epoch < self.epochs and not self.stop:
             if self._may_fall_back():
@@ -245,6 +248,11 @@ class ResumableTrainer(TrialSetup):
         self.validating = False
         metrics.pop("fitness", None)  # Ultralytics adds the boxes' mAP to it
         return metrics, metrics[MASK_MAP]
+
+    def row(self) -> dict[str, float]:
+        """Return what is recorded of the epoch: Ultralytics' own columns, then masks class by class."""
+        classes = results.by_class(self.validator.metrics.seg, self.validator.metrics.names)
+        return {**self.label_loss_items(self.tloss), **self.metrics, **self.lr, **classes}
 
     # ---- between batches ----------------------------------------------------------------------------------------
 
@@ -340,12 +348,12 @@ class ResumableTrainer(TrialSetup):
             self.channel.send(Progress(self.position, self.watch.latest, rate))
             self._last_progress, self._images_since = now, 0
 
-    def _report_epoch(self, improved: bool) -> None:
+    def _report_epoch(self, improved: bool, training: float, validation: float) -> None:
         self._write_results()
         if improved:
             self._save_best()
         seconds = self.times[-1] - (self.times[-2] if len(self.times) > 1 else 0.0)
-        self.channel.send(EpochDone(len(self.history), self.fitness, self.history[-1], seconds))
+        self.channel.send(EpochDone(len(self.history), self.fitness, self.history[-1], seconds, training, validation))
 
     def _write_results(self) -> None:
         try:
