@@ -24,15 +24,17 @@ from petskin_tune.study import FINISHED, Study
 class Keeper:
     """Applies ``keep_weights`` and ``store_limit`` of one study to its store.
 
-    Attributes:
+    Args:
+        study: open.
+        store: of the study.
         copied: the study's database is copied into a network home, which may lose the newest copy: the one before does
             not know yet that the last trial has ended, so that trial's files stay until the next one's end.
     """
 
-    def __init__(self, study: Study, store: Store) -> None:
+    def __init__(self, study: Study, store: Store, *, copied: bool = False) -> None:
         self._study = study
         self._store = store
-        self.copied = False
+        self._copied = copied
         self._ended: int | None = None  # the trial that ended last here
 
     def after(self, number: int, folder: Path) -> None:
@@ -45,14 +47,20 @@ class Keeper:
             folder: its run folder on this machine.
         """
         self._ended = number
-        try:
-            self._keep_curves()
-            self._tidy()
-        except StoreError:
+        if not self.catch_up():
             return
         for spent in ("snapshots", "weights"):
             shutil.rmtree(folder / spent, ignore_errors=True)
         forget_fetched(folder)
+
+    def catch_up(self) -> bool:
+        """Do what a worker that died at a trial's end has left undone; whether the store answered."""
+        try:
+            self._keep_curves()
+            self._tidy()
+        except StoreError:
+            return False
+        return True
 
     def _keep_curves(self) -> None:
         """Bring the curves of the best trials into the store that are not there: whoever ended one may have died."""
@@ -108,7 +116,7 @@ class Keeper:
 
     def _ended_lately(self, leases: Sequence[Lease]) -> set[int | None]:
         """Numbers of the trials whose end only the newest copy of the database may know, if it is copied at all."""
-        if not self.copied:
+        if not self._copied:
             return set()
         ended = [lease for lease in leases if lease.trial_state != TrialState.RUNNING.name]
         last = max(ended, key=lambda lease: lease.expires_in, default=None)

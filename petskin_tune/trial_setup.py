@@ -69,7 +69,6 @@ class TrialSetup:
         self._home = home
         self._store = store
         self._keeper = keeper
-        keeper.copied = home.copied is not None
         self._runner = runner
         self._worker = worker
         self._device = device

@@ -99,7 +99,7 @@ class Worker:
         self._waited_for: set[tuple[int, int]] = set()  # (trial id, token) of leases, said to be waited for
         self._store_url = store_of(study, home)
         self._store = open_store(self._store_url, network=home.network_store(self._store_url))
-        self._keeper = Keeper(study, self._store)
+        self._keeper = Keeper(study, self._store, copied=home.copied is not None)
         self._runner = Runner(home.work / "ultralytics")
         self._setup = TrialSetup(
             study,
@@ -384,6 +384,8 @@ class Worker:
     # ---- the last line ----
 
     def _say_done(self) -> int:
+        if not self._finished:  # whoever ended the last trial may have died of it
+            self._keeper.catch_up()
         best = self._study.best()
         name = f"{self._study.name}{self._options.typed}"
         command = (

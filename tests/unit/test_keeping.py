@@ -179,7 +179,7 @@ def test_the_weights_of_a_trial_that_ends_elsewhere_meanwhile_stay(
 
 
 def test_where_the_database_is_copied_a_trial_keeps_all_it_has_until_the_next_one_has_ended(shelf: Shelf) -> None:
-    shelf.keeper.copied = True
+    shelf.keeper = Keeper(shelf.study, shelf.store, copied=True)
     first = shelf.end(0.1)
     shelf.after(first)
     assert shelf.kinds(first)[-2:] == ["snapshot", "snapshot"]
@@ -194,7 +194,7 @@ def test_where_the_database_is_copied_a_trial_keeps_all_it_has_until_the_next_on
 
 
 def test_room_is_made_of_what_the_last_ended_trial_may_need_only_when_nothing_else_is_left(shelf: Shelf) -> None:
-    shelf.keeper.copied = True
+    shelf.keeper = Keeper(shelf.study, shelf.store, copied=True)
     earlier, last = shelf.end(0.1), shelf.end(0.3)  # and then their worker could not tidy up
     running = shelf.begin(0.1)
     shelf.study.spec = a_spec(keep_weights=1, store_limit=shelf.store.usage())
@@ -203,6 +203,13 @@ def test_room_is_made_of_what_the_last_ended_trial_may_need_only_when_nothing_el
     assert shelf.kinds(last) == shelf.kinds(running) == ALL
     shelf.keeper.make_room(500, False)
     assert shelf.kinds(last) == shelf.kinds(running) == ["best", "snapshot"]
+
+
+def test_who_finds_the_study_done_brings_the_curves_that_a_killed_worker_left(shelf: Shelf) -> None:
+    last = shelf.end(0.3)  # and then its worker was killed
+    assert "results" not in shelf.kinds(last)
+    assert shelf.keeper.catch_up()
+    assert shelf.kinds(last) == ["best", "results"]
 
 
 # ---- this machine's disk ----
