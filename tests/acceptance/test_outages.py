@@ -75,6 +75,14 @@ class Site:
         self.workers.append(Worker(process))
         return self.workers[-1]
 
+    def start_and_stop(self, name: str, point: str) -> Worker:
+        """A worker on disk_1 that reached ``point``, where all its processes were stopped."""
+        log = self.folder / "fired"
+        worker = self.start(name, "disk_1", TUNE_FAULTS=f"{point}=stop@1", TUNE_FAULTS_LOG=str(log))
+        wait_until(lambda: fired(log) == [point], PATIENCE)
+        worker.stop()
+        return worker
+
     @property
     def database(self) -> str:
         return str(make_url(self.url).database)
@@ -89,6 +97,11 @@ class Site:
         storage = open_storage(self.url)
         (lease,) = read_leases(storage, storage.get_study_id_from_name("small"))
         return lease
+
+    def let_the_lease_last(self, seconds: float) -> None:
+        """As if its owner, which is stopped, had renewed it a last time for so long."""
+        with maintenance(make_url(self.url)) as connection:
+            connection.exec_driver_sql(f"UPDATE trial_leases SET expires_at = extract(epoch FROM now()) + {seconds}")
 
     def audit(self) -> None:
         """From now on the database remembers who writes to a trial or its lease."""
@@ -157,7 +170,6 @@ class Worker:
 
     def stop(self) -> None:
         """SIGSTOP all of it, as a machine does that is suspended."""
-        assert self.trial_processes()
         for process in self.family():
             process.suspend()
 
@@ -205,12 +217,9 @@ def assert_each_epoch_once(trial: optuna.trial.FrozenTrial) -> None:
 
 @needs_namespaces
 def test_a_worker_stopped_past_its_lease_ends_its_training_and_writes_nothing_when_it_comes_back(site: Site) -> None:
-    first = site.start("first", "disk_1")
-    first.wait_for("trial 0 epoch 2/")
+    first = site.start_and_stop("first", "snapshot-committed")
     site.audit()
     second = site.start("second", "disk_2", apart=True)
-    second.wait_for("study small: 0 of 1 trials done")
-    first.stop()
     second.wait_for("goes on after")
     taken_over = len(site.writers())
     assert all(process.status() == psutil.STATUS_STOPPED for process in first.family())
@@ -219,7 +228,6 @@ def test_a_worker_stopped_past_its_lease_ends_its_training_and_writes_nothing_wh
     wait_until(lambda: not first.trial_processes())
     assert second.process.poll() is None, "the second was done before the first came back"
     assert [first.ends(), second.ends()] == [0, 0]
-    assert "first" in site.writers()[:taken_over]
     assert set(site.writers()[taken_over:]) == {"second"}
     assert (site.lease.worker, site.lease.token) == ("second", 2)
     assert_each_epoch_once(site.trial)
@@ -227,19 +235,44 @@ def test_a_worker_stopped_past_its_lease_ends_its_training_and_writes_nothing_wh
 
 @needs_namespaces
 def test_after_an_outage_longer_than_its_lease_an_owner_keeps_its_trial_from_the_worker_at_the_door(site: Site) -> None:
-    owner = site.start("owner", "disk_1", apart=True)
-    owner.wait_for("trial 0 epoch 1/")
+    owner, at_the_door = stopped_with_another_at_the_door(site, "report-sent")
+    outlast_the_lease(site, owner, epochs=2)
+    owner.wait_for("database away")
+    assert_the_owner_keeps_its_trial(site, owner, at_the_door)
+
+
+@pytest.mark.slow
+@needs_namespaces
+def test_an_outage_between_the_claim_and_the_training_costs_an_owner_nothing_either(site: Site) -> None:
+    owner, at_the_door = stopped_with_another_at_the_door(site, "trial-born")
+    outlast_the_lease(site, owner, epochs=0)
+    assert_the_owner_keeps_its_trial(site, owner, at_the_door)
+
+
+def stopped_with_another_at_the_door(site: Site, point: str) -> tuple[Worker, Worker]:
+    """An owner stopped at ``point`` for the first time, and a worker without work that sees only its lease."""
+    owner = site.start_and_stop("owner", point)
+    site.let_the_lease_last(1000.0)
     at_the_door = site.start("at_the_door", "disk_2", apart=True)
     at_the_door.wait_for("study small: 0 of 1 trials done")
+    site.let_the_lease_last(LEASE)
+    return owner, at_the_door
+
+
+def outlast_the_lease(site: Site, owner: Worker, epochs: int) -> None:
+    """PostgreSQL is away while the owner goes on, for longer than its lease, and trains so many epochs."""
+    trained = owner.epochs()
     site.server.stop()
-    epochs = owner.epochs()
+    owner.go_on()
     time.sleep(LEASE + grace(LEASE))  # the outage is the test
-    owner.wait_for("database away")
-    assert owner.epochs() > epochs
+    wait_until(lambda: owner.epochs() >= trained + epochs, PATIENCE)
     assert owner.process.poll() is None
     site.server.start()
-    assert [owner.ends(), at_the_door.ends()] == [0, 0]
-    assert not at_the_door.has_said("goes on after")
+
+
+def assert_the_owner_keeps_its_trial(site: Site, owner: Worker, other: Worker) -> None:
+    assert [owner.ends(), other.ends()] == [0, 0]
+    assert not other.has_said("goes on after")
     assert (site.lease.worker, site.lease.token) == ("owner", 1)
     assert_each_epoch_once(site.trial)
 
