@@ -107,7 +107,7 @@ def examine(places: Places, say: Callable[[str], None], data: str | None = None)
     if problems:
         say(f"{words.counted(problems, 'problem')}: the study cannot run here yet")
         return EXIT_USAGE
-    say(f"next, type: tune-worker --study {places.study}")
+    say(f"next, type: {places.to_type('tune-worker')}")
     return EXIT_DONE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +67,14 @@ class Identity:
         if mine is None or other is None or self.pid == os.getpid() or not self.is_alive():
             return False
         return (mine.parent, mine.group) == (other.parent, other.group)
+
+
+def process_age() -> float:
+    """Seconds since this process was started, to a hundredth (psutil's figure may be a second off); 0 if unknown."""
+    process = _process(os.getpid())
+    if process is None:
+        return 0.0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / os.sysconf("SC_CLK_TCK"))
 
 
 class _Process(NamedTuple):

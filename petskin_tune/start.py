@@ -15,6 +15,7 @@ from pathlib import Path
 from petskin_tune.deadline import SIGNAL_SECONDS
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
 from petskin_tune.home import Home, Mode
+from petskin_tune.identity import process_age
 from petskin_tune.interruption import Interrupted, Signals, unless
 from petskin_tune.opening import Opened, Places, open_or_create, resolve
 from petskin_tune.views.progress import Progress, open_progress
@@ -87,14 +88,12 @@ def _work(worker: Worker, home: Home, view: Progress, signals: Signals) -> int:
 
 def _began() -> float:
     """The instant (monotonic) at which the command was typed: imports, and a parent's start, count for its hours."""
-    import psutil
-
-    if (age := os.environ.get(GUEST)) is not None:
-        return time.monotonic() - max(0.0, time.time() - float(age))
-    return time.monotonic() - min(max(time.time() - psutil.Process().create_time(), 0.0), LONGEST_START_SECONDS)
+    if (typed_at := os.environ.get(GUEST)) is not None:
+        return time.monotonic() - max(0.0, time.time() - float(typed_at))
+    return time.monotonic() - min(process_age(), LONGEST_START_SECONDS)
 
 
-LONGEST_START_SECONDS = 30.0  # an older process was not started by the command, or its clock was set
+LONGEST_START_SECONDS = 30.0  # an older process was not started by the command
 GUEST = "TUNE_GUEST"  # set for the workers of several devices, whose parent owns the home: when they began (UNIX time)
 LAST_COPY_SECONDS = 5.0  # what a network home gets for its last copy, within the time that a suspension may take
 SHORTEST_COPY_SECONDS = 1.0  # where the workers took all of it

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
@@ -222,7 +223,7 @@ class TrialSetup:
             known_weights=trial.read().user_attrs.get(attributes.WEIGHTS),
             settle=self._home.save,
             make_room=self._keeper.make_room,
-            retriable=(sqlalchemy.exc.SQLAlchemyError,),
+            retriable=(sqlalchemy.exc.SQLAlchemyError, StorageInternalError),
         )
         return self._uploader
 

@@ -292,7 +292,7 @@ def _costs(status: Status) -> list[str]:
     if status.snapshot_every is None:
         return []
     interval = (
-        f"a snapshot every {words.duration(status.snapshot_every)}" if status.snapshot_every else "one every epoch"
+        f"a snapshot every {words.duration(status.snapshot_every)}" if status.snapshot_every else "at an epoch's end"
     )
     place = f" to {words.place(status.store)}" if status.store else ""
     lines = [f"snapshots: {interval}{place}"]

@@ -46,6 +46,27 @@ def test_every_variable_of_the_stack_is_explained_in_the_example_or_has_a_defaul
             assert rest.startswith(":-") or f"{name}=" in example
 
 
+def test_a_variable_has_one_default_whichever_service_and_file_names_it() -> None:
+    defaults: dict[str, set[str]] = {}
+    for file in DOCKER.glob("compose*.yaml"):
+        for name, default in re.findall(r"\$\{(\w+):-([^}]*)\}", file.read_text()):
+            defaults.setdefault(name, set()).add(default)
+    assert "STUDY" in defaults
+    assert {name: found for name, found in defaults.items() if len(found) > 1} == {}
+
+
+def test_an_index_of_torch_wheels_is_recommended_beside_pypi_not_instead_of_it() -> None:
+    recommended = [
+        line
+        for file in (DOCKER / "Dockerfile", DOCKER / ".env.example")
+        for line in file.read_text().splitlines()
+        if "PIP_ARGS=" in line and "index-url" in line
+    ]
+    assert len(recommended) == 2
+    for line in recommended:
+        assert re.search(r'PIP_ARGS="?--extra-index-url ', line)
+
+
 def test_everything_that_others_wait_for_has_a_health_check_and_what_may_train_has_time_to_suspend(
     stack: dict[str, Any],
 ) -> None:
