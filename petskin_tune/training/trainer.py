@@ -114,8 +114,9 @@ class ResumableTrainer(TrialSetup):
         self.warm_up_steps = self._get_warmup_iterations(self.batches)
         self.train_loader.seek(self.position)
         self._started_at = self.position
-        self._began = time.monotonic()
-        self._training_seconds, self._batches_done = 0.0, 0
+        self._began = self._last_progress = time.monotonic()
+        self._training_seconds, self._seconds_told = 0.0, 0.0  # in batches: in all, and when progress was told
+        self._batches_done = self._images_since = 0
         if not self._may_fall_back():
             self._in_memory = None
         self._write_results()
@@ -149,8 +150,7 @@ class ResumableTrainer(TrialSetup):
             self.tloss = {}
         if first == self.batches:
             return  # resumed between the last batch and validation
-        batch_began = self._last_progress = time.monotonic()  # a validation or a snapshot is no part of a batch
-        self._images_since = 0
+        batch_began = time.monotonic()  # a validation or a snapshot is no part of a batch
         for index, batch in enumerate(self.train_loader, first):
             step = index + self.batches * self.epoch
             seed_batch(self.args.seed, self.epoch, index)
@@ -344,9 +344,9 @@ class ResumableTrainer(TrialSetup):
         self._images_since += images
         now = time.monotonic()
         if now - self._last_progress >= PROGRESS_EVERY:
-            rate = self._images_since / (now - self._last_progress)
+            rate = self._images_since / (self._training_seconds - self._seconds_told)
             self.channel.send(Progress(self.position, self.watch.latest, rate))
-            self._last_progress, self._images_since = now, 0
+            self._last_progress, self._images_since, self._seconds_told = now, 0, self._training_seconds
 
     def _report_epoch(self, improved: bool, training: float, validation: float) -> None:
         self._write_results()

@@ -206,10 +206,17 @@ def _read_arguments(file: Path) -> dict[str, Any]:
 
 
 def _validated(columns: Mapping[str, Array]) -> Array | None:
-    """1 for each epoch that was validated, 0 where losses and scores are all 0; None without validation losses."""
+    """1 for each epoch that was validated, 0 where it was not; None without validation losses.
+
+    A run with ``val: false`` validates its last epoch and writes 0 for the others. Where the last row is all 0 too,
+    the zeros are what a dead model scored.
+    """
     losses = [values for name, values in columns.items() if name.startswith("val/")]
     scores = [values for name, values in columns.items() if name.startswith("metrics/")]
-    return np.any([*losses, *scores], axis=0).astype(float) if losses else None
+    if not losses:
+        return None
+    told = np.any([*losses, *scores], axis=0).astype(float)
+    return told if told[-1] else np.ones_like(told)
 
 
 def _sum(columns: list[Array]) -> Array | None:
