@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 from petskin_tune.disks import is_network, local_folder
 from petskin_tune.errors import UsageError
+from petskin_tune.paths import typed
 
 if TYPE_CHECKING:
     from petskin_tune.home_network import NetworkDatabase
@@ -224,7 +225,7 @@ def resolve_home(
     notebook = hosted_notebook(environ)
     if notebook and not (home or storage or ephemeral):
         raise UsageError(_deleted_disk(notebook, command, study))
-    folder = Path(home or "runs").expanduser().resolve()
+    folder = typed(home or "runs").resolve()
     if notebook == "colab":
         _require_drive(folder)
     forced = environ.get("TUNE_NETWORK_HOME")
@@ -266,7 +267,7 @@ def store_address(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme == "file":
-        return str(Path(rest if separator else url).expanduser().resolve())
+        return str(typed(rest if separator else url).resolve())
     if scheme not in ("s3", "gs"):
         raise UsageError(f"A store is a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, not {scheme}://…")
     if "@" in rest.partition("/")[0] or "?" in rest:

@@ -57,11 +57,7 @@ class Lease:
     @property
     def silence(self) -> float:
         """Since the last sign of life."""
-        return self.silent_for(self.seconds)
-
-    def silent_for(self, seconds: float) -> float:
-        """Since the last sign of life, given how long a lease lasts."""
-        return max(0.0, seconds - self.expires_in)
+        return max(0.0, self.seconds - self.expires_in)
 
     def lost(self) -> float:
         """What is to be done twice when the owner's last sign of life was its end."""

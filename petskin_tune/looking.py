@@ -15,6 +15,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.home import Home
 from petskin_tune.leases import read_leases
 from petskin_tune.opening import Places, open_study
+from petskin_tune.paths import require_folder
 from petskin_tune.study import Study
 from petskin_tune.views import status as statuses
 
@@ -60,6 +61,9 @@ def show_best(places: Places, say: Callable[[str], None], yaml_file: str | None,
     """Print the best trial, or write its settings and weights where they are wanted."""
     from petskin_tune.views import export
 
+    for file in (yaml_file, weights):
+        if file is not None:
+            require_folder(Path(file))
     with open_study(places) as (home, study):
         if yaml_file is None and weights is None:
             say(export.render(study.optuna, options=places.typed.strip()).rstrip("\n"))

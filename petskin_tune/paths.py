@@ -35,6 +35,16 @@ def is_file(path: Path) -> bool:
     return is_there(path) and path.is_file()
 
 
+def require_folder(path: Path) -> None:
+    """Refuse a file whose folder is missing, before the work begins.
+
+    Raises:
+        UsageError: says which.
+    """
+    if not os.path.isdir(path.parent):
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}.")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Refuse to write ``path`` where its folder is missing, before the work begins, or where the disk refuses, after.
@@ -42,8 +52,7 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         UsageError: says which and why.
     """
-    if not os.path.isdir(path.parent):
-        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}.")
+    require_folder(path)
     try:
         yield
     except OSError as error:

@@ -353,7 +353,7 @@ class Worker:
     def _outage(self, seconds: float) -> None:
         if seconds > WORTH_SAYING_SECONDS:
             self._away_since = self._away_since or time.monotonic() - seconds
-            self._view.outage(seconds, self._run.waiting() if self._run else 0)
+            self._view.outage(seconds, self._run.waiting() if self._run else None)
 
     def _database_answers(self) -> None:
         since, self._away_since = self._away_since, None

@@ -99,11 +99,15 @@ class Progress:
         left = f"for another {words.duration(seconds)}" if seconds else "by a lease that has run out"
         self._line(f"trial {number} is held by {worker} {left}; waiting to go on with it should its owner be gone")
 
-    def outage(self, seconds: float, epochs_waiting: int) -> None:
-        """The database has been away for ``seconds``; ``epochs_waiting`` epochs wait on local disk."""
+    def outage(self, seconds: float, epochs_waiting: int | None) -> None:
+        """The database has been away for ``seconds``; ``epochs_waiting`` epochs wait on local disk.
+
+        None: no trial runs.
+        """
         wait = "epoch waits" if epochs_waiting == 1 else "epochs wait"
         waiting = f", {epochs_waiting} {wait} on local disk" if epochs_waiting else ""
-        self._line(f"database away for {words.duration(seconds)}; training goes on{waiting}")
+        goes_on = "this worker waits" if epochs_waiting is None else f"training goes on{waiting}"
+        self._line(f"database away for {words.duration(seconds)}; {goes_on}")
 
     def outage_over(self, seconds: float) -> None:
         """The database is back after ``seconds``; the epochs that waited are being sent."""

@@ -157,7 +157,7 @@ def _states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
 
 
 def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) -> Running:
-    hold, last_sign = _hold(lease, spec)
+    hold, last_sign = _hold(lease)
     epoch = max(trial.intermediate_values, default=0)
     values = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
     seconds, epochs_done = trial.user_attrs.get(attributes.SECONDS), trial.user_attrs.get(attributes.EPOCHS)
@@ -181,13 +181,12 @@ def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) ->
     )
 
 
-def _hold(lease: Lease | None, spec: StudySpec | None) -> tuple[Hold, float | None]:
+def _hold(lease: Lease | None) -> tuple[Hold, float | None]:
     if lease is None:
         return "unowned", None
     if lease.state == "released":
         return "released", None
-    last_sign = lease.silent_for(spec.lease) if spec else None
-    return ("training" if lease.expires_in > 0 else "silent"), last_sign
+    return ("training" if lease.expires_in > 0 else "silent"), lease.silence
 
 
 def _disconnect_cost(lease: Lease, epoch: int, per_epoch: float | None) -> float:

@@ -43,3 +43,20 @@ def test_a_study_name_that_no_file_can_have_is_refused_in_one_sentence(
     assert refused.stderr.startswith("error: ")
     assert refused.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_files_neither_is_written_where_one_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = ["--yaml", "best.yaml", "--weights", "nowhere/best.pt"]
+    refused = CliRunner().invoke(petskin_tune, ["best", "--study", "demo", *files])
+    assert refused.exit_code == 2, refused.output
+    assert refused.stderr == "error: nowhere/best.pt cannot be written: there is no folder nowhere.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_of_an_unknown_user_is_a_name_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(petskin_tune, ["status", "--study", "demo", "--home", "~nobody-here/x"])
+    assert refused.exit_code == 2, refused.output
+    assert refused.stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []

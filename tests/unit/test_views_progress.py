@@ -38,6 +38,7 @@ def a_whole_life(progress: Progress) -> None:
     progress.batch(Position(11, 41), 250, {"box_loss": 1.25}, 43.0)
     progress.outage(40.0, 3)
     progress.outage_over(61.0)
+    progress.outage(5.0, None)
     progress.epoch(7, 12, 27, 0.118, 0.121, 0.131, words.durable(Position(12, 0), 12, "Drive"))
     progress.note("the store answered EIO;\n trying again")
     progress.trial_ended(7, "pruned", 0.121, 754.0, "epoch 12 is not in the best third")
@@ -64,6 +65,7 @@ def test_every_event_of_a_life_is_told_in_one_plain_line_each_and_batches_in_non
         "trial 7 (8th of 60) goes on after epoch 11 and 40 batches of epoch 12, 27 epochs: lr0=9.8e-05 optimizer=AdamW",
         "database away for 40 s; training goes on, 3 epochs wait on local disk",
         "database back after 61 s",
+        "database away for 5 s; this worker waits",
         "trial 7 epoch 12/27 mask mAP 0.118 (best 0.121) · safe to disconnect: epoch 12 is on Drive",
         "the store answered EIO; trying again",
         "trial 7 pruned after 13 min: epoch 12 is not in the best third · best mask mAP 0.121",
