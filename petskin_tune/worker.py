@@ -5,12 +5,9 @@ A trial whose owner is gone comes first, then one that waits, then a new one; se
 
 from __future__ import annotations
 
-import math
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy
@@ -19,7 +16,7 @@ from optuna.trial import TrialState
 
 from petskin_tune import attributes
 from petskin_tune.checkpoints import open_store
-from petskin_tune.deadline import LOOK_SECONDS, SIGNAL_SECONDS, Deadline, Times
+from petskin_tune.deadline import Deadline, Times
 from petskin_tune.durable import StoreError
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
 from petskin_tune.home import Home
@@ -34,6 +31,7 @@ from petskin_tune.renewal import Renewal
 from petskin_tune.runner import Runner
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.study import FINISHED, Study, read_spec
+from petskin_tune.suspension import Suspension
 from petskin_tune.trial import HeldTrial
 from petskin_tune.trial_events import Surroundings
 from petskin_tune.trial_run import Outcome, TrialRun
@@ -68,7 +66,7 @@ class Worker:
         options: of the command line.
         view: shows what happens.
         prepared: data and model, where opening the study has looked at them already.
-        began: monotonic time from which ``max_hours`` counts.
+        began: monotonic time from which ``max_hours`` counts; None: now.
     """
 
     def __init__(
@@ -84,12 +82,15 @@ class Worker:
         self._home = home
         self._options = options
         self._view = view
-        self._times = Times()
-        self._deadline = self._deadline_from(began if began is not None else time.monotonic())
-        self._end = math.inf  # the instant (monotonic) at which this process is gone, whatever it waits for
-        self._timers: list[threading.Timer] = []
-        self._stop_reason: str | None = None
-        self._stopping = threading.Event()
+        self._times = times = Times()
+        self._suspension = Suspension(
+            times,
+            self._deadline(began, times),
+            running=lambda: self._run,
+            say=view.note,
+            give_up=study.storage.patience.cancelled.set,
+            end_now=self._end_now,
+        )
         self._run: TrialRun | None = None
         self._stop_requests = int(study.attributes.get(attributes.STOP_REQUESTED, 0))
         self._declined: set[int] = set()
@@ -121,36 +122,20 @@ class Worker:
         study.storage.patience.seconds = None
         study.storage.patience.on_wait = self._outage
 
+    def _deadline(self, began: float | None, times: Times) -> Deadline | None:
+        if self._options.max_hours is None:
+            return None
+        return Deadline(time.monotonic() if began is None else began, self._options.max_hours, times)
+
     # ---- from other threads and signal handlers ----
 
     def stop(self, reason: str) -> None:
         """Suspend: snapshot, upload within a budget, release, exit 75; this process ends when its time is over."""
-        within = SIGNAL_SECONDS if reason == "SIGTERM" else max(SIGNAL_SECONDS, self._times.needed())
-        end = min(time.monotonic() + within, self._deadline.at if self._deadline else math.inf)
-        first, self._end = self._stop_reason is None, min(self._end, end)
-        self._stop_reason = self._stop_reason or reason
-        self._stopping.set()
-        if first:
-            seconds = max(0.0, self._end - time.monotonic())
-            measured = f" (measured: {self._times})" if self._times.measured else ""
-            self._view.note(f"{reason}: suspending, within {seconds:.1f} s{measured}")
-        run = self._run
-        if run is not None:
-            run.suspend(reason)
-        # Whatever still waits for a database that is away gives up when the time for the suspension is over.
-        self._at(self._suspend_until() if run else 0.0, self._study.storage.patience.cancelled.set)
-        self._at(self._end, self._end_now)
+        self._suspension.ask(reason)
 
     def close(self) -> None:
         """This worker's life is over, its process's need not be."""
-        for timer in self._timers:
-            timer.cancel()
-
-    def _at(self, instant: float, action: Callable[[], None]) -> None:
-        timer = threading.Timer(max(0.0, instant - time.monotonic()), action)
-        timer.daemon = True
-        self._timers.append(timer)
-        timer.start()
+        self._suspension.close()
 
     def _end_now(self) -> None:
         """Keep the promise to be gone in time; the dead owner's trial is taken over at once on this host."""
@@ -167,15 +152,14 @@ class Worker:
         Raises:
             UsageError: the study cannot run here.
         """
-        if self._deadline is not None:
-            threading.Thread(target=self._watch_the_clock, args=(self._deadline,), name="deadline", daemon=True).start()
+        self._suspension.start()
         try:
             self._show_study()
-            while self._stop_reason is None:
+            while self._suspension.reason is None:
                 if (code := self._one_step()) is not None:
                     return code
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
-            if self._stop_reason is None:
+            if self._suspension.reason is None:
                 raise
         except Interrupted:
             pass
@@ -202,12 +186,12 @@ class Worker:
         elif not (left := self._unfinished()) and not self._may_have_new():
             return self._say_done()
         elif left and left <= self._declined and not self._may_have_new():
-            self._stop_reason = "what is left is for another machine"
+            self._suspension.decide("what is left is for another machine")
         else:
             self._say_what_for()
-            self._stopping.wait(POLL_SECONDS)
+            self._suspension.wait(POLL_SECONDS)
         if self._options.max_trials is not None and self._finished >= self._options.max_trials:
-            self._stop_reason = self._stop_reason or f"--max-trials {self._options.max_trials} reached"
+            self._suspension.decide(f"--max-trials {self._options.max_trials} reached")
         return None
 
     def _orphan(self) -> Held | None:
@@ -219,9 +203,8 @@ class Worker:
             return None
         if self._leases.count() >= self._study.spec.target_trials:
             return None
-        unless(
-            self._stopping.is_set, self._setup.prepare
-        )  # before a trial is born: a machine that cannot train must not take one
+        # Before a trial is born: a machine that cannot train must not take one.
+        unless(self._suspension.asked, self._setup.prepare)
         return self._leases.next_trial(self._study.spec.target_trials)
 
     def _say_what_for(self) -> None:
@@ -263,10 +246,11 @@ class Worker:
                 return
             params = self._setup.parameters(trial)
             self._show_start(trial, params)
-            self._run = TrialRun(trial, self._setup.outbox(trial), self._surroundings(trial, params), renewal)
-            if self._stop_reason:
-                self._run.suspend(self._stop_reason)
-            outcome = self._run.run()
+            run = TrialRun(trial, self._setup.outbox(trial), self._surroundings(trial, params), renewal)
+            self._run = run
+            if self._suspension.reason:
+                run.suspend(self._suspension.reason)
+            outcome = run.run()
         except LeaseLost:
             outcome = Outcome("lost", None)
         finally:
@@ -287,7 +271,7 @@ class Worker:
             is_saved=lambda: self._home.is_saved,
             study_best=lambda: self._study_best,
             times=self._times,
-            suspend_until=self._suspend_until,
+            suspend_until=self._suspension.until,
         )
 
     def _show_start(self, trial: HeldTrial, params: Mapping[str, Any]) -> None:
@@ -359,27 +343,6 @@ class Worker:
         since, self._away_since = self._away_since, None
         if since is not None:
             self._view.outage_over(time.monotonic() - since)
-
-    # ---- time ----
-
-    def _deadline_from(self, began: float) -> Deadline | None:
-        hours = self._options.max_hours
-        return None if hours is None else Deadline(began, hours, self._times)
-
-    def _watch_the_clock(self, deadline: Deadline) -> None:
-        while not self._stopping.is_set():
-            if (run := self._run) is not None and (seconds := run.upload_seconds()) is not None:
-                self._times.upload = seconds
-            if news := deadline.news(datetime.now()):
-                self._view.note(news)
-            if (left := deadline.left()) <= 0:
-                self.stop(f"{deadline.name} reached")
-                return
-            self._stopping.wait(min(left, LOOK_SECONDS))
-
-    def _suspend_until(self) -> float:
-        """The instant (monotonic) at which snapshot and upload end, done or not."""
-        return self._end - self._times.release()
 
     # ---- the last line ----
 
