@@ -95,6 +95,7 @@ def test_a_worker_stops_in_time_in_mid_epoch_and_the_next_goes_on_at_once(tmp_pa
     assert epochs == [list(range(1, len(epochs[0]) + 1))]
 
 
+@pytest.mark.slow
 def test_hours_that_are_over_before_the_first_batch_leave_a_trial_that_the_next_worker_takes(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=1, epochs=1, train=_short())
     life = live(tmp_path, study, 3.0 / 3600)

@@ -153,6 +153,7 @@ def drive(tmp_path: Path) -> Iterator[SimulatedDrive]:
         end_processes(tmp_path)
 
 
+@pytest.mark.slow
 def test_machines_lost_at_named_points_on_a_rough_drive_leave_the_study_as_if_left_alone(
     drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_twenty_machines_lost_at_random_instants_leave_the_study_as_if_left_alon
     assert drive.fired()["eio"] > 0
 
 
+@pytest.mark.slow
 def test_a_full_drive_is_said_training_goes_on_and_the_upload_follows_when_there_is_room(
     drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:

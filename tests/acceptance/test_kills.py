@@ -37,6 +37,13 @@ CHILD_POINTS = (
     "snapshot-renamed=kill-all",
     "epoch-event-sent=kill-all",
 )
+SOME_POINTS = (  # for those who cannot wait
+    "parameters-stored=kill",
+    "batch-done=kill-all@3",
+    "snapshot-renamed=kill-all",
+    "verdict-given=kill",
+    "before-tell=kill",
+)
 KILLS = 20  # at random instants
 CHANGES = {
     "epochs": 4,
@@ -56,7 +63,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
-@pytest.mark.parametrize("points", [WORKER_POINTS, CHILD_POINTS], ids=["worker", "child"])
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param(SOME_POINTS, id="some"),
+        pytest.param(WORKER_POINTS, id="worker", marks=pytest.mark.slow),
+        pytest.param(CHILD_POINTS, id="child", marks=pytest.mark.slow),
+    ],
+)
 def test_a_study_killed_at_every_named_point_ends_as_the_one_left_alone(
     points: tuple[str, ...], undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -216,6 +216,7 @@ def assert_each_epoch_once(trial: optuna.trial.FrozenTrial) -> None:
 
 
 @needs_namespaces
+@pytest.mark.slow
 def test_a_worker_stopped_past_its_lease_ends_its_training_and_writes_nothing_when_it_comes_back(site: Site) -> None:
     first = site.start_and_stop("first", "snapshot-committed")
     site.audit()

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import psutil
+import pytest
 import sqlalchemy
 from test_many_workers import assert_exactly, tiny_study
 from workers import load, start, wait_until
@@ -46,6 +47,7 @@ def test_two_devices_get_a_worker_each_and_share_the_study(tmp_path: Path) -> No
     assert set(device_of.values()) == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_parent_suspends_both_workers_and_the_same_command_goes_on_with_both_trials(
     tmp_path: Path,
 ) -> None:

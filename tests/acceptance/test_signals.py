@@ -165,6 +165,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 def test_sigterm_during_an_outage_ends_in_time_and_what_waited_is_sent_by_the_next_worker(
     tmp_path: Path, server: Server
 ) -> None:

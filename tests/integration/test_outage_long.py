@@ -37,6 +37,7 @@ def _wait(seconds: float) -> None:
     until(lambda: time.monotonic() > until_then, "the time to pass")
 
 
+@pytest.mark.slow
 def test_after_an_outage_longer_than_the_lease_living_owners_keep_their_trials_and_a_dead_ones_is_taken(
     server: Server, study: tuple[PetskinStorage, int], tmp_path: Path
 ) -> None:

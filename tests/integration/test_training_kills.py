@@ -93,6 +93,7 @@ def test_a_training_killed_in_mid_accumulation_goes_on_with_its_gradients(root, 
     assert_as_undisturbed(undisturbed, job, lives)
 
 
+@pytest.mark.slow
 def test_a_training_killed_five_times_at_random_instants_ends_as_the_undisturbed_one(root, undisturbed):
     job = helpers.job(root, "five-times", snapshot_every=0.1)
     instants = random.Random(7)
@@ -108,7 +109,7 @@ def test_a_training_killed_five_times_at_random_instants_ends_as_the_undisturbed
     assert_as_undisturbed(undisturbed, job, lives)
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "MuSGD"])
+@pytest.mark.parametrize("optimizer", ["SGD", pytest.param("MuSGD", marks=pytest.mark.slow)])
 def test_a_killed_training_resumes_exactly_with_other_optimizers(root, undisturbed, optimizer):
     job = helpers.job(
         root, optimizer, snapshot_every=helpers.EVERY_BATCH, arguments={"optimizer": optimizer, "lr0": 0.01}

@@ -82,6 +82,7 @@ def test_a_stock_run_at_a_hundred_times_the_usual_rate_diverged(folder: Path, da
     assert kinds(run) == ["diverged"]
 
 
+@pytest.mark.slow
 def test_a_stock_run_at_a_vanishing_rate_did_not_learn_and_is_told_to_raise_it(folder: Path, data: Path) -> None:
     run = train(folder, data, "asleep", epochs=8, optimizer="AdamW", lr0=1e-7, warmup_epochs=0)
     (finding,) = judge(read_run(run))
