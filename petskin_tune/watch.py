@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from petskin_tune.leases import Lease
+    from petskin_tune.lease import Lease
 
 CONTINUOUS_SECONDS = (
     5.0  # reads further apart say nothing about what lay between (a worker without work reads each second)
