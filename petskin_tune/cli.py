@@ -167,7 +167,7 @@ def init(source: str | None, data: str | None, file: str | None, **places: Any) 
 @_places
 @_one_sentence
 def show(**places: Any) -> None:
-    """Print the study file as it is in force (`> mine.yaml` is how to get one's own)."""
+    """Print the study file in force; `> mine.yaml` makes it your own."""
     from petskin_tune.steering import study_in_force
 
     click.echo(study_in_force(_resolve(**places, command="petskin-tune show")), nl=False)
@@ -200,7 +200,7 @@ def stop(**places: Any) -> None:
 @click.option("--watch", is_flag=True, help="Show it again every few seconds.")
 @_one_sentence
 def status(as_json: bool, watch: bool, **places: Any) -> None:
-    """Say where the study stands, who works on it, and what a disconnect would cost."""
+    """Say who works on what, and what a disconnect would cost."""
     from petskin_tune.looking import show_status
 
     show_status(_resolve(**places, command="petskin-tune status"), click.echo, as_json=as_json, watch=watch)
@@ -226,7 +226,10 @@ def report(output: str, **places: Any) -> None:
 @click.argument("path", required=False, type=click.Path())
 @_one_sentence
 def diagnose(path: str | None, trial: int | None, **places: Any) -> None:
-    """Say what the curves of a study, a trial, a results.csv or a run's folder show, and what to try."""
+    """Say what curves show, and what to try.
+
+    Of a study, of one of its trials, or of any results.csv or run folder of Ultralytics.
+    """
     from petskin_tune.looking import diagnose as look
 
     if (path is None) == (places["study"] is None):
@@ -258,7 +261,10 @@ def best(yaml_file: str | None, weights: str | None, **places: Any) -> None:
 @click.option("--max-hours", type=HOURS, metavar="H", help="Suspend in time.")
 @_one_sentence
 def train(**options: Any) -> int:
-    """The final long run on all data; typed again, it goes on where it stood."""
+    """Train the best at length, on all data; resumable, too.
+
+    Typed again, the same command goes on where it stood.
+    """
     from petskin_tune.interruption import Signals
 
     if options["trial"] is not None and options["top"] is not None:
@@ -287,7 +293,10 @@ def dashboard(port: int, **places: Any) -> None:
 @click.option("--data", metavar="FILE|ZIP|TAR", help="The data set on this machine, instead of the study's entry.")
 @_one_sentence
 def doctor(data: str | None, **places: Any) -> int:
-    """Check whether the study can run here, and say how long it will take; exit code 2 when it cannot."""
+    """Check whether the study can run here, and how long it takes.
+
+    Exit code 2 when it cannot.
+    """
     from petskin_tune.doctor import examine
 
     return examine(_resolve(**places, command="petskin-tune doctor"), click.echo, data)
