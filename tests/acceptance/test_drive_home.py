@@ -215,7 +215,8 @@ def test_a_full_drive_is_said_training_goes_on_and_the_upload_follows_when_there
     assert "s of trouble" in said
 
 
-@pytest.mark.parametrize("how", ["unmount", pytest.param("disconnect", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["unmount", "disconnect"])
 def test_a_drive_that_is_away_for_a_while_costs_no_trial_anything(
     drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path, how: str
 ) -> None:

@@ -98,7 +98,7 @@ def test_a_decision_leads_back_to_the_same_place_wherever_snapshots_were_written
     assert helpers.differences(*ends) == []
 
 
-@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("epoch", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_decision_is_on_disk_before_the_training_goes_on(mixed, monkeypatch, epoch):
     alone = replace(mixed, run_folder=mixed.run_folder + "-alone")
     poisoned_at(monkeypatch, epoch, BAD_BATCH, "amp")
@@ -127,6 +127,7 @@ def test_a_decision_made_before_any_snapshot_is_made_again_in_the_same_place(mix
     assert helpers.differences(*ends) == []
 
 
+@pytest.mark.slow
 def test_in_an_epoch_entered_in_the_middle_a_decision_leads_back_to_where_it_was_entered(mixed, monkeypatch):
     def middle(event):
         return Stop() if isinstance(event, SnapshotWritten) and Position(1, 1) < event.position else None

@@ -49,6 +49,7 @@ def without_labels(data, split, number):
     return data
 
 
+@pytest.mark.slow
 def test_a_class_that_was_never_labelled_in_train_is_told_by_name_from_a_real_trial(root):
     data = without_labels(demo.make(root / "unlabelled", train=64, val=16), "train", 2)
     model = str(helpers.model(root, 0.25))

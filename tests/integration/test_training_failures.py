@@ -175,6 +175,7 @@ def test_out_of_memory_splits_the_batch_and_keeps_its_effective_size(job, monkey
     assert (last["last_opt_step"], last["ema_updates"]) == (whole["last_opt_step"], whole["ema_updates"])
 
 
+@pytest.mark.slow
 def test_a_training_in_micro_batches_resumes_exactly(job, monkeypatch):
     memory_for(monkeypatch, images=3)
     left_alone = train(job)
@@ -457,6 +458,7 @@ def test_the_thread_count_of_the_first_run_is_taken_over(job):
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_training_from_weights_resumes_exactly_without_them(job):
     """Its architecture is in the snapshot, its weights are not read again."""
     first = train(job)
@@ -527,6 +529,7 @@ def test_a_finished_training_resumed_from_its_last_snapshot_says_so_at_once(job)
     assert not of_type(again, EpochDone)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full_does_not_end_the_training(job):
     with helpers.full_disk(100_000):
         events = train(job)

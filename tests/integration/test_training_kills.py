@@ -13,6 +13,7 @@ from petskin_tune.protocol import EpochDone, Finished, Position, SnapshotWritten
 from petskin_tune.training import snapshot
 
 # The tiny study: 4 epochs of 6 batches, warm-up in the first, mosaic closed in the last, three batches to a step.
+SLOW = pytest.mark.slow
 LONG_ACCUMULATION = {"nbs": 96}  # twelve batches to a step: snapshots do not wait for it
 
 
@@ -60,18 +61,22 @@ def assert_as_undisturbed(undisturbed, job, lives):
 @pytest.mark.parametrize(
     ("deaths", "every", "resumed"),
     [
-        pytest.param([at("batch-done=kill@3")], 0, [(0, 0), (0, 0)], id="in warm-up before any snapshot"),
-        pytest.param([snapshot_within((0, 1), (0, 5))], helpers.EVERY_BATCH, [(0, 1), (0, 5)], id="in warm-up"),
+        pytest.param([at("batch-done=kill@3")], 0, [(0, 0), (0, 0)], id="in warm-up before any snapshot", marks=SLOW),
+        pytest.param(
+            [snapshot_within((0, 1), (0, 5))], helpers.EVERY_BATCH, [(0, 1), (0, 5)], id="in warm-up", marks=SLOW
+        ),
         pytest.param([snapshot_within((1, 1), (1, 5))], helpers.EVERY_BATCH, [(1, 1), (1, 5)], id="in mid epoch"),
         pytest.param(
             [snapshot_within((1, 6), (1, 6))], helpers.EVERY_BATCH, [(1, 6), (1, 6)], id="after an epoch's last batch"
         ),
-        pytest.param([at("epoch-batches-done=kill@2")], 0, [(1, 0), (1, 0)], id="before validation"),
+        pytest.param([at("epoch-batches-done=kill@2")], 0, [(1, 0), (1, 0)], id="before validation", marks=SLOW),
         pytest.param([at("in-validation=kill@2")], 0, [(1, 0), (1, 0)], id="during validation"),
-        pytest.param([at("epoch-validated=kill@2")], 0, [(1, 0), (1, 0)], id="after validation"),
+        pytest.param([at("epoch-validated=kill@2")], 0, [(1, 0), (1, 0)], id="after validation", marks=SLOW),
         pytest.param([at("snapshot-temporary-written=kill@2")], 0, [(1, 0), (1, 0)], id="while a snapshot is written"),
-        pytest.param([at("snapshot-renamed=kill@2")], 0, [(1, 0), (1, 0)], id="between snapshot and its event"),
-        pytest.param([at("epoch-event-sent=kill@3")], 0, [(1, 0), (3, 0)], id="after an epoch was told"),
+        pytest.param(
+            [at("snapshot-renamed=kill@2")], 0, [(1, 0), (1, 0)], id="between snapshot and its event", marks=SLOW
+        ),
+        pytest.param([at("epoch-event-sent=kill@3")], 0, [(1, 0), (3, 0)], id="after an epoch was told", marks=SLOW),
         pytest.param(
             [snapshot_within((3, 0), (3, 5))], helpers.EVERY_BATCH, [(3, 0), (3, 5)], id="after mosaic was closed"
         ),
@@ -109,7 +114,7 @@ def test_a_training_killed_five_times_at_random_instants_ends_as_the_undisturbed
     assert_as_undisturbed(undisturbed, job, lives)
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", pytest.param("MuSGD", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimizer", [pytest.param("SGD", marks=SLOW), pytest.param("MuSGD", marks=SLOW)])
 def test_a_killed_training_resumes_exactly_with_other_optimizers(root, undisturbed, optimizer):
     job = helpers.job(
         root, optimizer, snapshot_every=helpers.EVERY_BATCH, arguments={"optimizer": optimizer, "lr0": 0.01}

@@ -77,6 +77,7 @@ def test_a_stock_run_that_learns_and_was_cut_short_is_told_to_go_on(learnt: Path
     assert kinds(learnt) == ["still-improving"]
 
 
+@pytest.mark.slow
 def test_a_stock_run_at_a_hundred_times_the_usual_rate_diverged(folder: Path, data: Path) -> None:
     run = train(folder, data, "broken", epochs=10, optimizer="SGD", lr0=1.0, momentum=0.99, warmup_epochs=0)
     assert kinds(run) == ["diverged"]
