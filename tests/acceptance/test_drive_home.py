@@ -247,10 +247,8 @@ def flip_a_bit(snapshot: Path) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [truncate, pytest.param(flip_a_bit, marks=pytest.mark.slow), pytest.param(Path.unlink, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink])
 def test_a_damaged_newest_snapshot_falls_back_to_the_one_before_and_is_remembered(
     drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -153,6 +153,7 @@ def test_a_truncated_image_ends_the_trial_as_data_and_identical_failures_end_the
     assert spoilt.name in trials[0].user_attrs["failure"]["message"]
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_here_costs_no_trial_anything(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=1, epochs=1, train=_short(), start=["defaults"])
     refused = run("--study", str(study), "--device", "7", cwd=tmp_path)

@@ -84,6 +84,7 @@ def mixed(job, monkeypatch):
     return replace(job, arguments={**job.arguments, "amp": True}, snapshot_every=NEVER)
 
 
+@pytest.mark.slow
 def test_a_decision_leads_back_to_the_same_place_wherever_snapshots_were_written(mixed, monkeypatch):
     ends = []
     for every in (NEVER, helpers.EVERY_BATCH):
