@@ -54,7 +54,8 @@ class Leases:
         study_id: Optuna's.
         worker: this worker's name, for people.
         seconds: how long a lease lasts without renewal.
-        snapshot_seconds: the study's snapshot interval: an owner that lived longer had its chance.
+        snapshot_seconds: the study's snapshot interval: an owner that lived longer had its chance; 0: after every
+            epoch, whose length nobody here knows.
         identity: of this worker.
         alone: nobody on another machine can be at work (a home on a network disk has one owner at a time).
         clock: monotonic seconds, injected by tests.
@@ -261,7 +262,7 @@ class Leases:
         if lease.state == "released":
             return lease.crashes, lease.vanishes
         lived = lease.held_for - lease.silence
-        if lived > 2 * self.snapshot_seconds + lease.seconds:
+        if self.snapshot_seconds > 0 and 2 * self.snapshot_seconds + lease.seconds < lived:
             return lease.crashes + 1, lease.vanishes
         return lease.crashes, lease.vanishes + 1
 

@@ -37,10 +37,10 @@ class LeasedStudy:
     def id(self) -> int:
         return self.optuna._study_id
 
-    def worker(self, name: str, host: str = "here", lease: float = LEASE) -> Leases:
+    def worker(self, name: str, host: str = "here", lease: float = LEASE, snapshots: float = SNAPSHOTS) -> Leases:
         """The leases as a worker on ``host`` sees them: whether it lives cannot be known from anywhere."""
         identity = replace(Identity.mine(), host=host, pid=hash(name) % 10**6)
-        return Leases(self.storage, self.id, name, lease, SNAPSHOTS, identity=identity, clock=self.clock)
+        return Leases(self.storage, self.id, name, lease, snapshots, identity=identity, clock=self.clock)
 
     def let_expire(self, seconds_ago: float = 1.0) -> None:
         """All running leases ran out so long ago."""

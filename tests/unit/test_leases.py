@@ -392,6 +392,13 @@ def test_three_lives_in_a_row_long_enough_for_a_snapshot_and_without_one_make_a_
     assert "3 times in a row without progress" in (lives[2].hopeless or "")
 
 
+def test_where_snapshots_wait_for_the_end_of_an_epoch_a_long_life_without_one_is_no_crash(study: LeasedStudy) -> None:
+    _born(study.worker("a", host="vanished", snapshots=0.0))
+    taken = _die_after(study, study.worker("b", host="there", snapshots=0.0), 100 * LEASE)
+    assert taken.lease is not None
+    assert (taken.lease.crashes, taken.lease.vanishes) == (0, 1)
+
+
 def test_a_newer_snapshot_wipes_the_deaths_out(study: LeasedStudy) -> None:
     _born(study.worker("a", host="vanished"))
     second = study.worker("b", host="h1")
