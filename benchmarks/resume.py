@@ -35,7 +35,7 @@ import yaml
 
 EPOCHS = 4
 BATCH = 8
-TRAIN_IMAGES = 320  # 40 batches an epoch
+TRAIN_IMAGES = 1280  # 160 batches an epoch, which takes longer than SNAPSHOT_EVERY
 BATCHES = TRAIN_IMAGES // BATCH
 KILLED_AFTER = 2 * BATCHES + BATCHES // 2  # batches: in the middle of the third epoch
 SNAPSHOT_EVERY = 2.0  # seconds, so that a run of a minute has some
