@@ -9,8 +9,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before numpy and torch are imported
 
 

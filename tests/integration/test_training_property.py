@@ -81,7 +81,7 @@ choices = st.fixed_dictionaries(
 kills = st.lists(st.tuples(st.sampled_from(POINTS), st.integers(1, 4)), min_size=1, max_size=4)
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=5, derandomize=True)
 @given(arguments=choices, kills=kills, every=st.sampled_from([0.0, 1e-6]))
 def test_a_training_interrupted_anywhere_ends_as_the_one_left_alone(root, train, left_alone, arguments, kills, every):
     assert_exact(root, train, left_alone, arguments, kills, every)
@@ -89,7 +89,7 @@ def test_a_training_interrupted_anywhere_ends_as_the_one_left_alone(root, train,
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(arguments=choices, kills=kills, every=st.sampled_from([0.0, 1e-6]))
 def test_a_hundred_and_fifty_more_end_as_the_ones_left_alone(root, train, left_alone, arguments, kills, every):
     assert_exact(root, train, left_alone, arguments, kills, every)

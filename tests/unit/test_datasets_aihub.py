@@ -192,7 +192,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(
         st.sampled_from(["species", "lesions", "Path", "age", "breed", "resolution", "합성유무"]), anything
@@ -303,7 +303,7 @@ def test_what_is_dropped_has_its_reason_and_everything_is_counted() -> None:
 points = st.tuples(st.integers(-300, 2300), st.integers(-300, 1400))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(points, max_size=12), min_size=1, max_size=4), st.sampled_from([0.2, 1.0]))
 def test_any_outlines_at_all_become_valid_rows_inside_the_image(
     rings: list[list[tuple[int, int]]], scale: float
@@ -533,7 +533,7 @@ def test_a_planted_leak_is_found() -> None:
     assert leaks == splitting.Leaks(groups=("animal 2",), images=("digest 1",))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 5)), min_size=60, max_size=200), st.randoms())
 def test_a_split_never_leaks_and_does_not_depend_on_the_order(drawn: list[tuple[int, int]], order: Any) -> None:
     samples = [

@@ -130,7 +130,7 @@ group_maps = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(group_maps, st.data())
 def test_a_choice_never_exceeds_what_was_wanted_and_ignores_the_order(
     groups: dict[str, Counter[int]], data: st.DataObject
@@ -147,7 +147,7 @@ def test_a_choice_never_exceeds_what_was_wanted_and_ignores_the_order(
     assert stratify.choose(shuffled, wanted, 0) == picked
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(-1, 5), min_size=1, max_size=80), st.data())
 def test_single_images_meet_the_number_and_every_class_is_kept_where_there_is_room(
     classes: list[int], data: st.DataObject

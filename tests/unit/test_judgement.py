@@ -34,7 +34,7 @@ def test_a_healthy_trial_and_one_without_an_epoch_are_told_nothing() -> None:
     assert findings({}, {"epochs": 50}) == {}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(*[st.floats()] * 4), max_size=40))
 def test_whatever_the_curves_are_they_end_no_worker(rows: list[tuple[float, ...]]) -> None:
     names = ("metrics/mAP50-95(M)", "train/seg_loss", "val/seg_loss", "lr/pg0")
