@@ -154,6 +154,7 @@ def drive(tmp_path: Path) -> Iterator[SimulatedDrive]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_machines_lost_at_named_points_on_a_rough_drive_leave_the_study_as_if_left_alone(
     drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:
