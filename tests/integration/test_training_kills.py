@@ -12,8 +12,8 @@ import pytest
 from petskin_tune.protocol import EpochDone, Finished, Position, SnapshotWritten, Suspend, Suspended
 from petskin_tune.training import snapshot
 
-# The tiny study: 4 epochs of 6 batches, warm-up in the first, mosaic closed in the last, three batches to a step.
 SLOW = pytest.mark.slow
+# The tiny study: 4 epochs of 6 batches, warm-up in the first, mosaic closed in the last, three batches to a step.
 LONG_ACCUMULATION = {"nbs": 96}  # twelve batches to a step: snapshots do not wait for it
 
 

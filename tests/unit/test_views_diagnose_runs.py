@@ -84,6 +84,15 @@ def test_a_run_that_was_validated_in_its_last_epoch_only_is_not_judged_by_the_ot
     assert "Too short for a verdict: only 1 of 50 epochs validated and recorded in numbers" in text
 
 
+def test_a_run_that_was_to_be_validated_at_its_end_and_has_not_come_there_gets_no_verdict(tmp_path: Path) -> None:
+    history = {name: values[:20] for name, values in made.healthy(0, epochs=50).items()}
+    for name, values in history.items():
+        if name.startswith(("metrics/", "val/")):
+            values[:] = 0.0  # type: ignore[index]
+    text = of_run(write(tmp_path, history, made.arguments(50, val=False)))
+    assert "only 0 of 20 epochs validated" in text
+
+
 def test_cells_that_are_blank_cost_their_epoch_and_no_more(tmp_path: Path) -> None:
     file = write(tmp_path, made.healthy(0), made.arguments())
     lines = file.read_text().splitlines()

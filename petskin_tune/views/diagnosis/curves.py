@@ -153,7 +153,7 @@ def from_history(history: History, arguments: Mapping[str, Any] | None = None) -
         box=columns.get(BOX),
         classes={name.removeprefix(PER_CLASS): v for name, v in columns.items() if name.startswith(PER_CLASS)},
         arguments=dict(arguments or {}),
-        validated=_validated(columns),
+        validated=_validated(columns, arguments or {}),
     )
 
 
@@ -205,18 +205,18 @@ def _read_arguments(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _validated(columns: Mapping[str, Array]) -> Array | None:
+def _validated(columns: Mapping[str, Array], arguments: Mapping[str, Any]) -> Array | None:
     """1 for each epoch that was validated, 0 where it was not; None without validation losses.
 
-    A run with ``val: false`` validates its last epoch and writes 0 for the others. Where the last row is all 0 too,
-    the zeros are what a dead model scored.
+    A run with ``val: false`` validates its last epoch and writes 0 for the others, if it comes to its last. Of any
+    other run whose last row is all 0, the zeros are what a dead model scored.
     """
     losses = [values for name, values in columns.items() if name.startswith("val/")]
     scores = [values for name, values in columns.items() if name.startswith("metrics/")]
     if not losses:
         return None
     told = np.any([*losses, *scores], axis=0).astype(float)
-    return told if told[-1] else np.ones_like(told)
+    return told if told[-1] or arguments.get("val") is False else np.ones_like(told)
 
 
 def _sum(columns: list[Array]) -> Array | None:
