@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from multiprocessing.connection import Connection
@@ -22,7 +22,7 @@ import yaml
 
 import petskin_tune.training  # noqa: F401 (it sets the environment that ultralytics wants at its import)
 from petskin_tune.datasets import demo
-from petskin_tune.protocol import EpochDone, Event, Order, Position, SnapshotWritten, Started, TrialJob
+from petskin_tune.protocol import EpochDone, Event, Note, Order, Position, SnapshotWritten, Started, TrialJob
 
 # A YOLOv8-seg in small: an eighth of n's channels, so that an epoch of 48 images of 64 px takes half a second.
 ARGUMENTS: Mapping[str, Any] = {
@@ -276,6 +276,12 @@ def curve(lives: list[Life]) -> dict[int, Mapping[str, float]]:
     for event in (event for life in lives for event in life.events if isinstance(event, EpochDone)):
         assert told.setdefault(event.epoch, event.metrics) == event.metrics, f"epoch {event.epoch} was told differently"
     return told
+
+
+def notes(events: Iterable[Event]) -> list[str]:
+    """Return what was noted, but for the snapshot interval: that depends on how busy this machine's disk is."""
+    noted = [event for event in events if isinstance(event, Note)]
+    return [note.message for note in noted if note.key != "snapshot-interval"]
 
 
 def started_at(life: Life) -> Position:

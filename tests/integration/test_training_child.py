@@ -23,7 +23,6 @@ from petskin_tune.protocol import (
     EpochDone,
     Failed,
     Finished,
-    Note,
     Progress,
     SnapshotWritten,
     Started,
@@ -218,8 +217,8 @@ def test_a_killed_loader_process_ends_the_process_and_not_the_trial(root):
     assert len(killed) == 1
     assert life.exit_code == 1, "the worker takes that for a death"
     assert not [event for event in life.events if isinstance(event, (Failed, Finished))]
-    (note,) = [event for event in life.events if isinstance(event, Note)]
-    assert note.message.startswith("its process ends of a fault of this machine: DataLoader worker (pid")
+    (note,) = helpers.notes(life.events)
+    assert note.startswith("its process ends of a fault of this machine: DataLoader worker (pid")
     assert "is killed by signal: Killed" in Path(job.run_folder, "train.log").read_text()
     resumed = helpers.live(replace(job, snapshot=life.snapshot))
     assert helpers.started_at(resumed).epoch >= 1

@@ -161,7 +161,7 @@ def test_out_of_memory_splits_the_batch_and_keeps_its_effective_size(job, monkey
     events = train(job)
     assert memory.fired == 2, "8 and 4 images do not fit, 2 do"
     assert isinstance(events[-1], Finished), events[-1]
-    assert [note.message for note in of_type(events, Note)] == [
+    assert helpers.notes(events) == [
         "micro-batches of 4 after out of memory",
         "micro-batches of 2 after out of memory",
     ]
@@ -199,7 +199,7 @@ def test_out_of_memory_in_mid_training_repeats_no_epoch_that_was_told(job, monke
     events = train(replace(job, snapshot_every=1e9), react=shrink)
     assert memory.fired == 0
     assert isinstance(events[-1], Finished), events[-1]
-    assert len(of_type(events, Note)) == 1
+    assert len(helpers.notes(events)) == 1
     assert_told_once(events, 3)
 
 
@@ -208,7 +208,7 @@ def test_out_of_memory_in_validation_splits_its_batches_and_changes_no_metric(jo
     memory = memory_for(monkeypatch, images=15, training_only=False)
     events = train(replace(job, run_folder=job.run_folder + "-split"))
     assert memory.fired == 1
-    assert "validation in batches of 8 after out of memory" in [note.message for note in of_type(events, Note)]
+    assert helpers.notes(events) == ["validation in batches of 8 after out of memory"]
     for alone, split in zip(of_type(expected, EpochDone), of_type(events, EpochDone), strict=True):
         assert split.fitness == pytest.approx(alone.fitness, abs=1e-3)
 

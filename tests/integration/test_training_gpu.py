@@ -8,7 +8,7 @@ import helpers_training as helpers
 import pytest
 import torch
 
-from petskin_tune.protocol import Finished, Note, Progress, Started, Suspend, Suspended
+from petskin_tune.protocol import Finished, Progress, Started, Suspend, Suspended
 
 pytestmark = [
     pytest.mark.gpu,
@@ -76,5 +76,5 @@ def test_the_gpu_is_used_in_mixed_precision_and_fits_without_splitting(root):
     started = life.events[0]
     assert isinstance(started, Started)
     assert started.machine["device"] == "cuda:0"
-    assert not [event for event in life.events if isinstance(event, Note)]
+    assert not helpers.notes(life.events)
     assert isinstance(life.events[-1], Finished)

@@ -52,12 +52,12 @@ def _explosion(curves: Curves) -> Finding | None:
     if loss is None or len(loss) < LAST:
         return None
     least = np.minimum.accumulate(loss)
-    exploded = loss > GROWTH * least
+    exploded = loss / GROWTH > least
     if not exploded.any():
         return None
     at = int(np.argmax(exploded))
     grown = f"the training loss grew from {least[at]:.3g} to {loss[at]:.3g} at epoch {curves.number(at)}"
-    if float(np.median(loss[-LAST:])) > GROWTH * least[-1]:
+    if float(np.median(loss[-LAST:])) / GROWTH > least[-1]:
         return _finding(curves, at, f"{grown} and stayed high ({loss[-1]:.3g} in the end)")
     if len(loss) - at >= LAST and np.max(curves.fitness[at:]) < NOTHING_FOUND:
         return _finding(curves, at, f"{grown}, and nothing was found any more")
