@@ -234,6 +234,7 @@ def test_a_worker_stopped_past_its_lease_ends_its_training_and_writes_nothing_wh
     assert_each_epoch_once(site.trial)
 
 
+@pytest.mark.slow
 @needs_namespaces
 def test_after_an_outage_longer_than_its_lease_an_owner_keeps_its_trial_from_the_worker_at_the_door(site: Site) -> None:
     owner, at_the_door = stopped_with_another_at_the_door(site, "report-sent")

@@ -124,6 +124,7 @@ def test_sigterm_before_the_first_batch_gives_the_trial_back_at_once(tmp_path: P
     assert states(f"sqlite:///{tmp_path / 'runs' / 'tune.db'}") == ["released"]
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_delays_nobody_and_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=1, epochs=400)
     worker = start("--study", str(study), cwd=tmp_path)

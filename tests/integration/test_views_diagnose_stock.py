@@ -16,6 +16,8 @@ from petskin_tune.views.diagnose import diagnose_curves, of_run
 from petskin_tune.views.diagnosis.curves import read_run
 from petskin_tune.views.diagnosis.verdict import judge
 
+pytestmark = pytest.mark.slow
+
 TRAIN = """
 import json, sys
 import torch
@@ -77,13 +79,11 @@ def test_a_stock_run_that_learns_and_was_cut_short_is_told_to_go_on(learnt: Path
     assert kinds(learnt) == ["still-improving"]
 
 
-@pytest.mark.slow
 def test_a_stock_run_at_a_hundred_times_the_usual_rate_diverged(folder: Path, data: Path) -> None:
     run = train(folder, data, "broken", epochs=10, optimizer="SGD", lr0=1.0, momentum=0.99, warmup_epochs=0)
     assert kinds(run) == ["diverged"]
 
 
-@pytest.mark.slow
 def test_a_stock_run_at_a_vanishing_rate_did_not_learn_and_is_told_to_raise_it(folder: Path, data: Path) -> None:
     run = train(folder, data, "asleep", epochs=8, optimizer="AdamW", lr0=1e-7, warmup_epochs=0)
     (finding,) = judge(read_run(run))
