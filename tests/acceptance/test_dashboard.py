@@ -33,7 +33,8 @@ FLAGS = [
 ]
 
 SERVE = """
-import sys, optuna
+import signal, sys, optuna
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job inherits it ignored
 from petskin_tune.storage import open_storage
 from petskin_tune.views.dashboard import serve
 storage = open_storage(sys.argv[1])
