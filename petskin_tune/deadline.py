@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from petskin_tune.views import words
 
 FACTOR = 1.5  # kept for snapshot, upload and the end of a process, as a multiple of what they took
-END_SECONDS = 0.3  # kept for the end of the trial's process (until one was seen), and as much for release and worker
+END_SECONDS = 0.2  # kept for the end of the trial's process (until one was seen), and as much for release and worker
 SIGNAL_SECONDS = 12.0  # from a signal to the end of the worker: whoever sends one mostly kills soon after
 UNMEASURED_SECONDS = 60.0  # kept at most while no snapshot was written or none brought into the store yet,
 UNMEASURED_SHARE = 0.05  # or this share of the hours

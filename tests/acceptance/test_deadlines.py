@@ -104,7 +104,8 @@ def test_hours_that_are_over_before_the_first_batch_leave_a_trial_that_the_next_
     assert again.returncode == 0, again.stdout
 
 
-@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_ten_deadlines_in_a_row_are_kept_and_lose_nothing(tmp_path: Path) -> None:
     study = write_study(tmp_path, **CHANGES)
     for number in range(10):
@@ -112,8 +113,8 @@ def test_ten_deadlines_in_a_row_are_kept_and_lose_nothing(tmp_path: Path) -> Non
         life = live(tmp_path, study, seconds / 3600)
         print(f"{seconds:.1f} s: lasted {life.lasted:.2f}, suspension {life.lasted - life.suspended_at:.2f}")
         assert_in_time(life, seconds, tmp_path / "runs")
-    (trial,) = load(tmp_path / "runs").trials
-    assert list(trial.intermediate_values) == list(range(1, len(trial.intermediate_values) + 1))
+    for trial in load(tmp_path / "runs").trials:  # the first may have stopped early, as it has no better epoch
+        assert list(trial.intermediate_values) == list(range(1, len(trial.intermediate_values) + 1))
 
 
 def _short() -> dict:

@@ -174,7 +174,7 @@ def test_machines_lost_at_named_points_on_a_rough_drive_leave_the_study_as_if_le
     assert drive.fired()["eio"] > 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_twenty_machines_lost_at_random_instants_leave_the_study_as_if_left_alone(
     drive: SimulatedDrive, tmp_path: Path

@@ -63,7 +63,7 @@ def test_when_it_stops_is_said_at_the_start_and_again_only_when_it_changes() -> 
     changed = deadline.news(NOON)
     assert changed is not None
     assert "13:57:59" in changed
-    assert "(measured: a batch 0.0 s, snapshot 10.0 s, upload 70.0 s, release 0.8 s)" in changed
+    assert "(measured: a batch 0.0 s, snapshot 10.0 s, upload 70.0 s, release 0.5 s)" in changed
     times.upload = 71.0
     assert deadline.news(NOON) is None
 
