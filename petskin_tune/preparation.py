@@ -21,7 +21,7 @@ class Prepared:
 
     Attributes:
         data: YAML of the data set in force, subset applied.
-        model: path of the weights or of the architecture.
+        model: path of the weights or of the architecture; empty where nobody has asked for it yet.
         fingerprint: of the data set in force.
         classes: how many.
         train_images: of the whole data set, for the final run.

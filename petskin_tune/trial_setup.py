@@ -23,7 +23,7 @@ from petskin_tune.home import Home
 from petskin_tune.keeping import Keeper
 from petskin_tune.leases import SnapshotPointer
 from petskin_tune.outbox import Outbox
-from petskin_tune.preparation import Prepared, prepare, require_same_data
+from petskin_tune.preparation import Prepared, prepare, prepare_data, require_same_data
 from petskin_tune.protocol import TrialJob
 from petskin_tune.runner import Runner, free_folder
 from petskin_tune.search import pruners, samplers
@@ -86,13 +86,29 @@ class TrialSetup:
             UsageError: they are not there, cannot be used, or are not the study's.
         """
         self._runner.warm_up()
-        if self._prepared is None:
+        if self._prepared is None or not self._prepared.model:
             self._prepared = prepare(self._study.spec, self._home, self._study.folders, self._data)
-            stored = self._study.attributes.get(attributes.FINGERPRINT)
-            if stored is not None:
-                require_same_data(stored, self._prepared.fingerprint)
+            self._require_same_data(self._prepared)
         self._require_same_model(model_identity(self._prepared.model))
         return self._prepared
+
+    def _prepare_for(self, snapshot: str | None) -> Prepared:
+        """What a trial needs that goes on from ``snapshot``, which holds all of its model: weights may be gone.
+
+        Raises:
+            UsageError: see :meth:`prepare`.
+        """
+        if snapshot is None or attributes.MODEL not in self._study.attributes:
+            return self.prepare()
+        if self._prepared is None:
+            self._prepared = prepare_data(self._study.spec, self._home, self._study.folders, "", self._data)
+            self._require_same_data(self._prepared)
+        return self._prepared
+
+    def _require_same_data(self, prepared: Prepared) -> None:
+        stored = self._study.attributes.get(attributes.FINGERPRINT)
+        if stored is not None:
+            require_same_data(stored, prepared.fingerprint)
 
     def _require_same_model(self, mine: str) -> None:
         """Refuse a model file that is not the one the study's first trial began with; that is remembered here.
@@ -152,29 +168,30 @@ class TrialSetup:
             StoreError: the store does not answer now.
             UsageError: see :meth:`prepare`.
         """
-        prepared = self.prepare()
         spec = self._study.spec
         recorded = trial.read().user_attrs
         folder = self.folder(trial.number)
         if not free_folder(folder):
             folder = self._folders[trial.number] = folder.with_name(f"{folder.name}-{os.getpid()}")
         folder.mkdir(parents=True, exist_ok=True)
+        snapshot = self._newest_snapshot(trial, folder, remember, refused)
+        prepared = self._prepare_for(snapshot)
         return TrialJob(
             study=spec.study,
             trial=trial.number,
             run_folder=str(folder),
-            model=prepared.model,
+            model=prepared.model or spec.model,
             data=str(prepared.data),
             arguments={**spec.train, **params, "epochs": spec.epochs, "seed": spec.seed},
             device=self._device,
             threads=recorded.get(attributes.THREADS),
             snapshot_every=spec.snapshot_every,
-            snapshot=self._newest_snapshot(trial, folder, remember, refused),
+            snapshot=snapshot,
             identity={
                 "study": self._study.uid,
                 "trial": str(trial.number),
                 "data": prepared.fingerprint.digest,
-                "model": model_identity(prepared.model),
+                "model": self._study.attributes[attributes.MODEL],
             },
             recorded_machine=_recorded_machine(recorded),
             allow_different_machine=self._allow_different_machine,

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
@@ -44,21 +45,52 @@ EVERY_BATCH = 1e-6  # seconds between snapshots: one after every batch that an o
 
 
 @cache
-def data(root: Path, train: int = 48, val: int = 16) -> Path:
-    """Return the YAML of a demo data set below ``root``."""
-    return demo.make(root / f"demo-{train}-{val}", train=train, val=val)
+def data(root: Path, train: int = 48, val: int = 16, classes: int = 3) -> Path:
+    """Return the YAML of a demo data set below ``root``; where it has other classes, objects are dealt out to them."""
+    path = demo.make(root / f"demo-{train}-{val}-{classes}", train=train, val=val)
+    if classes != 3:
+        for label in sorted(path.parent.glob("labels/*/*.txt")):
+            rows = [row.split(" ", 1) for row in label.read_text().splitlines()]
+            dealt = [(int(label.stem[-5:]) + place) % classes for place in range(len(rows))]
+            label.write_text("".join(f"{kind} {outline}\n" for kind, (_, outline) in zip(dealt, rows, strict=True)))
+        described = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({**described, "names": {kind: f"kind {kind}" for kind in range(classes)}}))
+    return path
+
+
+FAMILIES = {"v8": "yolov8", "11": "yolo11", "26": "yolo26"}
 
 
 @cache
-def model(root: Path, width: float = 0.0625) -> Path:
-    """Return the YAML of a tiny YOLOv8-seg below ``root``."""
+def model(root: Path, width: float = 0.0625, family: str = "v8") -> Path:
+    """Return the YAML of a tiny segmentation model below ``root``; YOLO11 and YOLO26 need a width of 0.125 at least."""
     import ultralytics
 
-    source = Path(ultralytics.__file__).parent / "cfg/models/v8/yolov8-seg.yaml"
+    source = Path(ultralytics.__file__).parent / f"cfg/models/{family}/{FAMILIES[family]}-seg.yaml"
     description = yaml.safe_load(source.read_text())
     description["scales"] = {"n": [0.33, width, 1024]}
-    path = root / f"tiny-{width}-seg.yaml"
+    path = root / f"tiny-{family}-{width}-seg.yaml"
     path.write_text(yaml.safe_dump(description))
+    return path
+
+
+@cache
+def pretrained(root: Path, architecture: str, classes: int) -> Path:
+    """Return weights as Ultralytics publishes them, of random values: what training makes of them is of no matter.
+
+    Args:
+        architecture: A name that Ultralytics knows ("yolo11n-seg.yaml"), or the path of a file.
+        classes: How many the weights were trained on.
+    """
+    from ultralytics.nn.tasks import SegmentationModel
+
+    from petskin_tune.training import weights
+
+    torch.manual_seed(classes)
+    source = SegmentationModel(architecture, nc=classes, verbose=False)
+    source.names = {kind: f"thing {kind}" for kind in range(classes)}
+    path = root / f"{Path(architecture).stem}-{classes}.pt"
+    weights.write(weights.checkpoint(source, {"task": "segment"}, {}, 1), path)
     return path
 
 
@@ -199,6 +231,34 @@ def _wait_for_every_snapshot() -> None:
     from petskin_tune.training import trainer
 
     trainer.SnapshotKeeper = waiting_keeper()
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL, which ``live`` sends."""
+
+
+def run_here(job: TrialJob, point: str | None = None, nth: int = 0) -> list[Event]:
+    """Train a job in the test's own process, killed when a point is reached for the n-th time; return its events.
+
+    A job that ends before was not killed: its last event says how it ended.
+    """
+    from petskin_tune import faults
+    from petskin_tune.training.attempts import run
+
+    reached = 0
+
+    def reach(name: str) -> None:
+        nonlocal reached
+        reached += name == point
+        if name == point and reached == nth:
+            raise Killed
+
+    recorder = Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faults, "reach", reach)
+        with contextlib.suppress(Killed):
+            recorder.send(run(job, recorder))
+    return recorder.events
 
 
 def _never(event: Event) -> bool:

@@ -17,7 +17,7 @@ from ultralytics.utils.torch_utils import autocast, unwrap_model
 from yaml import YAMLError
 
 from petskin_tune.protocol import Position, TrialJob
-from petskin_tune.training import guards, machine, micro, state
+from petskin_tune.training import architecture, guards, machine, micro, state
 from petskin_tune.training.data import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes
 from petskin_tune.training.labels import DataError
 from petskin_tune.training.order import seed_everything
@@ -87,11 +87,12 @@ class TrialSetup(SegmentationTrainer):
             raise DataError(f"{self.args.data}: {str(error).strip().splitlines()[0]}") from error
 
     def setup_model(self) -> dict[str, Any] | None:
-        """Build the model; on resumption from the architecture in the snapshot, without its original weights."""
+        """Build the model; on resumption as the snapshot knows it, without its original weights."""
         if self._snapshot is None:
             seed_everything(self.args.seed)  # as Ultralytics did earlier: what was drawn since must not count
             return super().setup_model()
         self.model = self.get_model(cfg=self._snapshot["model_yaml"], weights=None)
+        architecture.rebuild(self.model, self._snapshot["model"], self._snapshot.get("layers"))
         return None
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:

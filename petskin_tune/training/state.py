@@ -10,7 +10,7 @@ import torch
 from ultralytics.utils.torch_utils import unwrap_model
 
 from petskin_tune.protocol import Position
-from petskin_tune.training import guards, snapshot
+from petskin_tune.training import architecture, guards, snapshot
 
 if TYPE_CHECKING:
     from petskin_tune.training.setup import TrialSetup
@@ -57,6 +57,7 @@ def capture(trainer: ResumableTrainer) -> dict[str, Any]:
         "decisions": asdict(trainer.decisions),
         "position": [trainer.position.epoch, trainer.position.batch],
         "model_yaml": model.yaml,
+        "layers": architecture.layers(model),
         "ema_updates": trainer.ema.updates,
         "last_opt_step": trainer.last_opt_step,
         "accumulate": trainer.accumulate,

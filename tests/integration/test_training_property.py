@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,15 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petskin_tune import faults
 from petskin_tune.protocol import EpochDone, Finished, SnapshotWritten
-from petskin_tune.training.attempts import run
 
 POINTS = ("batch-done", "in-validation", "epoch-batches-done", "epoch-validated", "snapshot-renamed")
-
-
-class Killed(BaseException):
-    """Nothing catches it, as nothing catches SIGKILL (which test_training_kills.py sends)."""
 
 
 @pytest.fixture(scope="module")
@@ -29,34 +22,11 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def train(root):
-    """Return a function that trains a job in this process, killed when a point is reached for the n-th time."""
-
-    def train(job, point=None, nth=0):
-        reached = 0
-
-        def reach(name):
-            nonlocal reached
-            reached += name == point
-            if name == point and reached == nth:
-                raise Killed
-
-        recorder = helpers.Recorder()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(faults, "reach", reach)
-            with contextlib.suppress(Killed):
-                recorder.send(run(job, recorder))
-        return recorder.events
-
-    return train
-
-
-@pytest.fixture(scope="module")
-def left_alone(root, train):
+def left_alone(root):
     @cache
     def end(arguments):
         job = helpers.job(root, f"alone-{hash(arguments)}", arguments=dict(arguments), data=str(small(root)))
-        events = train(job)
+        events = helpers.run_here(job)
         assert isinstance(events[-1], Finished), events[-1]
         curve = {event.epoch: event.metrics for event in events if isinstance(event, EpochDone)}
         return helpers.final_state(job.run_folder), curve
@@ -83,24 +53,24 @@ kills = st.lists(st.tuples(st.sampled_from(POINTS), st.integers(1, 4)), min_size
 
 @settings(max_examples=5, derandomize=True)
 @given(arguments=choices, kills=kills, every=st.sampled_from([0.0, 1e-6]))
-def test_a_training_interrupted_anywhere_ends_as_the_one_left_alone(root, train, left_alone, arguments, kills, every):
-    assert_exact(root, train, left_alone, arguments, kills, every)
+def test_a_training_interrupted_anywhere_ends_as_the_one_left_alone(root, left_alone, arguments, kills, every):
+    assert_exact(root, left_alone, arguments, kills, every)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @settings(max_examples=150)
 @given(arguments=choices, kills=kills, every=st.sampled_from([0.0, 1e-6]))
-def test_a_hundred_and_fifty_more_end_as_the_ones_left_alone(root, train, left_alone, arguments, kills, every):
-    assert_exact(root, train, left_alone, arguments, kills, every)
+def test_a_hundred_and_fifty_more_end_as_the_ones_left_alone(root, left_alone, arguments, kills, every):
+    assert_exact(root, left_alone, arguments, kills, every)
 
 
-def assert_exact(root, train, left_alone, arguments, kills, every):
+def assert_exact(root, left_alone, arguments, kills, every):
     folder = f"run-{abs(hash((*arguments.values(), *kills, every)))}"
     job = helpers.job(root, folder, arguments=arguments, data=str(small(root)), snapshot_every=every)
     told, newest = {}, None
     for point, nth in [*kills, (None, 0)]:
-        events = train(replace(job, snapshot=newest), point, nth)
+        events = helpers.run_here(replace(job, snapshot=newest), point, nth)
         for event in events:
             if isinstance(event, EpochDone):
                 assert told.setdefault(event.epoch, event.metrics) == event.metrics
