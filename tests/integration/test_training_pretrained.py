@@ -12,10 +12,11 @@ import pytest
 from provocations import poisoned_at
 
 from petskin_tune.protocol import Finished, SnapshotWritten
+from petskin_tune.training import trainer
 from petskin_tune.training.setup import TrialSetup
 
 SLOW = pytest.mark.slow
-SHORT = {"epochs": 2, "imgsz": 32, "batch": 4, "nbs": 8}
+SHORT = {"epochs": 1, "imgsz": 32, "batch": 4, "nbs": 8}  # of four batches
 WIDTHS = {"v8": 0.0625, "11": 0.125, "26": 0.125}  # of models that are small enough for the default tests
 
 
@@ -40,14 +41,15 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("family", "scale", "source", "classes"), KINDS)
-def test_pretrained_weights_are_resumed_without_the_weights(root, family, scale, source, classes):
+def test_pretrained_weights_are_resumed_without_the_weights(root, monkeypatch, family, scale, source, classes):
+    monkeypatch.setattr(trainer, "SnapshotKeeper", helpers.waiting_keeper())
     weights = helpers.pretrained(root, architecture(root, family, scale), source)
-    data = str(helpers.data(root, train=8, val=4, classes=classes))
+    data = str(helpers.data(root, train=16, val=4, classes=classes))
     name = f"{family}{scale}-{source}-{classes}"
     alone = helpers.job(root, f"alone-{name}", model=str(weights), data=data, arguments=SHORT)
     assert isinstance(helpers.run_here(alone)[-1], Finished)
 
-    job = replace(alone, run_folder=str(root / f"killed-{name}"))
+    job = replace(alone, run_folder=str(root / f"killed-{name}"), snapshot_every=helpers.EVERY_BATCH)
     events = helpers.run_here(job, "batch-done", 3)
     assert not isinstance(events[-1], Finished), "it was not killed"
     written = [event for event in events if isinstance(event, SnapshotWritten)][-1]
@@ -59,7 +61,7 @@ def test_pretrained_weights_are_resumed_without_the_weights(root, family, scale,
 def test_a_fall_back_goes_on_with_the_class_branch_of_the_weights(root, monkeypatch):
     """It throws the trainer away and builds another from its state."""
     monkeypatch.setattr(TrialSetup, "_mixed_precision_available", lambda self: True)
-    poison = poisoned_at(monkeypatch, 1, 1, "amp")
+    poison = poisoned_at(monkeypatch, 0, 2, "amp")
     weights = helpers.pretrained(root, str(helpers.model(root)), 80)
     events = helpers.run_here(helpers.job(root, "fall-back", model=str(weights), arguments={**SHORT, "amp": True}))
     assert poison.fired == 1
