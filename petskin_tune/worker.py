@@ -30,7 +30,8 @@ from petskin_tune.protocol import FailureKind
 from petskin_tune.renewal import Renewal
 from petskin_tune.runner import Runner
 from petskin_tune.search.constraints import constraint_attrs
-from petskin_tune.study import FINISHED, Study, read_spec
+from petskin_tune.spec import read_spec
+from petskin_tune.study import FINISHED, Study
 from petskin_tune.suspension import Suspension
 from petskin_tune.trial import HeldTrial
 from petskin_tune.trial_events import Surroundings
