@@ -30,8 +30,9 @@ def main(connection: Connection, job: TrialJob) -> None:
     """
     process.detach()
     _die_with_the_worker()
-    folder = Path(job.run_folder)
+    folder = Path(job.run_folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)  # Ultralytics looks the names of its own models up in the current folder first
     _hold_lock(folder / "lock", connection)
     _log_to(folder / "train.log")
     multiprocessing.set_start_method("fork" if sys.platform.startswith("linux") else "spawn", force=True)
