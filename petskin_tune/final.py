@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial
 
 from petskin_tune.errors import UsageError
 from petskin_tune.interruption import Signals
-from petskin_tune.keeping import best_of
 from petskin_tune.opening import Places, open_study
+from petskin_tune.ranking import ranked
 from petskin_tune.spec import PrunerSpec, SamplerSpec, StudySpec
 from petskin_tune.start import start_worker
 from petskin_tune.study import FINISHED, Study, Wanted, settings_of
@@ -88,7 +88,7 @@ def final_spec(spec: StudySpec, name: str, trials: list[FrozenTrial], epochs: in
 def _chosen(study: Study, trial: int | None, top: int | None) -> list[FrozenTrial]:
     finished = study.trials(*FINISHED)
     if trial is None:
-        chosen = best_of(finished, top or 1)
+        chosen = ranked(finished)[: top or 1]
         if not chosen:
             raise UsageError(f"The study {study.name} has no finished trial yet.")
         return chosen

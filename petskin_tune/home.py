@@ -239,7 +239,7 @@ def resolve_home(
         folder=folder,
         storage_url=storage,
         asked_store=None if checkpoints is None else store_address(checkpoints),
-        work=local / "work",
+        work=(local / "work").absolute(),  # trials run in a folder of their own
         network=network,
         local_checkpoints=local_checkpoints,
     )

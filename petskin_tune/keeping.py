@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -17,6 +17,7 @@ from petskin_tune.checkpoints.keeping import ORPHAN_SECONDS, Freed, Holding, for
 from petskin_tune.checkpoints.keys import results_key, trial_prefix
 from petskin_tune.durable import translated
 from petskin_tune.lease import Lease, read_leases
+from petskin_tune.ranking import ranked
 from petskin_tune.recorder import SECONDS_COLUMN
 from petskin_tune.study import FINISHED, Study
 
@@ -92,7 +93,7 @@ class Keeper:
 
     def best_trials(self) -> list[FrozenTrial]:
         """The trials whose weights and curves stay, best first."""
-        return best_of(self._study.trials(*FINISHED), self._study.spec.keep_weights)
+        return ranked(self._study.trials(*FINISHED))[: self._study.spec.keep_weights]
 
     def _holdings(self) -> list[Holding]:
         # The leases first: of a trial that ends in between, its lease then says that it runs, and all of it stays.
@@ -138,10 +139,3 @@ def results_csv(history: Mapping[str, Sequence[float]]) -> str:
     columns = {name: values for name, values in columns.items() if len(values) == len(epochs) > 0}
     rows = [",".join(f"{value:.6g}" for value in row) for row in zip(*columns.values(), strict=True)]
     return "".join(f"{line}\n" for line in (",".join(columns), *rows)) if rows else ""
-
-
-def best_of(trials: Iterable[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The ``count`` best trials that have a value, complete ones before pruned ones."""
-    valued = [trial for trial in trials if trial.values]
-    valued.sort(key=lambda trial: (trial.state != TrialState.COMPLETE, -(trial.value or 0.0), trial.number))
-    return valued[:count]

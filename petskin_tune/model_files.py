@@ -3,41 +3,75 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from petskin_tune.arguments import ultralytics_folder
 from petskin_tune.errors import UsageError
+from petskin_tune.nearest import did_you_mean
 from petskin_tune.paths import is_file, typed
 from petskin_tune.study_file import shipped_folder
+from petskin_tune.weights import PUBLISHED
+from petskin_tune.yaml_kinds import is_architecture
 
-_SCALE = re.compile(r"(\d+)[nslmx](?=-|\.)")  # yolov8n-seg.yaml is yolov8-seg.yaml in scale n
-_RELEASED = re.compile(r"yolo(?:v8|11|26)[nslmx]-seg\.pt")  # what Ultralytics fetches by itself
+SCALES = "nsmlx"
+_SCALE = re.compile(rf"(\d+)[{SCALES}](?=-|\.)")  # yolov8n-seg.yaml is yolov8-seg.yaml in scale n
 
 
 def find_model(model: str, folders: Sequence[Path] = ()) -> str:
     """The path of ``model``, or its bare name where Ultralytics knows it by that.
 
     Looked up as a path, in ``folders`` (the study file's, the home), in ./studies and among the studies of the package,
-    in each of them beside the study files and in their ``models/``.
+    in each of them beside the study files and in their ``models/``. A YAML file that is no architecture, such as a
+    study file that is called as its model, is passed over.
 
     Raises:
         UsageError: it is nowhere, and Ultralytics knows no such name; or a folder on the way may not be entered.
     """
-    path = typed(model)
-    if is_file(path):
-        return str(path.absolute())
-    for folder in () if path.is_absolute() else (*folders, Path("studies"), shipped_folder()):
-        for candidate in (folder / path, folder / "models" / path):
-            if is_file(candidate):
-                return str(candidate.absolute())
-    if _RELEASED.fullmatch(model) or _is_own_architecture(model):
+    passed_over: list[Path] = []
+    for candidate in _places(typed(model), folders):
+        if not is_file(candidate):
+            continue
+        if candidate.suffix == ".pt" or is_architecture(candidate):
+            return str(candidate.absolute())
+        passed_over.append(candidate)
+    if model in PUBLISHED or _is_own_architecture(model):
         return model
-    raise UsageError(f"the model `{model}` is not here, and Ultralytics has none of that name: give its path")
+    if passed_over:
+        raise UsageError(f"{passed_over[0]} is no architecture of a model: it has no `backbone` and `head`")
+    raise UsageError(f"the model `{model}` is not here, and {_unknown(model)}")
+
+
+def _places(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
+    yield path
+    for folder in () if path.is_absolute() else (*folders, Path("studies"), shipped_folder()):
+        yield folder / path
+        yield folder / "models" / path
+
+
+def _unknown(model: str) -> str:
+    """Why Ultralytics has no such model either, and the nearest that it has."""
+    architecture = f"{model.removesuffix('.pt')}.yaml"
+    if model.endswith(".pt") and _is_own_architecture(architecture):
+        return (
+            f"Ultralytics publishes no weights of it: give their path, or train `{architecture}` from scratch, or name "
+            "published weights such as `yolo26n-seg.pt`"
+        )
+    hint = did_you_mean(model, (*PUBLISHED, *_segmentation_architectures()))
+    return f"Ultralytics has none of that name{hint or ': give its path'}"
 
 
 def _is_own_architecture(model: str) -> bool:
-    if not model.endswith(".yaml") or "/" in model:
-        return False
-    name = _SCALE.sub(r"\1", model)
-    return any(path.name == name for path in (ultralytics_folder() / "cfg" / "models").rglob("*.yaml"))
+    return model.endswith(".yaml") and "/" not in model and _SCALE.sub(r"\1", model) in _own_architectures()
+
+
+def _own_architectures() -> set[str]:
+    """Names of the architecture files that come with Ultralytics, without a scale."""
+    return {path.name for path in (ultralytics_folder() / "cfg" / "models").rglob("*.yaml")}
+
+
+def _segmentation_architectures() -> list[str]:
+    """What a person writes for those that segment: in each of its scales, where it has some."""
+    names = sorted(name for name in _own_architectures() if re.fullmatch(r"yolov?\d+\w?-seg\.yaml", name))
+    scaled = [re.sub(r"^(yolov?\d+)-", rf"\g<1>{scale}-", name) for name in names for scale in SCALES]
+    return list(dict.fromkeys(scaled))

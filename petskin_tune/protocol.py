@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 MASK_MAP = "metrics/mAP50-95(M)"  # the one fitness: mask mAP50-95 of the validation set, Ultralytics' own name
 
-FailureKind = Literal["diverged", "out-of-memory", "data", "interrupted", "crashed", "refused"]
+TRAIN_LOG = "train.log"  # in a run folder: what the trial's process says, tracebacks too; it stays when the trial ends
+
+FailureKind = Literal["diverged", "out-of-memory", "data", "interrupted", "crashed", "refused", "machine"]
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Failed:
 
     kind: FailureKind
     message: str  # one sentence
-    detail: str = ""  # traceback or last lines of the log
+    detail: str = ""  # traceback, which is in the log as well
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,9 @@ class Declined:
     """This process may not go on with the trial; nothing was trained, the trial itself is untouched.
 
     ``different-machine``: versions, threads or device model differ from the trial's first run; the message says what to
-    install. ``damaged-snapshot``: the file fails its checksum, an older snapshot may do. ``foreign-snapshot``: it
-    belongs to another trial, study, data set, model or an incompatible version; the message names which.
+    install. ``damaged-snapshot``: the file fails its checksum or its state cannot be restored, an older one may do.
+    ``foreign-snapshot``: it belongs to another trial, study, data set, model or an incompatible version; the message
+    names which.
     """
 
     reason: Literal["different-machine", "damaged-snapshot", "foreign-snapshot"]

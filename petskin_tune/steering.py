@@ -9,10 +9,10 @@ from typing import Any
 from petskin_tune import study_file
 from petskin_tune.checkpoints import check_store, open_store
 from petskin_tune.errors import UsageError
-from petskin_tune.keeping import best_of
 from petskin_tune.leases import Leases
 from petskin_tune.looking import store_of
 from petskin_tune.opening import NotBegun, Places, open_or_create, open_study
+from petskin_tune.ranking import ranked
 from petskin_tune.space import parse_point
 from petskin_tune.study import FINISHED, Study, Wanted, wanted
 from petskin_tune.views.words import counted
@@ -62,7 +62,7 @@ def init_study(
 def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
     """The parameters of the best finished trials of another study in the same database."""
     with open_study(replace(places, study=source, asked=Wanted(source))) as (_, other):
-        return tuple(dict(trial.params) for trial in best_of(other.trials(*FINISHED), OFFERED))
+        return tuple(dict(trial.params) for trial in ranked(other.trials(*FINISHED))[:OFFERED])
 
 
 def study_in_force(places: Places) -> str:

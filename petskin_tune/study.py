@@ -17,13 +17,12 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from petskin_tune import attributes, schema, study_file
+from petskin_tune import attributes, ranking, schema, study_file
 from petskin_tune.errors import UsageError
-from petskin_tune.spec import CHANGEABLE, SPEC_VERSION, StudySpec
+from petskin_tune.spec import CHANGEABLE, StudySpec, read_spec
 from petskin_tune.storage import PetskinStorage, models
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -97,12 +96,8 @@ class Study:
         return self.optuna.get_trials(deepcopy=False, states=states or None)
 
     def best(self) -> FrozenTrial | None:
-        """The best trial, complete ones first; None while no trial has a value."""
-        for states in ((TrialState.COMPLETE,), (TrialState.PRUNED,)):
-            valued = [trial for trial in self.trials(*states) if trial.values]
-            if valued:
-                return max(valued, key=lambda trial: (trial.value or 0.0, -trial.number))
-        return None
+        """The best trial, see :func:`petskin_tune.ranking.ranked`; None while no trial has a value."""
+        return ranking.best(self.trials(*FINISHED))
 
     def refresh(self) -> None:
         """Read the spec in force and the requests of other processes again.
@@ -207,21 +202,6 @@ def find_study(storage: PetskinStorage, name: str) -> Study | None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of an outage are whole statements
     opened = optuna.Study(study_name=name, storage=storage)
     return Study(storage, opened, read_spec(stored), stored[attributes.UID], stored)
-
-
-def read_spec(stored: Mapping[str, Any]) -> StudySpec:
-    """The spec among a study's attributes.
-
-    Raises:
-        UsageError: a newer petskin-tune wrote it.
-    """
-    text = stored[attributes.SPEC]
-    if text.get("version", 1) > SPEC_VERSION:
-        raise UsageError("The study was made by a newer petskin-tune; upgrade with: pip install -U petskin-tune")
-    try:
-        return StudySpec.model_validate(text)
-    except ValidationError as error:
-        raise UsageError(f"The study's stored spec cannot be read: {' '.join(str(error).split())}") from error
 
 
 def refuse_differences(study: Study, asked: Wanted) -> None:

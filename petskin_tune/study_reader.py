@@ -14,6 +14,7 @@ from petskin_tune.nearest import did_you_mean
 from petskin_tune.space import check_settings, example, make_choices, make_range
 from petskin_tune.spec import SPEC_VERSION, Choices, PrunerSpec, Range, SamplerSpec, Scalar, StudySpec, Subset
 from petskin_tune.units import parse_duration, parse_size
+from petskin_tune.weights import PUBLISHED
 from petskin_tune.yaml_lines import Entry
 
 _REQUIRED = ("study", "model", "data", "epochs", "search")
@@ -91,7 +92,10 @@ def _model(entry: Entry) -> str:
         raise entry.refused(f"must be weights (.pt) or an architecture (.yaml), not {model!r}")
     official = re.fullmatch(r"(yolo(?:v8|11|12|26)[nslmx])(-\w+)?(\.pt|\.yaml)", model)
     if official and official[2] != "-seg":
-        raise entry.refused(f"is no segmentation model: did you mean `{official[1]}-seg{official[3]}`?")
+        meant = f"{official[1]}-seg{official[3]}"
+        if official[3] == ".pt" and meant not in PUBLISHED:
+            meant = f"{official[1]}-seg.yaml"
+        raise entry.refused(f"is no segmentation model: did you mean `{meant}`?")
     return model
 
 

@@ -50,6 +50,7 @@ class Surroundings:
     study_best: Callable[[], float | None]
     times: Times  # what the parts of a suspension take, measured here
     suspend_until: Callable[[], float]  # the instant (monotonic) until which a suspension may write and upload
+    doctor: str = "petskin-tune doctor"  # what to type to have a failure looked at
 
 
 class TrialEvents:
@@ -137,6 +138,7 @@ class TrialEvents:
             attributes.ARGUMENTS: dict(event.arguments),
             attributes.BATCH: event.batch,
             attributes.RESUMES: self._trial.held.token - 1,
+            attributes.GIVEN_BACK: None,
         }
         self._recorder.heard(event, facts)
         for note in event.notes:

@@ -20,13 +20,16 @@ from optuna.trial import TrialState
 
 from petskin_tune import attributes
 from petskin_tune.durable import StoreError
+from petskin_tune.error_text import LONGEST_DETAIL, named, shortened, tail
 from petskin_tune.errors import LeaseLost, UsageError
+from petskin_tune.failures import CANNOT_START, DIES, ENDS, GIVEN_BACK, Failure
 from petskin_tune.faults import reach
 from petskin_tune.interruption import Interrupted, unless
 from petskin_tune.judgement import findings
 from petskin_tune.leases import MAX_CRASHES
 from petskin_tune.outbox import Outbox
 from petskin_tune.protocol import (
+    TRAIN_LOG,
     Declined,
     Failed,
     FailureKind,
@@ -46,16 +49,8 @@ from petskin_tune.trial_events import Surroundings, TrialEvents
 End = Literal["complete", "pruned", "failed", "suspended", "lost", "declined"]
 
 STORE_PAUSE_SECONDS = 3.0  # between two tries to get a snapshot from a store that does not answer
-LOG_TAIL = 6000  # characters kept of a failed trial's log: a stack, and what Python lists after it
+UPLOAD_SECONDS = 30.0  # for the newest snapshot of a trial that is given back
 MAX_FALSE_STARTS = 2  # a process that dies before it trains, in a row
-STATES: dict[str, TrialState] = {  # how each kind of failure is told, so that every sampler learns from it
-    "diverged": TrialState.PRUNED,
-    "out-of-memory": TrialState.PRUNED,
-    "data": TrialState.FAIL,
-    "crashed": TrialState.FAIL,
-    "refused": TrialState.FAIL,
-    "interrupted": TrialState.FAIL,
-}
 
 
 @dataclass(frozen=True)
@@ -114,11 +109,15 @@ class TrialRun:
         """Train the trial to its end, its verdict, or the order to suspend.
 
         Raises:
+            UsageError: it cannot be trained here, or not at all for now; it was given back.
             Exception: what nobody foresaw; the lease then runs out by itself.
         """
         try:
             self._recorder.start()
             outcome = self._run_until_end()
+        except UsageError as refusal:
+            self._released(shortened(str(refusal)))
+            raise
         finally:
             self._events.show_pending(at_once=True)
             self._recorder.close()
@@ -156,6 +155,8 @@ class TrialRun:
             )
         except Interrupted:
             return None
+        except OSError as error:
+            raise self._given_back(Failure("machine", named(error))) from error
 
     def _make_job(self) -> TrialJob | None:
         """The job, from the newest good snapshot; None when it cannot be had before a person wants to stop."""
@@ -168,6 +169,8 @@ class TrialRun:
                 )
             except Interrupted:
                 break
+            except OSError as error:  # of this machine's disk
+                raise self._given_back(Failure("machine", named(error))) from error
             except StoreError as error:
                 if not said:
                     self._events.say(f"its snapshot cannot be had now ({error}); trying again until it can")
@@ -212,7 +215,7 @@ class TrialRun:
         if isinstance(last, Finished):
             return self._complete(last)
         if isinstance(last, Failed):
-            return self._failed(last.kind, last.message, last.detail)
+            return self._failed(Failure(last.kind, last.message, last.detail, self._log()), last.kind)
         if isinstance(last, Declined):
             return self._declined(last)
         if isinstance(last, Suspended):
@@ -254,16 +257,42 @@ class TrialRun:
         assert verdict is not None
         return self._tell(TrialState.PRUNED, "pruned", verdict.reason, {}, constraint_attrs(None))
 
-    def _failed(self, kind: FailureKind, message: str, detail: str) -> Outcome | None:
+    def _failed(self, failure: Failure, kind: FailureKind) -> Outcome | None:
+        """Tell Optuna how the trial ended, unless the failure says nothing about it (see ``petskin_tune.failures``).
+
+        Raises:
+            UsageError: the trial was given back.
+        """
         if not self._drain():
             return self._released(self._suspend_reason or "suspended")
         if ended := self._ended_without_process():
             return ended
-        if kind == "crashed" and not self._events.trains and not self._around.runner.has_trained:
-            self._refuse_the_machine(message)
-        failure = {attributes.FAILURE: {"kind": kind, "message": message, "detail": detail[-LOG_TAIL:]}}
-        state = STATES[kind]
-        return self._tell(state, "failed", f"{kind}: {message}", failure, constraint_attrs(kind), kind)
+        if kind in GIVEN_BACK:
+            raise self._given_back(failure)
+        if kind == "crashed" and self._is_first_here() and self._attempts_are_left():
+            raise self._given_back(failure, CANNOT_START)
+        where = f"; all of it is in {failure.log}" if failure.detail and failure.log else ""
+        reason = f"{kind}: {failure.message.rstrip('.')}{where}"
+        told = {attributes.FAILURE: failure.to_json()}
+        return self._tell(ENDS[kind], "failed", reason, told, constraint_attrs(kind), kind)
+
+    def _is_first_here(self) -> bool:
+        """Whether nothing has trained in this worker yet: the next trial may well end in the same way."""
+        return not self._events.trains and not self._around.runner.has_trained
+
+    def _attempts_are_left(self) -> bool:
+        """Use one of the trial's attempts up; whether it was not the last one."""
+        return self._trial.leases.count_crash(self._trial.held) < MAX_CRASHES
+
+    def _given_back(self, failure: Failure, subject: str = "") -> UsageError:
+        """Give the trial back and remember with it why; the sentence with which the worker ends."""
+        if self._events.trains:
+            self._uploader.drain(UPLOAD_SECONDS)
+        self._trial.describe({attributes.GIVEN_BACK: failure.to_json()})
+        self._released(f"{failure.kind}: {failure.message}")
+        verb = "go on" if self._events.trains else "start"
+        subject = (subject or GIVEN_BACK[failure.kind]).format(trial=self._trial.number, verb=verb)
+        return UsageError(failure.sentence(subject, self._around.doctor))
 
     def _tell(
         self,
@@ -291,6 +320,11 @@ class TrialRun:
         return {attributes.FINDINGS: found} if found else {}
 
     def _crashed(self) -> Outcome | None:
+        """The process died without a word: it is started again, from the newest snapshot.
+
+        Raises:
+            UsageError: it dies before it trains, again and again; the trial was given back.
+        """
         code = self._events.died.exit_code if self._events.died else None
         how = f"its process was killed by {signal_name(-code)}" if code and code < 0 else f"its process ended ({code})"
         if not self._events.trains:
@@ -301,37 +335,23 @@ class TrialRun:
         except LeaseLost:
             return self._outcome("lost")
         if crashes >= MAX_CRASHES:
-            return self._failed("crashed", f"{how}, {crashes} times in a row without progress", self._log_tail())
+            how = f"{how}, {crashes} times in a row without progress"
+            return self._failed(Failure("crashed", how, self._log_tail(), self._log()), "crashed")
         self._events.remember(f"crashed: {how}; it went on from its newest snapshot ({crashes} of {MAX_CRASHES})")
         return None
 
-    def _refuse_the_machine(self, message: str) -> None:
-        """What no trial of this worker gets past says nothing about this one; unless it happened again and again.
-
-        Raises:
-            UsageError: the trial is given back.
-        """
-        if self._trial.leases.count_crash(self._trial.held) < MAX_CRASHES:
-            self._trial.release(f"training cannot start on this machine: {message}")
-            raise UsageError(
-                f"Training cannot start on this machine: {message.rstrip('.')}. Look at it with: petskin-tune doctor"
-            )
-
     def _never_started(self, how: str) -> None:
-        """A process that dies before it trains says something about this machine, not about the trial.
+        """A process that dies before it trains may say something about this machine, or about the trial.
 
         Raises:
-            UsageError: it happened twice in a row; the trial is given back.
+            UsageError: it happened twice in a row; the trial was given back, and nothing counted.
         """
         self._false_starts += 1
         if self._false_starts < MAX_FALSE_STARTS:
             return
-        self._trial.release(f"training cannot start on this machine: {how}")
-        reason = self._log_tail().strip().splitlines()
-        raise UsageError(
-            f"Training cannot start on this machine: {how}{f' ({reason[-1]})' if reason else ''}. "
-            "Look at it with: petskin-tune doctor"
-        )
+        last = tail(log := self._log_tail(), 1)
+        message = f"{how}, {self._false_starts} times in a row{f' ({last[0].strip()})' if last else ''}"
+        raise self._given_back(Failure("machine", message, log, self._log()), DIES)
 
     def _declined(self, declined: Declined) -> Outcome | None:
         if declined.reason == "different-machine":
@@ -374,11 +394,13 @@ class TrialRun:
     def _best(self) -> float | None:
         return max((value for value in self._recorder.curve.values() if not math.isnan(value)), default=None)
 
+    def _log(self) -> str:
+        """The file to which the trial's process writes; it stays when the trial has ended."""
+        return str(Path(self._job.run_folder) / TRAIN_LOG) if self._job else ""
+
     def _log_tail(self) -> str:
-        if self._job is None:
-            return ""
         try:
-            return (Path(self._job.run_folder) / "train.log").read_text(errors="replace")[-LOG_TAIL:]
+            return Path(self._log()).read_text(errors="replace")[-LONGEST_DETAIL:]
         except OSError:
             return ""
 

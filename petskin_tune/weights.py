@@ -12,6 +12,13 @@ from pathlib import Path
 
 from petskin_tune.errors import UsageError
 
+# The segmentation models that Ultralytics trained itself (GITHUB_ASSETS_NAMES in ultralytics.utils.downloads).
+# Of yolo12 there is an architecture, and no weights that segment.
+PUBLISHED = (
+    *(f"yolo{family}{scale}-seg.pt" for family in ("v8", "11", "26") for scale in "nsmlx"),
+    "yolov9c-seg.pt",
+    "yolov9e-seg.pt",
+)
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # ultralytics.utils.downloads
 TIMEOUT_SECONDS = 20.0
 BLOCK = 1 << 20
@@ -42,11 +49,14 @@ def fetch_weights(name: str, folder: Path) -> Path:
     """The path of the published weights ``name`` in ``folder``, downloaded where they are missing.
 
     Raises:
-        UsageError: they are not there and cannot be fetched whole; nothing is left of a part.
+        UsageError: they are not there and nobody publishes them, or they cannot be fetched whole; nothing is left of a
+            part.
     """
     target = folder / name
     if target.is_file():
         return target
+    if name not in PUBLISHED:
+        raise UsageError(f"Ultralytics publishes no weights {name}: give the path of your own as `model`.")
     try:
         with (
             urllib.request.urlopen(f"{RELEASE}/{name}", timeout=TIMEOUT_SECONDS) as answer,

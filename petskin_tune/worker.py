@@ -19,6 +19,7 @@ from petskin_tune.checkpoints import open_store
 from petskin_tune.deadline import Deadline, Times
 from petskin_tune.durable import StoreError
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
+from petskin_tune.failures import ENDS, Failure
 from petskin_tune.home import Home
 from petskin_tune.interruption import Interrupted, end_now, unless
 from petskin_tune.judgement import SearchWatch, stopped_by_failures
@@ -30,7 +31,8 @@ from petskin_tune.protocol import FailureKind
 from petskin_tune.renewal import Renewal
 from petskin_tune.runner import Runner
 from petskin_tune.search.constraints import constraint_attrs
-from petskin_tune.study import FINISHED, Study, read_spec
+from petskin_tune.spec import read_spec
+from petskin_tune.study import FINISHED, Study
 from petskin_tune.suspension import Suspension
 from petskin_tune.trial import HeldTrial
 from petskin_tune.trial_events import Surroundings
@@ -272,6 +274,7 @@ class Worker:
             study_best=lambda: self._study_best,
             times=self._times,
             suspend_until=self._suspension.until,
+            doctor=f"petskin-tune doctor --study {self._study.name}{self._options.typed}",
         )
 
     def _show_start(self, trial: HeldTrial, params: Mapping[str, Any]) -> None:
@@ -382,6 +385,6 @@ def _given_up(trial: HeldTrial, reason: str) -> Outcome:
     """
     lease = trial.held.lease
     kind: FailureKind = "crashed" if lease and lease.crashes >= MAX_CRASHES else "interrupted"
-    failure = {attributes.FAILURE: {"kind": kind, "message": reason, "detail": ""}}
-    trial.tell(TrialState.FAIL, None, failure, constraint_attrs(kind))
+    failure = {attributes.FAILURE: Failure(kind, reason).to_json()}
+    trial.tell(ENDS[kind], None, failure, constraint_attrs(kind))
     return Outcome("failed", None, f"{kind}: {reason}", kind)

@@ -13,9 +13,9 @@ from petskin_tune.datasets import demo, layout, unpacking
 from petskin_tune.datasets.files import only_one, write_whole
 from petskin_tune.errors import UsageError
 from petskin_tune.paths import is_file, is_there, typed
+from petskin_tune.yaml_kinds import SUFFIXES, is_study
 
 DEMO = "demo"
-_YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def prepare(data: str, *, base: Path, cache: Path) -> Path:
@@ -40,8 +40,10 @@ def prepare(data: str, *, base: Path, cache: Path) -> Path:
         path = unpacking.unpack(path, cache / "archives")
     if path.is_dir():
         path = _yaml_in(path)
-    if path.suffix.lower() not in _YAML_SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path} is no data set: give a .yaml, a .zip, a .tar or a .tar.gz.")
+    if is_study(path):
+        raise UsageError(f"{path} is a study file, no data set: give the data set's own YAML, or its folder.")
     resolved = _resolved(path.resolve(), cache / "resolved")
     _require_labels(layout.read(resolved))
     return resolved
@@ -52,9 +54,9 @@ def _find(data: str, base: Path) -> Path:
         raise UsageError(f"The data set {data} is a URL; download it and give the file's path.")
     wanted = typed(data)
     places = [base / wanted, Path.cwd() / wanted]
-    for place in places:
-        if is_there(place):
-            return place
+    found = [place for place in places if is_there(place)]
+    if found:  # a study file may be called as its data set
+        return next((place for place in found if not is_study(place)), found[0])
     looked = " and ".join(dict.fromkeys(str(place) for place in places))
     raise UsageError(f"The data set {data} is missing (looked for {looked}); {_way_on(wanted)}")
 
@@ -75,7 +77,8 @@ def _yaml_in(folder: Path) -> Path:
         UsageError: there is none, or several are equally good.
     """
     for level in ("*", "*/*", "*/*/*"):
-        found = sorted(path for path in folder.glob(level) if path.suffix.lower() in _YAML_SUFFIXES and is_file(path))
+        yamls = sorted(path for path in folder.glob(level) if path.suffix.lower() in SUFFIXES and is_file(path))
+        found = [path for path in yamls if not is_study(path)]
         named = [path for path in found if path.stem == "data"]
         if len(named or found) == 1:
             return (named or found)[0]

@@ -1,25 +1,26 @@
 """From a job to its last event: opens the snapshot, trains, and decides what a failure means.
 
 A fall-back (fp32 after a NaN, micro-batches after out of memory) is a resumption with one decision more: the trainer is
-thrown away and another goes on from the last good state. A fault of the machine (a loader process that was killed, a
-device that failed) says nothing about the trial: this process dies of it, and the worker starts another.
+thrown away and another goes on from the last good state. A fault of the machine in mid training (a loader process that
+was killed, a device that failed) says little about the trial: this process dies of it, and the worker starts another.
 """
 
 from __future__ import annotations
 
 import gc
+import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from petskin_tune.protocol import Declined, Failed, Finished, Note, Suspended, TrialJob
-from petskin_tune.training import environment, guards, machine, snapshot
+from petskin_tune import error_text
+from petskin_tune.protocol import TRAIN_LOG, Declined, Failed, Finished, Note, Suspended, TrialJob
+from petskin_tune.training import causes, environment, guards, machine, snapshot
 from petskin_tune.training.channel import Channel
-from petskin_tune.training.labels import DataError
 from petskin_tune.training.state import Decisions
 from petskin_tune.training.trainer import ResumableTrainer
 
@@ -38,28 +39,37 @@ def run(job: TrialJob, channel: Channel) -> FinalEvent:
     Raises:
         Exception: A fault of the machine, of which this process is to die as if it had been killed itself.
     """
-    environment.quiet_ultralytics()
+    stage = _Stage()
     try:
-        return _train(job, channel)
+        environment.quiet_ultralytics()
+        return _train(job, channel, stage)
     except _Declines as declines:
         return declines.event
-    except guards.Refused as error:
-        return Failed("refused", str(error))
-    except DataError as error:
-        return Failed("data", _last_line(error), traceback.format_exc())
-    except guards.NonFinite as error:
-        return Failed("diverged", str(error))
     except Exception as error:  # the worker hears of every failure, and of its kind
-        if guards.is_out_of_memory(error):
-            return Failed("out-of-memory", _last_line(error), traceback.format_exc())
-        if guards.is_machine_fault(error):
+        kind = causes.kind_of(error)
+        if kind in ("refused", "diverged"):  # where in the code says nothing more
+            return Failed(kind, error_text.one_line(error))
+        if stage.trains and guards.is_machine_fault(error):
             first_line = str(error).strip().splitlines()[0]
             channel.send(Note("machine-fault", f"its process ends of a fault of this machine: {first_line}"))
             raise
-        return Failed("crashed", f"{type(error).__name__}: {_last_line(error)}", traceback.format_exc())
+        detail = error_text.masked(traceback.format_exc())
+        sys.stderr.write(detail)  # its log
+        if kind == "crashed" and job.snapshot is not None and not stage.trains:
+            said = f"{Path(job.snapshot).name} cannot be gone on from: {error_text.named(error).rstrip('.')}"
+            return Declined("damaged-snapshot", f"{said}; all of it is in {Path(job.run_folder) / TRAIN_LOG}")
+        said = error_text.one_line(error) if kind in ("data", "out-of-memory") else error_text.named(error)
+        return Failed(kind, said, detail)
 
 
-def _train(job: TrialJob, channel: Channel) -> FinalEvent:
+@dataclass
+class _Stage:
+    """How far the process has come; before it trains, an error on the way from a snapshot may be the snapshot's."""
+
+    trains: bool = False
+
+
+def _train(job: TrialJob, channel: Channel, stage: _Stage) -> FinalEvent:
     state: Mapping[str, Any] | None = _open_snapshot(job)
     decisions = Decisions(**state["decisions"]) if state else Decisions()
     first, announced = True, False
@@ -72,6 +82,7 @@ def _train(job: TrialJob, channel: Channel) -> FinalEvent:
             assert trainer.outcome is not None
             return trainer.outcome
         except Exception as error:  # noqa: BLE001 (what no decision helps against goes on up)
+            stage.trains = trainer.announced
             decisions, note = _decide(error, trainer)
             channel.send(note)
             state = trainer.last_good_state()
@@ -135,10 +146,3 @@ def _split(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note
     if half < 1:
         raise error
     return decided, Note("out-of-memory", decided.sentences()[-1])
-
-
-def _last_line(error: Exception) -> str:
-    """Return an error's message without the traceback that torch puts before it when a loader process raised it."""
-    lines = str(error).strip().splitlines() or [""]
-    said = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
-    return said.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")

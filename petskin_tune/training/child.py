@@ -10,12 +10,18 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from petskin_tune.protocol import TrialJob
+from petskin_tune import error_text
+from petskin_tune.protocol import TRAIN_LOG, Failed, TrialJob
 from petskin_tune.training import process
 from petskin_tune.training.channel import WorkerChannel
+
+if TYPE_CHECKING:
+    from petskin_tune.training.attempts import FinalEvent
 
 
 def main(connection: Connection, job: TrialJob) -> None:
@@ -30,20 +36,28 @@ def main(connection: Connection, job: TrialJob) -> None:
     """
     process.detach()
     _die_with_the_worker()
-    folder = Path(job.run_folder)
+    folder = Path(job.run_folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)  # Ultralytics looks the names of its own models up in the current folder first
     _hold_lock(folder / "lock", connection)
-    _log_to(folder / "train.log")
+    _log_to(folder / TRAIN_LOG)
     multiprocessing.set_start_method("fork" if sys.platform.startswith("linux") else "spawn", force=True)
     channel = WorkerChannel(connection)
-    from petskin_tune.training.attempts import run  # torch and ultralytics, unless the forkserver brought them along
-
     try:
-        channel.send(run(job, channel))
+        channel.send(_run(job, channel))
     finally:
         channel.close()
         for loader in multiprocessing.active_children():  # none, unless one hangs; it would hang this process's exit
             loader.kill()
+
+
+def _run(job: TrialJob, channel: WorkerChannel) -> FinalEvent:
+    try:  # torch and ultralytics, unless the forkserver brought them along
+        from petskin_tune.training.attempts import run
+    except Exception as error:  # noqa: BLE001  a package or a library that cannot be loaded
+        traceback.print_exc()
+        return Failed("machine", error_text.named(error), error_text.masked(traceback.format_exc()))
+    return run(job, channel)
 
 
 def _die_with_the_worker() -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import psutil
+from PIL import Image
 from torch.utils.data import DataLoader
 from ultralytics.data.augment import (
     Compose,
@@ -27,7 +29,7 @@ from ultralytics.data.augment import (
 from ultralytics.data.dataset import YOLODataset
 
 from petskin_tune.protocol import Position
-from petskin_tune.training.labels import DataError, check_decodable, read_labels
+from petskin_tune.training.labels import DataError, check_decodable, read_labels, unreadable
 from petskin_tune.training.order import LANES, Order, SampleKey, seeded_sample
 from petskin_tune.training.process import ignore_signals
 
@@ -103,8 +105,10 @@ class StrictDataset(YOLODataset):
             check_decodable(self.im_files[i])
         try:
             return super().load_image(i, rect_mode, resize_short)
-        except FileNotFoundError as error:
+        except FileNotFoundError as error:  # Ultralytics' way to say that OpenCV and Pillow gave nothing
             raise DataError(f"{self.im_files[i]}: the image cannot be read") from error
+        except (cv2.error, Image.DecompressionBombError, MemoryError) as error:  # a very large one
+            raise unreadable(self.im_files[i], error) from error
 
 
 class WindowMosaic(Mosaic):

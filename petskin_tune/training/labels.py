@@ -66,8 +66,18 @@ def check_decodable(image_file: str) -> None:
                 return
         with Image.open(image_file) as image:  # bytes after the end marker are harmless: decode to tell
             image.load()
-    except (OSError, SyntaxError, ImportError) as error:  # ImportError: Ultralytics looks for a plugin
-        raise DataError(f"{image_file}: the image cannot be read ({error})") from error
+    except Exception as error:
+        raise unreadable(image_file, error) from error
+
+
+def unreadable(image_file: str, error: Exception) -> DataError:
+    """Return what to say of an image that a library could not read, for whatever reason.
+
+    Pillow's readers raise everything from ``SyntaxError`` to ``struct.error``; of a picture that is too large they
+    raise ``DecompressionBombError``, and OpenCV an error of its own or a ``MemoryError``.
+    """
+    said = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{image_file}: the image cannot be read ({said})")
 
 
 def _fingerprint(image_files: Sequence[str], label_files: Sequence[str], classes: int) -> str:
@@ -102,8 +112,8 @@ def _image_shape(image_file: str) -> tuple[int, int]:
         with Image.open(image_file) as image:
             width, height = exif_size(image)
             kind = (image.format or "").lower()
-    except (OSError, SyntaxError, ImportError) as error:  # ImportError: Ultralytics looks for a plugin
-        raise DataError(f"{image_file}: the image cannot be read ({error})") from error
+    except Exception as error:
+        raise unreadable(image_file, error) from error
     if min(width, height) < _SMALLEST_SIDE:
         raise DataError(f"{image_file}: the image is only {width}x{height} pixels")
     if kind not in IMG_FORMATS | {"jpeg", "jpeg2000"}:

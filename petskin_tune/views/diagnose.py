@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from petskin_tune import attributes
+from petskin_tune.ranking import best
 from petskin_tune.views import words
 from petskin_tune.views.diagnosis import search
 from petskin_tune.views.diagnosis.comparison import compare, curves_of
@@ -23,7 +24,7 @@ from petskin_tune.views.diagnosis.finding import NOTHING_FOUND, Finding
 from petskin_tune.views.diagnosis.learning_rate import peak_rate
 from petskin_tune.views.diagnosis.standstill import LEAST_TO_FIND
 from petskin_tune.views.diagnosis.verdict import LEAST_EPOCHS, judge
-from petskin_tune.views.trials import best_trial, failure_kind, find_trial, read_spec
+from petskin_tune.views.trials import failure_kind, find_trial, spec_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -68,14 +69,14 @@ def of_study(study: Study, number: int | None = None) -> str:
     trials = study.get_trials(deepcopy=False)
     if number is not None:
         return _text(_trial_lines(find_trial(study.study_name, trials, number), trials))
-    spec = read_spec(study.user_attrs)
+    spec = spec_of(study)
     lines = [
         f"study {study.study_name}: {words.counted(len(trials), 'trial')}",
         *search.warnings(trials, spec),
     ]
     lines += _by_kind(trials)
-    if (best := best_trial(trials)) is not None:
-        lines += ["", "The best trial:", *_trial_lines(best, trials)]
+    if (first := best(trials)) is not None:
+        lines += ["", "The best trial:", *_trial_lines(first, trials)]
     elif not any(curves_of(trial) for trial in trials):
         lines.append("No trial has finished an epoch yet.")
     return _text(lines)

@@ -13,8 +13,9 @@ from petskin_tune.arguments import FIXED_ONLY, FREE, arguments
 from petskin_tune.errors import UsageError
 from petskin_tune.paths import writing
 from petskin_tune.protocol import MASK_MAP
+from petskin_tune.ranking import best, ranked
 from petskin_tune.views import words
-from petskin_tune.views.trials import best_trial, find_trial, read_spec
+from petskin_tune.views.trials import find_trial, spec_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -26,7 +27,7 @@ MACHINE = {"workers", "cache", "channels_last"}
 
 
 def pick(study: Study, number: int | None = None) -> FrozenTrial:
-    """Trial ``number`` of the study; None: the complete trial with the highest mask mAP.
+    """Trial ``number`` of the study; None: the best one, see :func:`petskin_tune.ranking.ranked`.
 
     Raises:
         UsageError: there is none.
@@ -34,13 +35,13 @@ def pick(study: Study, number: int | None = None) -> FrozenTrial:
     trials = study.get_trials(deepcopy=False)
     if number is not None:
         return find_trial(study.study_name, trials, number)
-    best = best_trial(trials)
-    if best is None:
+    first = best(trials)
+    if first is None:
         raise UsageError(
             f"The study {study.study_name} has no finished trial yet; "
             f"see how far it is: petskin-tune status --study {study.study_name}"
         )
-    return best
+    return first
 
 
 def training_arguments(
@@ -57,7 +58,7 @@ def training_arguments(
     Raises:
         UsageError: the study was not made by petskin-tune, so that its fixed arguments are not known.
     """
-    spec = read_spec(study.user_attrs)
+    spec = spec_of(study)
     if spec is None:
         raise UsageError(
             f"The study {study.study_name} was not made by petskin-tune: its fixed arguments are not known."
@@ -114,7 +115,7 @@ def write_weights(
     trial = pick(study, number)
     key = trial.user_attrs.get(attributes.WEIGHTS)
     if key is None:
-        kept = [t.number for t in study.get_trials(deepcopy=False) if attributes.WEIGHTS in t.user_attrs]
+        kept = [t.number for t in _kept(study) if t.user_attrs.get(attributes.WEIGHTS)]
         others = f"kept are those of trial {', '.join(map(str, kept))}" if kept else "none of the study's are"
         raise UsageError(
             f"The weights of trial {trial.number} are not kept ({others}); "
@@ -123,6 +124,12 @@ def write_weights(
     with writing(dest):
         fetch(key, dest)
     return trial
+
+
+def _kept(study: Study) -> list[FrozenTrial]:
+    """The trials whose weights the store keeps, best first; of others it may still have to delete them."""
+    spec = spec_of(study)
+    return ranked(study.get_trials(deepcopy=False))[: spec.keep_weights if spec else None]
 
 
 def render(study: Study, number: int | None = None, options: str = "") -> str:
@@ -156,7 +163,7 @@ def _title(study: Study, trial: FrozenTrial) -> str:
 
 
 def _header(study: Study, trial: FrozenTrial, dest: Path) -> str:
-    spec = read_spec(study.user_attrs)
+    spec = spec_of(study)
     lines = [_title(study, trial), f"Type: yolo train cfg={dest.name}"]
     if spec and spec.subset:
         lines.append(f"The trial saw {spec.subset.train or 'all'} training images; `data` is the whole set.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from petskin_tune import attributes
 from petskin_tune.paths import writing
+from petskin_tune.ranking import ranked
 from petskin_tune.views import diagnose, status, words
 from petskin_tune.views.diagnosis.comparison import curves_of
 from petskin_tune.views.diagnosis.verdict import judge
@@ -132,13 +134,16 @@ def _summary(shown: status.Status) -> str:
 def _trials_table(trials: Sequence[FrozenTrial]) -> str:
     names = sorted({name for trial in trials for name in trial.params})
     head = ["trial", "state", VALUE, "best epoch", "epochs", "time", "resumes", "curves", *names]
-    ranked = sorted(trials, key=lambda trial: (-_value(trial), trial.number))
-    return _table(head, (_trial_row(trial, names) for trial in ranked))
+    first = ranked(trials)
+    known = {trial.number for trial in first}
+    rest = [trial for trial in trials if trial.number not in known]
+    return _table(head, (_trial_row(trial, names) for trial in (*first, *rest)))
 
 
-def _value(trial: FrozenTrial) -> float:
-    value = trial.values[0] if trial.values else max(trial.intermediate_values.values(), default=float("-inf"))
-    return value if value == value else float("-inf")
+def _value(trial: FrozenTrial) -> float | None:
+    """The trial's own value, or the best epoch so far; None before its first."""
+    values = trial.values or [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+    return max(values, default=None)
 
 
 def _trial_row(trial: FrozenTrial, names: Sequence[str]) -> list[str]:
@@ -148,7 +153,7 @@ def _trial_row(trial: FrozenTrial, names: Sequence[str]) -> list[str]:
     return [
         str(trial.number),
         trial.state.name.lower(),
-        words.score(_value(trial)) if _value(trial) != float("-inf") else "",
+        "" if (value := _value(trial)) is None else words.score(value),
         str(attrs.get(attributes.BEST_EPOCH, "")),
         str(attrs.get(attributes.EPOCHS, "")),
         words.duration(seconds) if seconds else "",

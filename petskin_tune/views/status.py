@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from petskin_tune import attributes
 from petskin_tune.protocol import Position
+from petskin_tune.ranking import best
 from petskin_tune.spec import StudySpec
 from petskin_tune.views import words
 from petskin_tune.views.diagnosis import search
-from petskin_tune.views.trials import best_trial, failure_kind, read_spec
+from petskin_tune.views.trials import failure_kind, spec_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -31,11 +32,12 @@ Hold = Literal["training", "silent", "released", "unowned"]
 
 @dataclass(frozen=True)
 class Best:
-    """The best complete trial."""
+    """The best trial, see :func:`petskin_tune.ranking.ranked`."""
 
     number: int
     value: float  # mask mAP50-95
     params: Mapping[str, Any]
+    state: str = "complete"  # or "pruned", where no trial is complete
 
 
 @dataclass(frozen=True)
@@ -119,22 +121,22 @@ def collect(
     """
     trials = study.get_trials(deepcopy=False)
     held = {lease.trial_id: lease for lease in leases}
-    spec = read_spec(study.user_attrs)
+    spec = spec_of(study)
     # A trial that died at birth has our mark and no lease; one without either belongs to somebody else.
     ours = [trial for trial in trials if trial._trial_id in held or attributes.MARK in trial.system_attrs]
     running = tuple(_running(trial, held.get(trial._trial_id), spec) for trial in ours if trial.state.name == "RUNNING")
     our_numbers = {trial.number for trial in ours}
     done = sum(trial.state.is_finished() for trial in ours)
     waiting = tuple(_waiting(trial) for trial in trials if trial.state.name == "WAITING")
-    best = best_trial(trials)
-    command, reason = _next(f"--study {study.study_name} {options}".rstrip(), spec, done, running, best)
+    first = best(trials)
+    command, reason = _next(f"--study {study.study_name} {options}".rstrip(), spec, done, running, first)
     return Status(
         study=study.study_name,
         at=now,
         target=spec.target_trials if spec else None,
         done=done,
         states=_states(trials),
-        best=Best(best.number, best.values[0], dict(best.params)) if best else None,
+        best=Best(first.number, first.values[0], dict(first.params), first.state.name.lower()) if first else None,
         running=running,
         waiting=waiting,
         foreign=tuple(t.number for t in trials if t.state.name == "RUNNING" and t.number not in our_numbers),
@@ -276,7 +278,8 @@ def render(status: Status) -> str:
 
 def best_line(best: Best) -> str:
     """The best trial in one line."""
-    return f"best: mask mAP {words.score(best.value)} in trial {best.number}: {words.parameters(best.params)}"
+    pruned = " (pruned)" if best.state == "pruned" else ""
+    return f"best: mask mAP {words.score(best.value)} in trial {best.number}{pruned}: {words.parameters(best.params)}"
 
 
 def headline(status: Status) -> str:

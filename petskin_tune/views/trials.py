@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from petskin_tune import attributes
 from petskin_tune.errors import UsageError
-from petskin_tune.spec import StudySpec
+from petskin_tune.spec import StudySpec, read_spec
 
 if TYPE_CHECKING:
+    from optuna.study import Study
     from optuna.trial import FrozenTrial
 
 
-def read_spec(user_attrs: Mapping[str, Any]) -> StudySpec | None:
-    """The spec in force, from a study's user attributes; None for a study that is not ours."""
-    stored = user_attrs.get(attributes.SPEC)
-    return None if stored is None else StudySpec.model_validate(stored)
+def spec_of(study: Study) -> StudySpec | None:
+    """The spec in force; None for a study that is not ours.
 
-
-def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
-    """The complete trial with the highest finite value, the older one of equals."""
-    complete = [t for t in trials if t.state.name == "COMPLETE" and t.values and math.isfinite(t.values[0])]
-    return max(complete, key=lambda trial: (trial.values[0], -trial.number), default=None)
+    Raises:
+        UsageError: see :func:`petskin_tune.spec.read_spec`.
+    """
+    stored = study.user_attrs
+    return read_spec(stored) if attributes.SPEC in stored else None
 
 
 def find_trial(study: str, trials: Iterable[FrozenTrial], number: int) -> FrozenTrial:

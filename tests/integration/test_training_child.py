@@ -26,6 +26,7 @@ from petskin_tune.protocol import (
     Progress,
     SnapshotWritten,
     Started,
+    Stop,
     Suspend,
     Suspended,
 )
@@ -107,6 +108,17 @@ def test_a_spawned_process_trains_as_well(root):
     life = helpers.live(helpers.job(root, "spawned", arguments={"epochs": 1}), method="spawn")
     assert isinstance(life.events[-1], Finished), life.events[-1]
     assert life.events[0].preloaded == ()
+
+
+def test_a_model_of_ultralytics_is_its_own_though_the_current_folder_has_a_study_file_of_its_name(root, monkeypatch):
+    here = root / "here"
+    here.mkdir()
+    (here / "yolov8-seg.yaml").write_text("study: yolov8-seg\nsearch: {mosaic: [0, 1]}\n")
+    monkeypatch.chdir(here)
+    job = helpers.job(root, "named", model="yolov8n-seg.yaml", arguments={"epochs": 1})
+    life = helpers.live(job, method="spawn", react=lambda event: Stop() if isinstance(event, Started) else None)
+    assert isinstance(life.events[0], Started), life.events
+    assert isinstance(life.events[-1], Suspended), life.events[-1]
 
 
 def test_what_the_process_prints_goes_to_its_log(finished, capfd):

@@ -25,7 +25,7 @@ from petskin_tune.space import (
     parse_point,
 )
 from petskin_tune.spec import Choices, Range
-from petskin_tune.start_points import resolve_defaults, start_points
+from petskin_tune.start_points import StartPoints, resolve_defaults, start_points
 from petskin_tune.study_file import parse
 
 # Arguments of prediction, export, tracking, drawing and of other tasks: no study can mean them.
@@ -177,32 +177,33 @@ def study(search: str, train: str = "", epochs: int = 27, start: str = "[default
 ALL = "optimizer: {choices: [SGD, AdamW, MuSGD]}, lr0: [0.00001, 0.02], momentum: [0.8, 0.999], mosaic: [0, 1]"
 
 
-def automatic(classes: int, images: int, epochs: int) -> dict:
-    """What the installed Ultralytics itself makes of `optimizer: auto`, for a model of one layer."""
-    import math
-    from types import SimpleNamespace
+@pytest.mark.parametrize(
+    ("images", "epochs", "warm_up", "optimizer", "momentum"),
+    [
+        (17_000, 27, 1, "AdamW", 0.9),  # beta1, which no warm-up touches
+        (17_000, 100, 1, "MuSGD", 0.937),
+        (17_000, 100, 0, "MuSGD", 0.9),  # as it was built
+        (17_000, 100, 0.0001, "MuSGD", 0.9),  # of less than half a batch
+        (10_001, 1, 1, "AdamW", 0.9),
+        (641_000, 1, 1, "MuSGD", 0.9),  # an only epoch has no warm-up
+    ],
+)
+def test_the_momentum_of_the_defaults_is_the_one_that_the_warm_up_of_auto_leaves(
+    images: int, epochs: int, warm_up: float, optimizer: str, momentum: float
+) -> None:
+    spec = study(ALL, train=f"warmup_epochs: {warm_up}", epochs=epochs)
+    resolved = resolve_defaults(spec, classes=7, train_images=images)
+    assert (resolved["optimizer"], resolved["momentum"]) == (optimizer, momentum)
 
-    import torch
-    from ultralytics.engine.trainer import BaseTrainer
 
-    trainer = BaseTrainer.__new__(BaseTrainer)
-    trainer.data = {"nc": classes}
-    trainer.args = SimpleNamespace(lr0=0.01, momentum=0.937, warmup_bias_lr=0.1, optimizer="auto")
-    model = torch.nn.Module()
-    model.model = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    optimizer = trainer.build_optimizer(model, "auto", iterations=math.ceil(images / 64) * epochs)
-    group = optimizer.param_groups[-1]
-    momentum = group["betas"][0] if "betas" in group else group["momentum"]
-    return {"optimizer": type(optimizer).__name__, "lr0": trainer.args.lr0, "momentum": momentum,
-            "warmup_bias_lr": trainer.args.warmup_bias_lr}  # fmt: skip
-
-
-@pytest.mark.parametrize(("classes", "images", "epochs"), [(7, 17_000, 27), (7, 17_000, 100), (1, 64, 12)])
-def test_defaults_are_what_ultralytics_own_auto_decides(classes, images, epochs):
-    spec = study(ALL + ", warmup_bias_lr: [0, 0.1]", epochs=epochs)
-    expected = {**automatic(classes, images, epochs), "mosaic": 1.0}
-    assert resolve_defaults(spec, classes=classes, train_images=images) == expected
-    assert start_points(spec, classes=classes, train_images=images).points == (expected,)
+def test_what_auto_sets_beside_what_is_searched_belongs_to_the_defaults_alone() -> None:
+    some = "optimizer: {choices: [SGD, AdamW]}, lr0: [0.00001, 0.02]"
+    found = start_points(study(some), classes=1, train_images=1000)
+    expected = {"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9, "warmup_bias_lr": 0.0}
+    assert found.points == (expected,)
+    assert any("`momentum` 0.9, `warmup_bias_lr` 0, which" in note for note in found.notes)
+    fixed = study(some, train="momentum: 0.8, warmup_bias_lr: 0.05, warmup_epochs: 1")
+    assert start_points(fixed, classes=1, train_images=1000) == StartPoints(({"optimizer": "AdamW", "lr0": 0.002},))
 
 
 def test_an_optimizer_that_the_study_does_not_allow_gives_way_to_autos_other_one():
@@ -238,7 +239,7 @@ def test_start_points_keep_their_order_and_may_leave_names_to_the_sampler():
 def test_a_model_is_found_beside_the_study_then_by_ultralytics_own_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mine.yaml").write_text("nc: 1\n")
+    (tmp_path / "models" / "mine.yaml").write_text("nc: 1\nbackbone: []\nhead: []\n")
     (tmp_path / "w.pt").write_bytes(b"")
     assert find_model("mine.yaml", [tmp_path]) == str(tmp_path / "models" / "mine.yaml")
     assert find_model("models/mine.yaml", [tmp_path]) == str(tmp_path / "models" / "mine.yaml")

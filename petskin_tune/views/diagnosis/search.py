@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from petskin_tune import attributes
+from petskin_tune.ranking import best
 from petskin_tune.spec import StudySpec
 from petskin_tune.views.diagnosis.comparison import curves_of
 from petskin_tune.views.diagnosis.curves import fitness_noise
-from petskin_tune.views.trials import best_trial, failure_kind
+from petskin_tune.views.trials import failure_kind
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -72,20 +73,20 @@ def _same_failure(trials: Sequence[FrozenTrial], in_a_row: int) -> str | None:
 
 
 def _no_better_than_defaults(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> str | None:
-    defaults, best = defaults_trial(trials, spec), best_trial(trials)
+    defaults, first = defaults_trial(trials, spec), best(trials)
     finished = sum(trial.state.is_finished() for trial in trials)
-    if defaults is None or best is None or not defaults.values or finished < ENOUGH_TRIALS:
+    if defaults is None or first is None or not defaults.values or finished < ENOUGH_TRIALS:
         return None
-    curves = curves_of(best)
+    curves = curves_of(first)
     margin = 2 * (fitness_noise(curves) if curves else USUAL_NOISE)
-    ahead = best.values[0] - defaults.values[0]
+    ahead = first.values[0] - defaults.values[0]
     if ahead > margin:
         return None
     lead = (
         "The defaults themselves are the best trial"
-        if best.number == defaults.number
+        if first.number == defaults.number
         else (
-            f"The best trial ({best.number}) lies within noise of the defaults (trial {defaults.number}): "
+            f"The best trial ({first.number}) lies within noise of the defaults (trial {defaults.number}): "
             f"{ahead:+.4f}, noise {margin / 2:.4f}"
         )
     )
