@@ -72,7 +72,7 @@ def wait_for(worker: subprocess.Popen[str], text: str) -> str:
 
 
 def ends_in_time(worker: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
-    """What it printed, after a signal on which it must end by itself, with all that a suspension is, and exit code 75."""
+    """What it printed, after a signal on which it must suspend in full, and end with exit code 75."""
     worker.send_signal(number)
     worker.wait(timeout=IN_TIME)
     output, _ = worker.communicate(timeout=IN_TIME)  # the pipe's other end: a forkserver ends after its imports
