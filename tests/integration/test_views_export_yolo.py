@@ -55,7 +55,7 @@ def test_yolo_train_takes_the_yaml_unchanged_and_trains_what_it_says(exported: P
         "YOLO_CONFIG_DIR": str(tmp_path / "config"),
         "OMP_NUM_THREADS": "1",
     }
-    # Without a project, the run lies in a git repository around Ultralytics' own package, or where a settings file says.
+    # Else it lies in a git repository around Ultralytics' own package, or where a settings file says.
     place = [f"project={tmp_path / 'runs'}", "name=exported"]
     run = [str(yolo), "train", f"cfg={exported}", *place, "plots=False"]  # drawn in twice the time that it trains
     result = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
