@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -17,6 +18,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("busy machine")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before numpy and torch are imported
+# Ultralytics' settings are those of a person who has none: not those of the person who runs the tests.
+os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="petskin-tune-ultralytics-")
+atexit.register(shutil.rmtree, os.environ["YOLO_CONFIG_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

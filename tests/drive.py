@@ -27,7 +27,7 @@ from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 UNMOUNT_LAZILY = 2
-PATIENCE = 20.0  # seconds for the mount to appear, or for everything to be synchronised
+PATIENCE = 240.0  # seconds for the mount to appear, or for everything to be synchronised
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 It uses the home, the store and the uploader as the real worker does: the database is the home's, each epoch writes one
 row and one snapshot, a commit points to the snapshot, and a restart goes on from the newest good one. It prints its
 last state. ``python drive_worker.py HOME EPOCHS DURABLE_LOG [free]``: without ``free`` each epoch waits until it is
-durable, so that a test can say at which step a fault happens; with it training never waits, as in real life.
+durable, so that a test can say at which step a fault happens; with it training never waits, as in real life. With
+``EPOCHS`` 0 it trains until a file named ``enough`` lies beside the log, and logs after which epoch it ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import sqlite3
 import sys
@@ -24,7 +26,7 @@ from petskin_tune.protocol import Position, SnapshotWritten
 
 SECONDS_PER_EPOCH = 0.02
 SNAPSHOT_BYTES = 200_000
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def run(home: Home, epochs: int, durable_log: Path, *, free: bool) -> str:
         settle=home.save,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    told = start
-    for epoch in range(start + 1, epochs + 1):
+    told = epoch = start
+    for epoch in range(start + 1, epochs + 1) if epochs else itertools.count(start + 1):
         time.sleep(SECONDS_PER_EPOCH)
         state = next_state(state, epoch)
         study.report(epoch, state)
@@ -123,6 +125,9 @@ def run(home: Home, epochs: int, durable_log: Path, *, free: bool) -> str:
         if durable and durable.epoch > told:
             told = durable.epoch
             log(durable_log, "durable", told)
+        if not epochs and durable_log.with_name("enough").exists():
+            break
+    log(durable_log, "ended", epoch)
     assert uploader.drain(PATIENCE), "the last snapshot did not become durable"
     uploader.close()
     assert home.close(PATIENCE), "the last copy of the database did not become durable"

@@ -68,7 +68,7 @@ def address(url: str) -> Iterator[str]:
     line = process.stdout.readline()
     yield line.split(": ")[1].split(" ")[0]
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(240) == 0
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def page() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(240_000)
         yield page
         browser.close()
 

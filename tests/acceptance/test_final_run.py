@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import optuna
 import pytest
-from workers import load, run, start, wait_until, write_study
+from workers import Said, interrupt_stopped, load, run, start, stopped_by, write_study
 
 from petskin_tune import attributes
 
 pytestmark = pytest.mark.slow
+
+EPOCHS = 10
+FINAL = f"small-top-1-{EPOCHS}-epochs"
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +29,20 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_best_is_trained_on_all_data_and_the_same_command_goes_on_where_it_stood(searched: Path) -> None:
-    command = ("train", "--study", "small", "--epochs", "4")
-    worker = start(*command, cwd=searched, command="petskin-tune")
-    wait_until(lambda: len(_final(searched).trials) == 1 and len(_final(searched).trials[0].intermediate_values) >= 1)
-    worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=60)
-    assert worker.returncode == 75, output
-    assert output.splitlines()[-1] == "suspended; to go on, type: tune-worker --study small-top-1-4-epochs"
+    command = ("train", "--study", "small", "--epochs", str(EPOCHS))
+    log = searched / "fired"
+    faults = {"TUNE_FAULTS": "batch-done=stop@9", "TUNE_FAULTS_LOG": str(log)}  # the first of the second epoch
+    said = Said(start(*command, cwd=searched, command="petskin-tune", **faults))
+    interrupt_stopped(said, stopped_by(log), lambda: os.kill(said.pid, signal.SIGTERM), "SIGTERM")
+    output = said.end()
+    assert said.returncode == 75, output
+    assert output.splitlines()[-1] == f"suspended; to go on, type: tune-worker --study {FINAL}"
     again = run(*command, cwd=searched, command="petskin-tune")
     assert again.returncode == 0, again.stdout
     assert "goes on after" in again.stdout
     (trial,) = _final(searched).trials
     assert trial.params == load(searched / "runs").best_trial.params
-    assert list(trial.intermediate_values) == [1, 2, 3, 4]
+    assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
     splits = _final(searched).user_attrs[attributes.FINGERPRINT]["splits"]
     images = {name: split["images"] for name, split in splits.items()}
     assert images == {"train": 64, "val": 32}
@@ -50,7 +55,4 @@ def test_a_trial_that_there_is_not_is_named(searched: Path) -> None:
 
 
 def _final(folder: Path) -> optuna.Study:
-    url = f"sqlite:///{folder / 'runs' / 'tune.db'}"
-    if "small-top-1-4-epochs" not in optuna.get_all_study_names(url):
-        return optuna.create_study()
-    return optuna.load_study(study_name="small-top-1-4-epochs", storage=url)
+    return load(folder / "runs", FINAL)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import re
 import sqlite3
-import subprocess
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +14,31 @@ from typing import Any
 import optuna
 import psutil
 import pytest
-from workers import SMALL_STUDY, essence, run, start, write_study
+from workers import SMALL_STUDY, UNREACHABLE, Said, essence, fired, load, run, start, wait_until, write_study
 
 from petskin_tune.datasets import demo
+from petskin_tune.storage import open_storage
+from petskin_tune.study import find_study
 
 TARGET = 40
 TRIALS = 12  # of the study whose workers are killed
+# Where in their lives workers stand still, to be killed there: in their trial's process, or in their own. Each point is
+# reached in the first trial that is new to a worker at the latest, so that twelve trials are enough for all of them.
+POINTS = (
+    "snapshot-committed=stop@1",
+    "batch-done=stop@5",
+    "report-sent=stop@2",
+    "in-validation=stop@1",
+    "before-report=stop@1",
+    "batch-done=stop@20",
+    "trial-born=stop@1",
+    "epoch-validated=stop@3",
+    "parameters-stored=stop@1",
+    "batch-done=stop@11",
+)
 HOOKS = Path(__file__).parent / "provoked"
 BATCHES = "batches.log"
+MORE = 10  # trials that workers share once each has finished one
 LEASES_EXIST = "SELECT 1 FROM sqlite_master WHERE name = 'trial_leases'"
 HELD = """
     SELECT t.number, l.identity, l.snapshot_epoch FROM trial_leases l JOIN trials t ON t.trial_id = l.trial_id
@@ -39,12 +53,28 @@ def tiny_study(folder: Path, **changes: Any) -> Path:
     return write_study(folder, **{"data": str(data), "epochs": 1, "train": train, "target_trials": TARGET, **changes})
 
 
-def work_together(count: int, study: Path, cwd: Path, *options: str) -> list[str]:
-    """Start ``count`` workers at once and wait for all; what each printed."""
-    workers = [start("--study", str(study), "--name", f"w{number}", *options, cwd=cwd) for number in range(count)]
-    outputs = [worker.communicate(timeout=900)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * count, "\n".join(outputs)
+def start_together(count: int, study: Path, cwd: Path, *options: str, **environment: str) -> list[Said]:
+    """Start ``count`` workers at once; what each says."""
+    started = (start("--study", str(study), "--name", f"w{n}", *options, cwd=cwd, **environment) for n in range(count))
+    return [Said(worker) for worker in started]
+
+
+def wait_for_all(workers: list[Said]) -> list[str]:
+    """What each of the workers has said up to its end, which must be that of a study that is done."""
+    outputs = [worker.end() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * len(workers), "\n".join(outputs)
     return outputs
+
+
+def settle_on_a_target(home: Path) -> int:
+    """Let a study that had no end in sight end after a few more trials; after how many in all."""
+    study = find_study(open_storage(f"sqlite:///{home / 'tune.db'}"), "small")
+    assert study is not None
+    target = 0
+    while len(study.trials()) > target:  # the workers go on meanwhile
+        target = len(study.trials()) + MORE
+        study.change(target_trials=target)
+    return target
 
 
 def assert_exactly(target: int, study: optuna.Study) -> None:
@@ -58,9 +88,13 @@ def assert_exactly(target: int, study: optuna.Study) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_workers_started_in_the_same_instant_on_an_empty_sqlite_file_share_one_study(tmp_path: Path) -> None:
-    work_together(2, tiny_study(tmp_path), tmp_path)
-    study = optuna.load_study(study_name="small", storage=f"sqlite:///{tmp_path / 'runs' / 'tune.db'}")
-    assert_exactly(TARGET, study)
+    workers = start_together(2, tiny_study(tmp_path, target_trials=UNREACHABLE), tmp_path)
+    for worker in workers:
+        worker.wait_for("finished")
+    target = settle_on_a_target(tmp_path / "runs")
+    wait_for_all(workers)
+    study = load(tmp_path / "runs")
+    assert_exactly(target, study)
     assert {trial.user_attrs["worker"] for trial in study.trials} == {"w0", "w1"}
 
 
@@ -69,7 +103,7 @@ def test_two_workers_started_in_the_same_instant_on_an_empty_sqlite_file_share_o
 def test_sixteen_workers_started_in_the_same_instant_on_an_empty_postgresql_share_one_study(
     tmp_path: Path, postgres_url: str
 ) -> None:
-    outputs = work_together(16, tiny_study(tmp_path), tmp_path, "--storage", postgres_url)
+    outputs = wait_for_all(start_together(16, tiny_study(tmp_path), tmp_path, "--storage", postgres_url))
     study = optuna.load_study(study_name="small", storage=postgres_url)
     assert_exactly(TARGET, study)
     assert len({trial.user_attrs["worker"] for trial in study.trials}) > 1
@@ -84,20 +118,17 @@ def test_a_study_of_four_workers_that_are_killed_again_and_again_ends_as_the_und
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     assert run("--study", str(tiny_study(calm, **changes)), cwd=calm, **_counting(calm)).returncode == 0
     study = tiny_study(wild, **changes)
-    kills = _work_under_kills(4, study, wild, random.Random(3))
-    assert len(kills) >= 4
-    expected = optuna.load_study(study_name="small", storage=f"sqlite:///{calm / 'runs' / 'tune.db'}")
-    survived = optuna.load_study(study_name="small", storage=f"sqlite:///{wild / 'runs' / 'tune.db'}")
+    kills = _kill_at_every_point(4, study, wild)
+    wait_for_all(start_together(4, study, wild, **_counting(wild)))
+    expected, survived = load(calm / "runs"), load(wild / "runs")
     assert essence(survived) == essence(expected)
     undisturbed, done = Counter(_batches(calm)), Counter(_batches(wild))
     assert set(undisturbed.values()) == {1}
     assert set(done) == set(undisturbed)
-    # A snapshot is written at the end of every epoch. What a kill costs is the epoch in work, and the one before while
-    # its snapshot is not in the store yet; exactly what lies behind the newest durable snapshot is done again.
+    # What a kill costs is exactly what lies behind the newest durable snapshot; one is written after every epoch.
     assert any(kill.durable_epochs for kill in kills), "no kill found a trial with a snapshot"
-    batches = len(undisturbed) // (TRIALS * 3)
-    assert all(kill.lost <= 2 * batches for kill in kills), kills
-    assert done.total() - len(done) <= sum(kill.lost for kill in kills), kills
+    assert any(kill.lost for kill in kills), "no kill cost anything"
+    assert 0 < done.total() - len(done) <= sum(kill.lost for kill in kills), kills
 
 
 @dataclass(frozen=True)
@@ -122,32 +153,31 @@ def _batches(cwd: Path) -> list[tuple[int, int, int]]:
     return [tuple(map(int, re.findall(r"\d+", line))) for line in lines]  # type: ignore[misc]
 
 
-def _work_under_kills(count: int, study: Path, cwd: Path, instants: random.Random) -> list[Kill]:
-    environment = _counting(cwd)
-
-    def begin(number: int) -> tuple[Any, float]:
-        worker = start("--study", str(study), "--name", f"w{number}", cwd=cwd, **environment)
-        return worker, time.monotonic() + instants.uniform(20.0, 60.0)
-
-    running = {number: begin(number) for number in range(count)}
+def _kill_at_every_point(count: int, study: Path, cwd: Path) -> list[Kill]:
+    """Let ``count`` workers work at a time, and kill each where it stands still, until that has happened everywhere."""
     kills: list[Kill] = []
     counted: dict[int, int] = {}  # by trial: how much of the log an earlier kill has dealt with
-    deadline = time.monotonic() + 1200
-    while running:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-        for number, (worker, end) in list(running.items()):
-            if worker.poll() is not None:
-                assert worker.returncode == 0, worker.communicate()[0]
-                worker.communicate()
-                del running[number]
-            elif time.monotonic() > end:
+    planned = list(POINTS)
+    running: dict[str, Said] = {}
+    while planned or running:
+        while planned and len(running) < count:
+            point = planned.pop(0)
+            faults = {"TUNE_FAULTS": point, "TUNE_FAULTS_LOG": str(cwd / point)}
+            worker = start("--study", str(study), "--name", f"w{len(planned)}", cwd=cwd, **_counting(cwd), **faults)
+            running[point] = Said(worker)
+        wait_until(
+            lambda: any(fired(cwd / point) or worker.returncode is not None for point, worker in running.items())
+        )
+        for point, worker in list(running.items()):
+            if fired(cwd / point):
                 kills.append(_kill(worker, cwd, counted))
-                running[number] = begin(number)
+                del running[point]
+            else:
+                assert worker.returncode is None, f"{point} did not happen:\n{worker.text()}"
     return kills
 
 
-def _kill(worker: subprocess.Popen[str], cwd: Path, counted: dict[int, int]) -> Kill:
+def _kill(worker: Said, cwd: Path, counted: dict[int, int]) -> Kill:
     """SIGKILL the worker, its trial's process and whatever else it has started, in one instant."""
     process = psutil.Process(worker.pid)
     process.suspend()
@@ -157,7 +187,7 @@ def _kill(worker: subprocess.Popen[str], cwd: Path, counted: dict[int, int]) -> 
     kill = _what_is_left(worker.pid, cwd, counted)
     for member in (*process.children(recursive=True), process):
         member.kill()
-    worker.communicate()
+    worker.end()
     return kill
 
 

@@ -47,6 +47,7 @@ class Colab:
         self.wheel = Path(shutil.copy(wheel, drive / "MyDrive"))
         self.packages = disk / "site-packages"
         self.unassigned = False
+        self.faults: dict[str, str] = {}
         self.output: dict[str, str] = {}
 
     def run_all(
@@ -99,7 +100,11 @@ class Colab:
             "PYTHONPATH": str(self.packages),
         }
         return workers.environment(
-            COLAB_RELEASE_TAG="release", TUNE_NETWORK_HOME="1", XDG_CACHE_HOME=str(self.disk), **installed
+            COLAB_RELEASE_TAG="release",
+            TUNE_NETWORK_HOME="1",
+            XDG_CACHE_HOME=str(self.disk),
+            **installed,
+            **self.faults,
         )
 
     def _lose_machine(self, pid: int) -> None:
@@ -107,7 +112,7 @@ class Colab:
         everything = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         for process in everything:
             process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(everything, timeout=30)
+        psutil.wait_procs(everything, timeout=PATIENCE)
         shutil.rmtree(self.disk)
 
     @contextlib.contextmanager
@@ -144,7 +149,10 @@ def test_run_all_disconnect_run_all_again_ends_the_study_with_the_trial_that_was
 ) -> None:
     study = workers.write_study(tmp_path / "studies", target_trials=2)
     settings = {"STUDY": repr(str(study))}
+    # The trial's process stands still in its third epoch, so that the machine is lost before the study is done.
+    colab.faults = {"TUNE_FAULTS": "batch-done=stop@17", "TUNE_FAULTS_LOG": str(tmp_path / "fired")}
     colab.run_all(lose_machine_at=lambda line: "trial 0 epoch 2/3" in line, **settings)
+    colab.faults = {}
     assert "status" not in colab.output
     assert "study done" not in colab.output["work"]
 

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import sqlalchemy
-from workers import BIN, environment, essence, load, run, start, wait_until, write_study
+from workers import BIN, Said, environment, essence, interrupt_stopped, load, run, start, stopped_by, write_study
+
+EPOCHS = 12  # of a trial that is suspended in its third
+BATCHES = 8  # of an epoch
 
 
 @pytest.fixture(scope="module")
@@ -108,46 +109,50 @@ def test_best_weights_of_the_best_trials_are_kept_and_snapshots_are_not(finished
 
 
 def test_sigterm_suspends_with_exit_code_75_and_the_next_worker_goes_on_at_once(tmp_path: Path) -> None:
-    study = write_study(tmp_path, target_trials=1, epochs=6)
-    worker = start("--study", str(study), cwd=tmp_path)
-    home = tmp_path / "runs"
-    wait_until(lambda: _epochs_reported(home) >= 2)
-    began = time.monotonic()
-    worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=60)
-    assert worker.returncode == 75, output
-    assert time.monotonic() - began < 15.0
+    study = write_study(tmp_path, target_trials=1, epochs=EPOCHS)
+    said, stopped = _stopped_in_its_third_epoch(study, tmp_path)
+    interrupt_stopped(said, stopped, lambda: os.kill(said.pid, signal.SIGTERM), "SIGTERM")
+    output = said.end()
+    assert said.returncode == 75, output
     assert output.splitlines()[-1] == "suspended; to go on, type: tune-worker --study small"
     again = run("--study", str(study), cwd=tmp_path)
     assert again.returncode == 0, again.stdout
     assert "waiting" not in again.stdout
     assert "goes on after" in again.stdout
-    trial = load(home).trials[0]
-    assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+    trial = load(tmp_path / "runs").trials[0]
+    assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
     assert trial.user_attrs["resumes"] == 1
 
 
 def test_ctrl_c_reaches_the_worker_alone_and_suspends(tmp_path: Path) -> None:
-    study = write_study(tmp_path, target_trials=1, epochs=6)
-    worker = start("--study", str(study), cwd=tmp_path)
-    wait_until(lambda: _epochs_reported(tmp_path / "runs") >= 1)
-    os.killpg(worker.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
-    output, _ = worker.communicate(timeout=60)
-    assert worker.returncode == 75, output
+    study = write_study(tmp_path, target_trials=1, epochs=EPOCHS)
+    said, stopped = _stopped_in_its_third_epoch(study, tmp_path)
+    # As a terminal does: to the whole foreground group.
+    interrupt_stopped(said, stopped, lambda: os.killpg(said.pid, signal.SIGINT), "SIGINT")
+    output = said.end()
+    assert said.returncode == 75, output
     assert "KeyboardInterrupt" not in output
     assert "KeyboardInterrupt" not in next((tmp_path / "runs").rglob("train.log")).read_text()
 
 
 def test_petskin_tune_stop_suspends_every_worker_that_runs(tmp_path: Path) -> None:
-    study = write_study(tmp_path, target_trials=1, epochs=8)
-    worker = start("--study", str(study), cwd=tmp_path)
-    wait_until(lambda: _epochs_reported(tmp_path / "runs") >= 1)
-    said = run("stop", "--study", "small", cwd=tmp_path, command="petskin-tune")
-    assert said.returncode == 0, said.stdout
-    output, _ = worker.communicate(timeout=60)
-    assert worker.returncode == 75, output
+    study = write_study(tmp_path, target_trials=1, epochs=EPOCHS)
+    said, stopped = _stopped_in_its_third_epoch(study, tmp_path)
+    asked = run("stop", "--study", "small", cwd=tmp_path, command="petskin-tune")
+    assert asked.returncode == 0, asked.stdout
+    os.kill(stopped[0], signal.SIGCONT)  # its worker hears of it with the epoch
+    output = said.end()
+    assert said.returncode == 75, output
     later = run("--study", "small", "--target-trials", "1", cwd=tmp_path)
     assert later.returncode == 0, later.stdout
+
+
+def _stopped_in_its_third_epoch(study: Path, cwd: Path) -> tuple[Said, list[int]]:
+    """A worker whose trial's process stands still there: what it says, and that process."""
+    log = cwd / "fired"
+    faults = {"TUNE_FAULTS": f"batch-done=stop@{2 * BATCHES + 1}", "TUNE_FAULTS_LOG": str(log)}
+    said = Said(start("--study", str(study), cwd=cwd, **faults))
+    return said, stopped_by(log)
 
 
 def test_max_trials_ends_the_worker_and_leaves_the_rest(tmp_path: Path) -> None:
@@ -175,10 +180,3 @@ def _train() -> dict:
     from workers import SMALL_STUDY
 
     return dict(SMALL_STUDY["train"])
-
-
-def _epochs_reported(home: Path) -> int:
-    try:
-        return sum(len(trial.intermediate_values) for trial in load(home).trials)
-    except (KeyError, sqlalchemy.exc.SQLAlchemyError):  # not there yet
-        return 0

@@ -6,16 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import yaml
 
 BIN = Path(sys.executable).parent
+# Watchdogs: what must happen is waited for, however busy the machine is, and no test asserts how quickly it came.
 TIMEOUT_SECONDS = 600.0
+PATIENCE_SECONDS = 300.0
+UNREACHABLE = 10_000  # trials: more than a study gets through before it has been killed or stopped often enough
 
 SMALL_STUDY: dict[str, Any] = {
     "study": "small",
@@ -80,7 +85,7 @@ def run(*arguments: str, cwd: Path, command: str = "tune-worker", **more: str) -
     return subprocess.CompletedProcess(arguments, process.returncode, output)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for ``condition``, which must come true."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -88,9 +93,76 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+class Said:
+    """The lines that a process has said so far, read by a thread so that its pipe never fills."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line)
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code; None: it runs."""
+        return self._process.poll()
+
+    def count(self, text: str) -> int:
+        """How many lines with ``text`` it has said."""
+        return sum(text in line for line in self.lines)
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Return once it has said so many lines with ``text``; it must not end before."""
+        wait_until(lambda: self.count(text) >= times or self._process.poll() is not None)
+        if self._process.poll() is not None:
+            self.text()
+        assert self.count(text) >= times, f"{text!r} was not said {times} times:\n{''.join(self.lines)}"
+
+    def text(self) -> str:
+        """All of it; waits for the rest when the process has ended."""
+        if self._process.poll() is not None:
+            self._thread.join(PATIENCE_SECONDS)
+        return "".join(self.lines)
+
+    def end(self) -> str:
+        """Wait for the end of the process; all that it has said."""
+        self._process.wait(PATIENCE_SECONDS)
+        return self.text()
+
+
 def fired(log: Path) -> list[str]:
     """The names of the faults that happened, oldest first."""
     return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def stopped_by(log: Path, count: int = 1) -> list[int]:
+    """The pids of the ``count`` processes that faults with the action ``stop`` have stopped; waits for them."""
+    wait_until(lambda: len(fired(log)) >= count)
+    pids = [int(line.split()[1]) for line in log.read_text().splitlines()]
+    assert len(pids) == count
+    wait_until(lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids))
+    return pids
+
+
+def interrupt_stopped(said: Said, stopped: Sequence[int], interrupt: Callable[[], object], name: str) -> None:
+    """Interrupt workers whose trials' processes stand still, so that no trial ends before its worker has heard of it.
+
+    Args:
+        said: what the workers say.
+        stopped: pids of the trials' processes, one for each worker; they go on as soon as their workers suspend.
+        interrupt: sends the signal.
+        name: of the signal, as the workers call it.
+    """
+    interrupt()
+    said.wait_for(f"{name}: suspending", times=len(stopped))
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
 
 
 def load(home: Path, name: str = "small") -> optuna.Study:

@@ -88,7 +88,7 @@ def terminate_backend_of(connection: Any, admin: Engine) -> None:
     """End the server process behind a SQLAlchemy connection, and wait until it is gone."""
     pid = connection.connection.dbapi_connection.info.backend_pid
     with admin.connect() as other:
-        assert other.execute(sqlalchemy.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid}).scalar()
+        assert other.execute(sqlalchemy.text("SELECT pg_terminate_backend(:pid, 120000)"), {"pid": pid}).scalar()
 
 
 class LossyLine:

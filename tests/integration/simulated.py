@@ -37,8 +37,12 @@ from petskin_tune.search.pruners import Verdict
 from petskin_tune.storage import PetskinStorage, open_storage
 from petskin_tune.trial import HeldTrial
 
-PATIENCE = 90.0  # seconds that a test waits for what must happen; these machines may be busy
+PATIENCE = 240.0  # seconds that a test waits for what must happen; these machines may be busy
+# A lease that is to run out is as short as this; one that must not, because its owner lives, lasts longer than any test
+# keeps a living process from running.
 LEASE = 2.0
+LONG = 600.0
+UNREACHABLE = 10**6  # trials, or epochs of one: more than are done before a test has seen its faults happen
 
 # ---- in the simulated worker's process ------------------------------------------------------------------------------
 
@@ -112,27 +116,44 @@ class SimulatedWorker:
         self._look_for_orphans(forever=True)
 
     def wait_at_the_door(self) -> None:
-        """Take over what can be had, until killed."""
+        """Take over what can be had, until killed; begin when the file ``wait_for`` is there."""
+        self._wait_for_the_sign()
         self._look_for_orphans(forever=True)
 
     def work(self) -> None:
-        """Take over, create and train trials until ``target`` are over; begin when the file ``wait_for`` is there."""
-        self.log("ready")
-        if "wait_for" in self.options:
-            until(Path(self.options["wait_for"]).exists, "the sign to begin")
+        """Take over, create and train trials until ``target`` are over; begin when the file ``wait_for`` is there.
+
+        With the option ``enough``, a file: no trial is created any more once it is there, and one in work ends.
+        """
+        self._wait_for_the_sign()
         while True:
             self.leases.adopt_unleased()
-            held = self.leases.take_over() or self.leases.next_trial(self.options["target"])
+            held = self.leases.take_over() or self._new_trial()
             if held is not None:
                 self.train(held)
             elif not self.leases.read(only_unfinished=True):
                 break
             else:
+                self.log("looked")
                 time.sleep(0.1)
         self.log("ends")
 
+    def _wait_for_the_sign(self) -> None:
+        self.log("ready")
+        if "wait_for" in self.options:
+            until(Path(self.options["wait_for"]).exists, "the sign to begin", seconds=3600)
+
+    def _new_trial(self) -> Held | None:
+        return None if self._is_enough() else self.leases.next_trial(self.options["target"])
+
+    def _is_enough(self) -> bool:
+        return "enough" in self.options and Path(self.options["enough"]).exists()
+
     def train(self, held: Held) -> None:
-        """A trial of ``epochs`` epochs, one every ``pace`` seconds, or at once the one that another worker began."""
+        """A trial of ``epochs`` epochs, one every ``pace`` seconds, or the rest of the one that another worker began.
+
+        With the option ``hold_until``, a file: its last epoch is not over before that file is there.
+        """
         self.log("claimed", trial=held.trial_id, number=held.number, token=held.token)
         trial = HeldTrial(self.leases, held)
         renewal = Renewal(trial)
@@ -153,13 +174,15 @@ class SimulatedWorker:
         recorder.start()
         recorder.drain(None)
         epoch = max(recorder.curve, default=0)
-        while epoch < self.options["epochs"] and recorder.verdict is None:
+        while epoch < self.options["epochs"] and recorder.verdict is None and not (epoch and self._is_enough()):
             if recorder.lost:
                 raise LeaseLost
             if recorder.error:
                 raise recorder.error
             time.sleep(self.options.get("pace", 0.0))
             epoch += 1
+            if epoch == self.options["epochs"] and "hold_until" in self.options:
+                until(Path(self.options["hold_until"]).exists, "the sign to end a trial", seconds=3600)
             recorder.heard(epoch_done(epoch, trial.held.token))
             self.log("heard", trial=trial.held.trial_id, epoch=epoch, token=trial.held.token)
         recorder.drain(None)
@@ -249,8 +272,12 @@ class Process:
         """Whether a fault happened at ``point``."""
         return any(line.split()[0] == point for line in _lines(self._log.with_name(f"{self._log.name}.faults")))
 
+    def count(self, event: str) -> int:
+        """How many such events there were."""
+        return self._log.read_text(encoding="utf-8").count(f'"event": "{event}"') if self._log.exists() else 0
+
     def wait_for(self, event: str, times: int = 1) -> list[dict[str, Any]]:
-        until(lambda: len(self.events(event)) >= times, f"{times} x {event!r} in {self._log.name}")
+        until(lambda: self.count(event) >= times, f"{times} x {event!r} in {self._log.name}")
         return self.events(event)
 
     def wait_until_stopped(self) -> None:

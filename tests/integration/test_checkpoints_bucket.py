@@ -155,9 +155,9 @@ def test_a_service_that_is_away_is_tried_until_it_is_back(
     try:
         proxy.open = False
         uploader.submit(snapshot, committed.append)
-        assert troubled.wait(60), "nothing was refused"
+        assert troubled.wait(240), "nothing was refused"
         proxy.open = True
-        assert uploader.drain(120)
+        assert uploader.drain(240)
     finally:
         uploader.close()
         proxy.close()

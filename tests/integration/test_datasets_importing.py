@@ -431,7 +431,7 @@ def test_killed_at_ten_random_instants_it_ends_with_the_same_bytes(
         fault = {"TUNE_FAULTS": f"{point}=kill@{draw.randint(1, most)}", "TUNE_FAULTS_LOG": str(place / "fired")}
 
         assert run_import(small, place, 2, **fault).wait() == -signal.SIGKILL  # its two processes are wherever they are
-        assert (place / "fired").exists()
+        assert (place / "fired").read_text().startswith(point)
         assert run_import(small, place, 2).wait() == 0
         assert digests(place / "data") == undisturbed
 
@@ -444,7 +444,7 @@ def test_its_processes_end_with_it(small: Path, tmp_path: Path) -> None:
     process.kill()
 
     assert process.wait() == -signal.SIGKILL
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert psutil.wait_procs(children, timeout=240)[1] == []
 
 
 def stopped_import(folder: Path, place: Path, fault: str) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from simulated import Workers, until, workers_of
+from simulated import LONG, PATIENCE, Workers, until, workers_of
 
 from petskin_tune.storage import PetskinStorage, open_storage
 
@@ -46,7 +46,7 @@ def test_of_20_orphans_and_8_racing_workers_each_orphan_is_taken_exactly_once_in
     study_id = storage.get_study_id_from_name("s")
     starts = tmp_path / "starts"
     with workers_of(tmp_path, storage, study_id) as workers:
-        racers = [workers.start("race", starts=str(starts), rounds=rounds, lease=600.0) for _ in range(RACERS)]
+        racers = [workers.start("race", starts=str(starts), rounds=rounds, lease=LONG) for _ in range(RACERS)]
         for number in range(rounds):
             orphans = _orphans(workers)
             with starts.open("a") as file:
@@ -60,7 +60,7 @@ def test_of_20_orphans_and_8_racing_workers_each_orphan_is_taken_exactly_once_in
 
 def _orphans(workers: Workers) -> list[int]:
     """Trials whose owner was killed in the instant after it had got the last of them."""
-    owner = workers.start("give_birth", count=ORPHANS, lease=600.0, faults=f"trial-born=kill@{ORPHANS}")
+    owner = workers.start("give_birth", count=ORPHANS, lease=LONG, faults=f"trial-born=kill@{ORPHANS}")
     assert owner.wait() == -9
     assert owner.fired("trial-born")
     leases = _all_leases(workers)[-ORPHANS:]
@@ -82,15 +82,18 @@ def test_16_workers_that_ask_at_once_make_40_configurations_whoever_is_killed_at
         foreign = subprocess.Popen(
             [sys.executable, "-c", FOREIGN, workers.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        options = {"target": TARGET, "epochs": EPOCHS, "pace": 0.3, "lease": 60.0, "wait_for": str(tmp_path / "go")}
+        options = {"target": TARGET, "epochs": EPOCHS, "lease": LONG, "wait_for": str(tmp_path / "go")}
         doomed = [workers.start("work", faults="trial-born=kill@1", **options) for _ in range(KILLED)]
+        # A trial each, and no more before the others are dead: so there is one left for each of those to die at.
+        options["hold_until"] = str(tmp_path / "killed")
         lasting = [workers.start("work", **options) for _ in range(ASKING - KILLED)]
         for worker in workers.all:
             worker.wait_for("ready")
         (tmp_path / "go").touch()
         assert [worker.wait() for worker in doomed] == [-9] * KILLED
+        (tmp_path / "killed").touch()
         assert [worker.wait() for worker in lasting] == [0] * (ASKING - KILLED)
-        out, err = foreign.communicate(timeout=60)
+        out, err = foreign.communicate(timeout=PATIENCE)
         assert foreign.returncode == 0, err
         killed_at_birth = sum(worker.fired("trial-born") for worker in doomed)
     assert killed_at_birth == KILLED

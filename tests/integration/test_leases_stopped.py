@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from simulated import WRITES, Process, Workers, until, workers_of
+from simulated import LONG, WRITES, Process, Workers, until, workers_of
 
 from petskin_tune.storage import PetskinStorage, open_storage
 
@@ -26,15 +26,17 @@ def test_a_worker_stopped_past_its_lease_reports_nothing_more_and_each_epoch_is_
 ) -> None:
     storage, study_id = _study(database_url)
     with workers_of(tmp_path, storage, study_id) as workers:
-        options = {"target": 1, "epochs": EPOCHS, "pace": 0.05, "lease": 1.0}
-        first = workers.start("work", **options, outbox=str(tmp_path / "a"), faults="report-sent=stop@5")
+        options = {"target": 1, "epochs": EPOCHS, "hold_until": str(tmp_path / "lost")}
+        first = workers.start("work", **options, lease=1.0, outbox=str(tmp_path / "a"), faults="report-sent=stop@5")
         first.wait_until_stopped()
         assert first.fired("report-sent")
-        second = workers.start("work", **options, outbox=str(tmp_path / "b"))
+        second = workers.start("work", **options, lease=LONG, outbox=str(tmp_path / "b"))
         (claim,) = second.wait_for("claimed")
         assert claim["token"] == 2
         second.wait_for("heard", times=5)
         first.go_on()
+        first.wait_for("lost")  # while the second still trains
+        (tmp_path / "lost").touch()
         assert [first.wait(), second.wait()] == [0, 0]
         assert [event["token"] for event in first.events("lost")] == [1]
     (trial,) = storage.get_all_trials(study_id)
@@ -54,7 +56,7 @@ def test_whatever_a_worker_was_writing_when_it_was_stopped_is_not_written_after_
         stopped = _stop_at(point, workers, lease=1.5, idle=IDLE)
         trials = {doing: process.events("born")[0]["trial"] for doing, process in stopped.items()}
         before = {trial: _content(storage, trial) for trial in trials.values()}
-        claimer = workers.start("wait_at_the_door", lease=1.5, elsewhere=True)
+        claimer = workers.start("wait_at_the_door", lease=LONG, elsewhere=True)
         claims = claimer.wait_for("claimed", times=len(trials))
         assert {claim["trial"]: claim["token"] for claim in claims} == dict.fromkeys(trials.values(), 2)
         for process in stopped.values():
@@ -97,7 +99,7 @@ def test_on_sqlite_a_worker_stopped_before_it_began_to_write_is_refused_after_a_
     storage, study_id = _study(f"sqlite:///{tmp_path / 'tune.db'}")
     with workers_of(tmp_path, storage, study_id) as workers:
         stopped = _stop_at("before-renewal", workers, lease=1.5)
-        claimer = workers.start("wait_at_the_door", lease=1.5, elsewhere=True)
+        claimer = workers.start("wait_at_the_door", lease=LONG, elsewhere=True)
         claimer.wait_for("claimed", times=len(stopped))
         for doing, process in stopped.items():
             before = _content(storage, process.events("born")[0]["trial"])
@@ -110,18 +112,20 @@ def test_on_sqlite_a_worker_stopped_before_it_began_to_write_is_refused_after_a_
 def test_on_sqlite_a_worker_stopped_in_mid_write_keeps_its_trial_because_nobody_else_can_write(tmp_path: Path) -> None:
     storage, study_id = _study(f"sqlite:///{tmp_path / 'tune.db'}")
     with workers_of(tmp_path, storage, study_id) as workers:
-        claimer = workers.start("wait_at_the_door", lease=1.0, elsewhere=True)
-        claimer.wait_for("looked")
+        begin = tmp_path / "begin"
+        claimer = workers.start("wait_at_the_door", lease=LONG, elsewhere=True, wait_for=str(begin))
+        claimer.wait_for("ready")
         process = workers.start("do_one_thing", doing="report", faults="renewed=stop@1", lease=1.0)
         process.wait_for("born")
         process.wait_until_stopped()
-        looks = len(claimer.events("looked"))
+        assert process.fired("renewed")
+        begin.touch()
         until(lambda: process.events("born")[0]["at"] + 3.0 < time.time(), "the end of the lease")
-        assert len(claimer.events("looked")) <= looks + 1  # it waits for the lock
+        assert claimer.count("looked") <= 1  # it waits for the lock
+        assert claimer.events("claimed") == []
         process.go_on()
         assert process.wait() == 0
         assert process.events("written")
-        assert process.fired("renewed")
 
 
 def test_a_worker_that_vanished_in_the_midst_of_a_birth_does_not_keep_the_others_from_theirs(

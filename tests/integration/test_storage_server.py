@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from servers import LossyLine, Server, maintenance, running_server
+from simulated import until
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 
@@ -79,19 +79,25 @@ def test_a_transaction_that_fell_silent_is_ended_and_done_again(url: URL, monkey
         pid = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
         attempts.append(pid)
         if len(attempts) == 1:
-            time.sleep(2.0)  # this is the fault
+            until(lambda: not _is_there(url, pid), "the server to give the silent transaction up")  # this is the fault
         return session.execute(text("SELECT 42")).scalar_one()
 
     assert storage.transaction(fall_silent_once) == 42
-    assert len(attempts) == 2
-    assert attempts[0] != attempts[1]
+    assert len(attempts) >= 2
+    assert attempts[0] not in attempts[1:]
 
 
-@pytest.mark.timeout(60)
+def _is_there(url: URL, backend: int) -> bool:
+    with maintenance(url) as connection:
+        asked = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {backend}"
+        return connection.exec_driver_sql(asked).scalar_one() > 0
+
+
 def test_connections_that_fell_silent_though_somebody_acknowledges_are_given_up_and_the_work_is_done_again(
     line: LossyLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "ANSWER_SECONDS", 1.0)
+    open_storage(_text(line.url))  # has its tables already when answers are no longer waited for so long
+    monkeypatch.setattr(database, "ANSWER_SECONDS", 2.0)
     storage = open_storage(_text(line.url))
     attempts: list[int] = []
 
@@ -102,7 +108,7 @@ def test_connections_that_fell_silent_though_somebody_acknowledges_are_given_up_
         return session.execute(text("SELECT 42")).scalar_one()
 
     assert storage.transaction(fall_silent_once) == 42  # cut in its midst
-    assert len(attempts) == 2
+    assert len(attempts) >= 2
     silenced = line.swallowed
     assert silenced >= 1
     line.fall_silent()
@@ -111,7 +117,7 @@ def test_connections_that_fell_silent_though_somebody_acknowledges_are_given_up_
 
 
 def test_an_answer_that_takes_its_time_is_waited_for(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "ANSWER_SECONDS", 20.0)
+    monkeypatch.setattr(database, "ANSWER_SECONDS", 120.0)
     storage = open_storage(_text(url))
     assert storage.transaction(lambda session: session.execute(text("SELECT 1 FROM pg_sleep(2)")).scalar_one()) == 1
     assert storage.patience.failures == 0
@@ -124,12 +130,16 @@ def test_a_wrong_password_is_refused_at_once_and_never_shown(server: Server, url
         rules.write_text("local all guarded scram-sha-256\n" + rules.read_text())
         connection.exec_driver_sql("SELECT pg_reload_conf()")
     refused: UsageError | None = None
-    deadline = time.monotonic() + 30  # the server takes the new rules a moment later
-    while refused is None and time.monotonic() < deadline:
+
+    def is_refused() -> bool:
+        nonlocal refused
         try:
             open_storage(_text(url.set(username="guarded", password="wr0ng-0ne")))
         except UsageError as error:
             refused = error
+        return refused is not None
+
+    until(is_refused, "the server to take the new rules")
     assert "refuses the user or the password" in str(refused)
     chain, error = [], refused
     while error is not None:

@@ -33,7 +33,7 @@ from petskin_tune.protocol import (
 from petskin_tune.training.attempts import run
 from petskin_tune.training.trainer import ResumableTrainer
 
-PATIENCE = 60.0  # seconds until a test gives up; the machine may be busy
+PATIENCE = 240.0  # seconds until a test gives up; the machine may be busy
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_results_csv_is_ultralytics_own(finished):
 
 def test_snapshots_name_what_training_lost_to_them(finished):
     written = [event for event in finished[1].events if isinstance(event, SnapshotWritten)]
-    assert all(0 < event.seconds < 5 and event.size == Path(event.path).stat().st_size for event in written[-2:])
+    assert all(event.seconds > 0 and event.size == Path(event.path).stat().st_size for event in written[-2:])
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
@@ -164,14 +164,21 @@ def test_the_signals_of_a_terminal_do_not_reach_a_training(root, signal_number):
 
     def interrupt(event):
         if isinstance(event, EpochDone) and not sent:
-            started = next(Path(root).glob(f"deaf-{signal_number}/lock"))
-            for process in holders(started):
-                os.killpg(process, signal_number)
-                sent.append(process)
+            (process,) = holders(root / f"deaf-{signal_number}/lock")
+            wait_until_stopped(process)
+            os.killpg(process, signal_number)
+            os.kill(process, signal.SIGCONT)
+            sent.append(process)
 
-    life = helpers.live(helpers.job(root, f"deaf-{signal_number}", workers=1), react=interrupt)
+    job = helpers.job(root, f"deaf-{signal_number}", workers=1)
+    life = helpers.live(job, faults="epoch-event-sent=stop@1", react=interrupt)
     assert len(sent) == 1
     assert isinstance(life.events[-1], Finished), life.events[-1]
+
+
+def wait_until_stopped(pid):
+    """Wait for a process that stops itself, so that it is not done before something happens to it."""
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 def holders(lock):
@@ -191,7 +198,7 @@ def is_locked(path):
 
 
 def test_the_run_folder_is_locked_while_the_process_lives_and_not_by_its_loaders(root):
-    job = helpers.job(root, "locked", workers=2)
+    job = helpers.job(root, "locked", workers=2, arguments={"epochs": 1000})
     seen = {}
 
     def look(event):
@@ -222,10 +229,12 @@ def test_a_killed_loader_process_ends_the_process_and_not_the_trial(root):
         if isinstance(event, Started):
             children.append(psutil.Process(event.pid))
         if isinstance(event, EpochDone) and event.epoch == 2:
+            wait_until_stopped(children[0].pid)
             killed.append(children[0].children()[0])
             killed[0].kill()
+            children[0].resume()
 
-    life = helpers.live(job, react=kill)
+    life = helpers.live(job, faults="epoch-event-sent=stop@2", react=kill)
     assert len(killed) == 1
     assert life.exit_code == 1, "the worker takes that for a death"
     assert not [event for event in life.events if isinstance(event, (Failed, Finished))]
@@ -288,16 +297,16 @@ def test_an_order_to_suspend_is_obeyed_in_mid_epoch(root):
 
     def suspend(event):
         if isinstance(event, Progress) and event.position.epoch == 1 and not ordered:
-            ordered.append(time.monotonic())
+            ordered.append(event.position)
             return Suspend()
         return None
 
     life = helpers.live(job, react=suspend)
-    seconds = time.monotonic() - ordered[0]
+    assert len(ordered) == 1
     assert life.exit_code == 0
     assert isinstance(life.events[-1], Suspended)
     assert Path(life.events[-1].snapshot.path).exists()
-    assert seconds < 15
+    assert ordered[0] <= life.events[-1].snapshot.position
 
 
 def test_a_second_process_in_the_folder_does_not_start(root):

@@ -36,7 +36,7 @@ def port(storage: PetskinStorage) -> Iterator[int]:
 
 
 def ask(port: int, method: str, path: str, host: str | None = None, body: bytes | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
     headers = {"Accept-Encoding": "identity"} | ({"Host": host} if host else {})
     connection.request(method, path, body=body, headers=headers)
     answer = connection.getresponse()

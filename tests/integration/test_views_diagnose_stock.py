@@ -52,7 +52,7 @@ def train(folder: Path, data: Path, name: str, **changes: Any) -> Path:
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-c", TRAIN, json.dumps(arguments | changes)]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=280)
+    subprocess.run(command, env=environment, check=True, capture_output=True)
     return folder / name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from petskin_tune.errors import LeaseLost
 from petskin_tune.protocol import BestWeights, Position, SnapshotWritten
 
 PREFIX = "study/trial-000007"
-PATIENCE = 20.0  # seconds; no test waits so long unless it fails
+PATIENCE = 120.0  # seconds; no test waits so long unless it fails
 
 
 class HeldUpStore(Store):
@@ -257,7 +258,8 @@ def test_while_the_store_is_away_the_state_says_what_is_durable_and_what_is_here
     assert uploader.drain(PATIENCE)
     trial.store.refusals = [Unavailable("writing x: Input/output error")] * 10_000
     uploader.submit(trial.snapshot(14), trial.committed.append)
-    assert not uploader.drain(0.2)
+    wait_until(lambda: uploader.state.trouble is not None)
+    assert not uploader.drain(0.0)
     state = uploader.state
     assert str(state) == "durable: epoch 11; here: epoch 14"
     assert state.trouble == "writing x: Input/output error"
@@ -504,3 +506,10 @@ def test_a_fault_of_our_own_in_a_commit_is_not_hidden(trial: Trial, recwarn: pyt
 )
 def test_positions_are_told_as_people_count(position: Position | None, words: str) -> None:
     assert in_words(position) == words
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)

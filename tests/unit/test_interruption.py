@@ -54,7 +54,7 @@ def test_a_signal_is_told_from_a_thread_that_holds_no_lock_of_the_main_thread() 
     with Signals() as signals:
         signals.tell(stop)
         os.kill(os.getpid(), signal.SIGINT)
-        assert heard.wait(5)
+        assert heard.wait(120)
     assert told[0] is not threading.main_thread()
 
 

@@ -96,9 +96,12 @@ def test_what_a_shell_with_jobs_started_before_is_no_sibling() -> None:
 
 
 def test_a_process_knows_its_age_to_a_hundredth_of_a_second() -> None:
-    code = "import time; from petskin_tune.identity import process_age; print(time.monotonic() - process_age())"
+    code = (
+        "import time; ran = time.monotonic(); from petskin_tune.identity import process_age; "
+        "print(time.monotonic() - process_age(), ran)"
+    )
     for _ in range(5):
         before = time.monotonic()
         told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        started = float(told.stdout)
-        assert before - 0.02 <= started <= before + 0.25, "the fork and the exec come soon after"
+        started, ran = map(float, told.stdout.split())
+        assert before - 0.02 <= started <= ran + 0.02

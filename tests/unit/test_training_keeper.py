@@ -164,7 +164,7 @@ def test_none_is_due_while_one_is_being_written(make, clock, monkeypatch):
     original = snapshot.write
 
     def slow(*arguments):
-        may_write.wait(30)
+        assert may_write.wait(240)
         return original(*arguments)
 
     monkeypatch.setattr(snapshot, "write", slow)

@@ -95,7 +95,6 @@ def _taken_over() -> None:
 MACHINE = {"device": "cpu", "device_model": "a processor", "versions": {}, "threads": 1}
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("ends", [True, False], ids=["with its last upload", "in mid training"])
 def test_a_trial_whose_home_is_taken_over_during_an_upload_ends_as_lost(
     storage: PetskinStorage, tmp_path: Path, ends: bool

@@ -168,7 +168,7 @@ def test_a_worker_outlives_the_pipe_it_writes_to() -> None:
     process.stdout.close()
     assert process.stderr is not None
     errors = process.stderr.read()
-    assert process.wait(30) == 0
+    assert process.wait(240) == 0
     assert errors == "survived\n"
 
 
@@ -207,7 +207,7 @@ def test_a_worker_outlives_the_terminal_that_showed_its_live_view(tmp_path: Path
     while b"trial 0" not in seen:
         seen += os.read(ours, 4096)
     os.close(ours)
-    process.communicate(b"\n", timeout=60)
+    process.communicate(b"\n", timeout=240)
     assert process.returncode == 0
     assert survived.read_text() == "survived"
 

@@ -102,7 +102,7 @@ def as_container(tmp_path: Path, script: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(("worker", "container"), [(0, 0), (75, 0), (2, 0), (1, 1), (137, 137)])
 def test_only_an_end_that_a_restart_can_mend_is_told_to_docker(tmp_path: Path, worker: int, container: int) -> None:
     process = as_container(tmp_path, f'echo "$@"; exit {worker}')
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == container
     assert output.startswith("--study demo\n")
     assert ("not restarted" in output) is (worker in (2, 75))
@@ -116,6 +116,6 @@ def test_a_stopped_container_lets_its_worker_suspend_and_waits_for_it(tmp_path: 
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     assert output.splitlines() == ["suspending", "suspended", "tune-worker ended with exit code 75: not restarted"]
