@@ -29,17 +29,21 @@ from petskin_tune.looking import store_of
 from petskin_tune.opening import Places, open_existing, resolve
 from petskin_tune.preparation import Prepared, prepare_data, prepare_model, require_same_data
 from petskin_tune.probe import Probe, measure
+from petskin_tune.protocol import Position
+from petskin_tune.restart import attempts, given_back
 from petskin_tune.runner import Runner
 from petskin_tune.spec import StudySpec
 from petskin_tune.start_points import resolve_defaults
 from petskin_tune.storage import unreachable
-from petskin_tune.study import Study, Wanted, wanted
+from petskin_tune.study import FINISHED, Study, Wanted, wanted
 from petskin_tune.study_file import not_found
 from petskin_tune.views import words
+from petskin_tune.views.trials import failure_of
 
 SKEW_SECONDS = 30.0  # between this clock and the database's, beyond which times in the study are misleading
 PACKAGES = ("ultralytics", "torch", "optuna", "sqlalchemy")
 SUPPORTED_ULTRALYTICS = "8.4."
+MOST_FAILED = 3  # failed trials that are named
 
 Verdict = Literal["ok", "warning", "problem"]
 
@@ -136,6 +140,7 @@ def _checks(patient: _Patient) -> Iterator[Check]:
         yield _checked("training", lambda: _training(patient))
     if patient.probe is not None and patient.probe.started is not None:
         yield _device(patient)
+    yield from _trials(patient)
     yield _checked("disk", lambda: _disk(patient))
 
 
@@ -289,6 +294,44 @@ def _begun_elsewhere(study: Study, device_model: str, versions: dict[str, str]) 
         and (trial.user_attrs[attributes.VERSIONS], trial.user_attrs[attributes.DEVICE_MODEL])
         != (versions, device_model)
     ]
+
+
+def _trials(patient: _Patient) -> Iterator[Check]:
+    """The trials of the study that failed, and those that wait to be gone on with: can they start here?"""
+    study = patient.study
+    if study is None:
+        return
+    for trial in study.trials(*FINISHED):
+        if trial.number in _newest_failed(study):
+            failure = failure_of(trial)
+            assert failure is not None
+            look = f"{patient.places.to_type('petskin-tune diagnose', study.name)} --trial {trial.number}"
+            said = f"failed, {failure.kind}: {failure.message}".rstrip(": ")
+            yield Check(f"trial {trial.number}", "warning", f"{said}; all of it: {look}")
+    if patient.prepared is None:
+        return
+    url = _store_url(patient)
+    store = open_store(url, network=patient.home.network_store(url))
+    reasons = {trial.number: lease.reason or "its owner is silent" for trial, lease in given_back(study)}
+    runner = Runner(patient.home.work / "ultralytics")
+    for attempt in attempts(study, patient.prepared, store, runner, patient.home.work / "trials" / "doctor"):
+        reason = f"was given back ({reasons.get(attempt.number)})"
+        begins = _begins(attempt.position)
+        if attempt.position is None:
+            yield Check(f"trial {attempt.number}", "problem", f"{reason} and cannot start here: {attempt.problem}")
+        elif attempt.problem:
+            yield Check(f"trial {attempt.number}", "warning", f"{reason}, and {begins} here: {attempt.problem}")
+        else:
+            yield Check(f"trial {attempt.number}", "ok", f"{reason}, and {begins} here")
+
+
+def _begins(position: Position | None) -> str:
+    return "starts" if position in (None, Position(0, 0)) else f"goes on after {words.done(position)}"
+
+
+def _newest_failed(study: Study) -> list[int]:
+    failed = [trial.number for trial in study.trials(*FINISHED) if failure_of(trial)]
+    return failed[-MOST_FAILED:]
 
 
 def _disk(patient: _Patient) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,12 +13,13 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from petskin_tune import attributes
+from petskin_tune.error_text import shortened, tail
 from petskin_tune.protocol import Position
 from petskin_tune.ranking import best
 from petskin_tune.spec import StudySpec
 from petskin_tune.views import words
 from petskin_tune.views.diagnosis import search
-from petskin_tune.views.trials import failure_kind, spec_of
+from petskin_tune.views.trials import failure_kind, failure_of, spec_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from petskin_tune.lease import Lease
 
 WATCH_SECONDS = 5.0
+WIDTH = 80  # columns of a sentence
+MOST_TROUBLES = 3  # failures that are shown, and as many trials that were given back
+SHOWN_LINES = 2  # of what was recorded of each
+DETAIL_LINES, DETAIL_WIDTH = 25, 200  # of the same for programs
 
 Hold = Literal["training", "silent", "released", "unowned"]
 
@@ -74,6 +80,24 @@ class Running:
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """A trial that failed, or was given back because of a failure.
+
+    Attributes:
+        state: "failed" or "given back".
+        kind, message, log: see :class:`petskin_tune.failures.Failure`.
+        detail: the last lines of what was recorded of it.
+    """
+
+    number: int
+    state: Literal["failed", "given back"]
+    kind: str
+    message: str
+    detail: tuple[str, ...]
+    log: str
+
+
+@dataclass(frozen=True)
 class Waiting:
     """A point that somebody enqueued and nobody has begun."""
 
@@ -101,6 +125,8 @@ class Status:
     next_command: str
     next_reason: str
     notes: tuple[str, ...] = field(default=())
+    troubles: tuple[Trouble, ...] = ()  # the newest last
+    options: str = ""  # that name the study
 
     def to_json(self) -> dict[str, Any]:
         """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
@@ -129,7 +155,8 @@ def collect(
     done = sum(trial.state.is_finished() for trial in ours)
     waiting = tuple(_waiting(trial) for trial in trials if trial.state.name == "WAITING")
     first = best(trials)
-    command, reason = _next(f"--study {study.study_name} {options}".rstrip(), spec, done, running, first)
+    named = f"--study {study.study_name} {options}".rstrip()
+    command, reason = _next(named, spec, done, running, first)
     return Status(
         study=study.study_name,
         at=now,
@@ -146,6 +173,8 @@ def collect(
         next_command=command,
         next_reason=reason,
         notes=(*search.warnings(trials, spec), *_notes(trials)),
+        troubles=tuple(trouble for trial in trials if (trouble := _trouble(trial))),
+        options=named,
     )
 
 
@@ -201,6 +230,15 @@ def _disconnect_cost(lease: Lease, epoch: int, per_epoch: float | None) -> float
     durable = lease.snapshot.position if lease.snapshot else Position(0, 0)
     begun = 1 if durable.batch else 0
     return max(since, (epoch - durable.epoch - begun) * per_epoch if per_epoch else 0.0)
+
+
+def _trouble(trial: FrozenTrial) -> Trouble | None:
+    failure = failure_of(trial)
+    if failure is None:
+        return None
+    state: Literal["failed", "given back"] = "failed" if trial.state.is_finished() else "given back"
+    detail = tuple(tail(failure.detail, DETAIL_LINES, DETAIL_WIDTH))
+    return Trouble(trial.number, state, failure.kind, shortened(failure.message), detail, failure.log)
 
 
 def _waiting(trial: FrozenTrial) -> Waiting:
@@ -259,8 +297,9 @@ def render(status: Status) -> str:
     if status.failures:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.failures.items()))
         lines.append(f"failures: {kinds}")
+        lines += _trouble_lines(status, "failed")
     if status.running:
-        lines += ["", *_table(status)]
+        lines += ["", *_table(status), *_reasons(status), *_trouble_lines(status, "given back")]
     if status.waiting:
         lines += ["", f"waiting: {words.counted(len(status.waiting), 'enqueued point')}"]
         lines += [
@@ -271,9 +310,46 @@ def render(status: Status) -> str:
         numbers = ", ".join(str(number) for number in status.foreign)
         lines += ["", f"running, not ours and never touched: trial {numbers}"]
     lines += ["", *_costs(status)]
-    lines += status.notes
+    lines += [line for note in status.notes for line in _wrapped(note, "")]
     lines.append(f"{status.next_reason}; type: {status.next_command}")
     return "\n".join(lines) + "\n"
+
+
+def _reasons(status: Status) -> list[str]:
+    """Why trials were given back, but for those that have more to tell."""
+    told = {trouble.number for trouble in status.troubles}
+    return [
+        line
+        for trial in status.running
+        if trial.reason and trial.number not in told
+        for line in _wrapped(f"trial {trial.number} was given back: {trial.reason}")
+    ]
+
+
+def _trouble_lines(status: Status, state: str) -> list[str]:
+    """The newest failures: what happened, the end of what was recorded, and what to type for all of it."""
+    newest = [trouble for trouble in status.troubles if trouble.state == state][-MOST_TROUBLES:]
+    lines = []
+    for trouble in newest:
+        verb = "failed" if state == "failed" else "was given back"
+        lines += _wrapped(f"trial {trouble.number} {verb}: {trouble.kind}, {trouble.message}".rstrip(", "))
+        last = trouble.detail[-SHOWN_LINES:]
+        lines += [f"    | {line}" for line in tail("\n".join(last), SHOWN_LINES, WIDTH - 6)]
+        if trouble.detail or trouble.log:
+            lines.append(f"    all of it: petskin-tune diagnose {status.options} --trial {trouble.number}")
+    return lines
+
+
+def _wrapped(text: str, indent: str = "  ") -> list[str]:
+    """``text`` in lines of WIDTH columns; paths and commands stay whole."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def best_line(best: Best) -> str:
@@ -311,7 +387,7 @@ def _table(status: Status) -> list[str]:
         rows.append(
             (
                 str(trial.number),
-                trial.hold + (f" ({trial.reason})" if trial.reason else ""),
+                trial.hold,
                 trial.worker,
                 "–" if trial.last_sign is None else f"{words.duration(trial.last_sign)} ago",
                 f"{trial.epoch}/{trial.epochs}" if trial.epochs else str(trial.epoch),
