@@ -68,6 +68,7 @@ class _Patient:
     data: str | None
     asked: Wanted
     home: Home
+    say: Callable[[str], None]
     study: Study | None = None
     model: str | None = None
     prepared: Prepared | None = None
@@ -98,7 +99,7 @@ def examine(places: Places, say: Callable[[str], None], data: str | None = None)
     Raises:
         UsageError: there is no such study.
     """
-    patient = _Patient(places, data, wanted(places.study), resolve(places))
+    patient = _Patient(places, data, wanted(places.study), resolve(places), say)
     with _home(patient.home, say):
         problems = 0
         for check in _checks(patient):
@@ -134,9 +135,9 @@ def _checks(patient: _Patient) -> Iterator[Check]:
     yield _checked("clock", lambda: _clock(patient))
     yield _checked("store", lambda: _store(patient))
     yield _checked("weights", lambda: _weights(patient))
-    if patient.model is not None:
-        yield _checked("data", lambda: _data(patient))
-    if patient.prepared is not None:
+    yield _checked("data", lambda: _data(patient))
+    if patient.model is not None and patient.prepared is not None:
+        patient.say("training a few batches, which may take a minute …")
         yield _checked("training", lambda: _training(patient))
     if patient.probe is not None and patient.probe.started is not None:
         yield _device(patient)
@@ -230,8 +231,7 @@ def _weights(patient: _Patient) -> Check:
 
 
 def _data(patient: _Patient) -> Check:
-    assert patient.model is not None
-    prepared = prepare_data(patient.spec, patient.home, patient.folders, patient.model, patient.data)
+    prepared = prepare_data(patient.spec, patient.home, patient.folders, patient.model or "", patient.data)
     stored = patient.study.attributes.get(attributes.FINGERPRINT) if patient.study else None
     if stored is not None:
         require_same_data(stored, prepared.fingerprint)
@@ -275,7 +275,7 @@ def _device(patient: _Patient) -> Check:
     assert patient.probe is not None
     assert patient.probe.started is not None
     machine = patient.probe.started.machine
-    said = f"{machine['device']} ({machine['device_model']}), {machine['threads']} threads"
+    said = f"{machine['device']} ({machine['device_model']}), {words.counted(machine['threads'], 'thread')}"
     others = _begun_elsewhere(patient.study, machine["device_model"], machine["versions"]) if patient.study else []
     if others:
         numbers = ", ".join(str(number) for number in others)
@@ -308,7 +308,7 @@ def _trials(patient: _Patient) -> Iterator[Check]:
             look = f"{patient.places.to_type('petskin-tune diagnose', study.name)} --trial {trial.number}"
             said = f"failed, {failure.kind}: {failure.message}".rstrip(": ")
             yield Check(f"trial {trial.number}", "warning", f"{said}; all of it: {look}")
-    if patient.prepared is None:
+    if patient.model is None or patient.prepared is None:
         return
     url = _store_url(patient)
     store = open_store(url, network=patient.home.network_store(url))
@@ -379,7 +379,13 @@ def _expectations(patient: _Patient, figures: Estimate, measured: Measured) -> I
         f"an epoch: {words.duration(figures.epoch)} ({train} images at {measured.images_per_second:.3g} a second, and "
         f"{val} to validate); a snapshot: {words.size(measured.snapshot_bytes)}"
     )
-    yield f"a full trial of {words.counted(spec.epochs, 'epoch')}: {figures.full_trial / 3600:.2g} hours"
+    yield f"a full trial of {words.counted(spec.epochs, 'epoch')}: {words.duration(figures.full_trial)}"
+    ended = len(patient.study.trials(*FINISHED)) if patient.study else 0
+    left = max(0, spec.target_trials - ended)
+    yield (
+        f"this study: {left} of {words.counted(spec.target_trials, 'trial')} left, about "
+        f"{words.duration(left * figures.a_trial)} on a device like this one"
+    )
     yield (
         f"a session of 24 hours: about {figures.trials:.0f} trials with the pruner {spec.pruner.name}, "
         f"{figures.epochs_of_a_trial:.3g} epochs each on average"

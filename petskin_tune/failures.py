@@ -5,6 +5,7 @@ Which kind a failure is, the trial's process says (``training/causes.py``). What
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,3 +74,12 @@ class Failure:
         """
         log = f" All of it is in {self.log}." if self.log else ""
         return f"{subject}: {self.message.rstrip('.')}.{log} Look at it with: {doctor}"
+
+
+def signal_name(number: int) -> str:
+    """A signal's name, and what it mostly means."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    return f"{name}, mostly for lack of memory" if number == signal.SIGKILL else name

@@ -27,6 +27,7 @@ from petskin_tune.views.diagnosis.learning_rate import peak_rate
 from petskin_tune.views.diagnosis.standstill import LEAST_TO_FIND
 from petskin_tune.views.diagnosis.verdict import LEAST_EPOCHS, judge
 from petskin_tune.views.trials import failure_kind, failure_of, find_trial, spec_of
+from petskin_tune.views.troubles import DETAIL_LINES, DETAIL_WIDTH
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 NEARLY_ALL = 0.9  # of the best value: when it was reached says how the run spent its time
 NOISY = 0.05  # of the best value: noise of which it is said that it explains a best that stands out
-DETAIL_LINES, DETAIL_WIDTH = 25, 200  # of a failure's traceback
 FALLEN = 0.5  # of the best value: a run that ends below it is not called healthy
 
 

@@ -19,6 +19,7 @@ from petskin_tune.views import diagnose, status, words
 from petskin_tune.views.diagnosis.comparison import curves_of
 from petskin_tune.views.diagnosis.verdict import judge
 from petskin_tune.views.trials import failure_of
+from petskin_tune.views.troubles import DETAIL_LINES, DETAIL_WIDTH
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -183,9 +184,7 @@ def _failures_table(trials: Sequence[FrozenTrial]) -> str:
 def _folded(failure: Failure) -> str:
     """The message, and what was recorded beside it for those who want it."""
     message = escape(shortened(failure.message))
-    lines = tail(failure.detail, diagnose.DETAIL_LINES, diagnose.DETAIL_WIDTH) + (
-        [f"all of it: {failure.log}"] if failure.log else []
-    )
+    lines = tail(failure.detail, DETAIL_LINES, DETAIL_WIDTH) + ([f"all of it: {failure.log}"] if failure.log else [])
     if not lines:
         return message
     return f"<details><summary>{message or 'detail'}</summary>{_preformatted(chr(10).join(lines))}</details>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,13 +12,13 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from petskin_tune import attributes
-from petskin_tune.error_text import shortened, tail
 from petskin_tune.protocol import Position
 from petskin_tune.ranking import best
 from petskin_tune.spec import StudySpec
 from petskin_tune.views import words
 from petskin_tune.views.diagnosis import search
-from petskin_tune.views.trials import failure_kind, failure_of, spec_of
+from petskin_tune.views.trials import failure_kind, spec_of
+from petskin_tune.views.troubles import Trouble, trouble_lines, trouble_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     from petskin_tune.lease import Lease
 
 WATCH_SECONDS = 5.0
-WIDTH = 80  # columns of a sentence
-MOST_TROUBLES = 3  # failures that are shown, and as many trials that were given back
-SHOWN_LINES = 2  # of what was recorded of each
-DETAIL_LINES, DETAIL_WIDTH = 25, 200  # of the same for programs
 
 Hold = Literal["training", "silent", "released", "unowned"]
 
@@ -77,24 +72,6 @@ class Running:
     crashes: int
     reason: str | None
     disconnect_seconds: float | None
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """A trial that failed, or was given back because of a failure.
-
-    Attributes:
-        state: "failed" or "given back".
-        kind, message, log: see :class:`petskin_tune.failures.Failure`.
-        detail: the last lines of what was recorded of it.
-    """
-
-    number: int
-    state: Literal["failed", "given back"]
-    kind: str
-    message: str
-    detail: tuple[str, ...]
-    log: str
 
 
 @dataclass(frozen=True)
@@ -173,7 +150,7 @@ def collect(
         next_command=command,
         next_reason=reason,
         notes=(*search.warnings(trials, spec), *_notes(trials)),
-        troubles=tuple(trouble for trial in trials if (trouble := _trouble(trial))),
+        troubles=tuple(trouble for trial in trials if (trouble := trouble_of(trial))),
         options=named,
     )
 
@@ -232,15 +209,6 @@ def _disconnect_cost(lease: Lease, epoch: int, per_epoch: float | None) -> float
     return max(since, (epoch - durable.epoch - begun) * per_epoch if per_epoch else 0.0)
 
 
-def _trouble(trial: FrozenTrial) -> Trouble | None:
-    failure = failure_of(trial)
-    if failure is None:
-        return None
-    state: Literal["failed", "given back"] = "failed" if trial.state.is_finished() else "given back"
-    detail = tuple(tail(failure.detail, DETAIL_LINES, DETAIL_WIDTH))
-    return Trouble(trial.number, state, failure.kind, shortened(failure.message), detail, failure.log)
-
-
 def _waiting(trial: FrozenTrial) -> Waiting:
     enqueued = {**trial.system_attrs.get("fixed_params", {}), **trial.user_attrs.get(attributes.FIXED, {})}
     return Waiting(trial.number, enqueued, trial.user_attrs.get(attributes.ORIGIN))
@@ -297,9 +265,9 @@ def render(status: Status) -> str:
     if status.failures:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.failures.items()))
         lines.append(f"failures: {kinds}")
-        lines += _trouble_lines(status, "failed")
+        lines += trouble_lines(status.troubles, "failed", status.options)
     if status.running:
-        lines += ["", *_table(status), *_reasons(status), *_trouble_lines(status, "given back")]
+        lines += ["", *_table(status), *_reasons(status), *trouble_lines(status.troubles, "given back", status.options)]
     if status.waiting:
         lines += ["", f"waiting: {words.counted(len(status.waiting), 'enqueued point')}"]
         lines += [
@@ -310,7 +278,7 @@ def render(status: Status) -> str:
         numbers = ", ".join(str(number) for number in status.foreign)
         lines += ["", f"running, not ours and never touched: trial {numbers}"]
     lines += ["", *_costs(status)]
-    lines += [line for note in status.notes for line in _wrapped(note, "")]
+    lines += [line for note in status.notes for line in words.wrapped(note, "")]
     lines.append(f"{status.next_reason}; type: {status.next_command}")
     return "\n".join(lines) + "\n"
 
@@ -322,34 +290,8 @@ def _reasons(status: Status) -> list[str]:
         line
         for trial in status.running
         if trial.reason and trial.number not in told
-        for line in _wrapped(f"trial {trial.number} was given back: {trial.reason}")
+        for line in words.wrapped(f"trial {trial.number} was given back: {trial.reason}")
     ]
-
-
-def _trouble_lines(status: Status, state: str) -> list[str]:
-    """The newest failures: what happened, the end of what was recorded, and what to type for all of it."""
-    newest = [trouble for trouble in status.troubles if trouble.state == state][-MOST_TROUBLES:]
-    lines = []
-    for trouble in newest:
-        verb = "failed" if state == "failed" else "was given back"
-        lines += _wrapped(f"trial {trouble.number} {verb}: {trouble.kind}, {trouble.message}".rstrip(", "))
-        last = trouble.detail[-SHOWN_LINES:]
-        lines += [f"    | {line}" for line in tail("\n".join(last), SHOWN_LINES, WIDTH - 6)]
-        if trouble.detail or trouble.log:
-            lines.append(f"    all of it: petskin-tune diagnose {status.options} --trial {trouble.number}")
-    return lines
-
-
-def _wrapped(text: str, indent: str = "  ") -> list[str]:
-    """``text`` in lines of WIDTH columns; paths and commands stay whole."""
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent="    ",
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
 
 
 def best_line(best: Best) -> str:

@@ -162,6 +162,16 @@ def test_a_learning_rate_of_a_million_is_pruned_within_two_batches_and_no_split_
     assert constraints(out_of_memory) == {"oom": 1.0, "diverged": 0.0}
 
 
+def test_trials_that_all_fail_in_the_same_way_end_the_worker(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=5, max_identical_failures=2)
+    environment = {"PROVOKE": "0=error;1=error", "PROVOKED": str(tmp_path / "provoked.log")}
+    result = run("--study", str(study), cwd=tmp_path, PYTHONPATH=str(HOOKS), **environment)
+    assert result.returncode == 2, result.stdout
+    assert "The last 2 trials all failed in the same way, crashed: RuntimeError:" in result.stdout.splitlines()[-1]
+    trials = load(tmp_path / "runs").trials
+    assert [(trial.state.name, kind(trial)) for trial in trials] == [("FAIL", "crashed"), ("FAIL", "crashed")]
+
+
 def test_an_image_that_cannot_be_read_is_named_and_costs_no_trial_anything(tmp_path: Path) -> None:
     data = demo.make(tmp_path / "images", train=16, val=8)
     whole = sorted((data.parent / "images" / "train").iterdir())[3]
@@ -171,12 +181,11 @@ def test_an_image_that_cannot_be_read_is_named_and_costs_no_trial_anything(tmp_p
     content = spoilt.read_bytes()
     spoilt.write_bytes(content[:-200] + bytes(200))
     study = write_study(tmp_path, data=str(data), target_trials=1, epochs=1, train=_short(), start=["defaults"])
-    for _ in range(4):  # more often than a trial has attempts
-        refused = run("--study", str(study), cwd=tmp_path)
-        assert refused.returncode == 2, refused.stdout
-        last = refused.stdout.splitlines()[-1]
-        assert last.startswith("error: The data set here cannot be trained on: ")
-        assert f"{spoilt.name}: the image cannot be read" in last
+    refused = run("--study", str(study), cwd=tmp_path)
+    assert refused.returncode == 2, refused.stdout
+    last = refused.stdout.splitlines()[-1]
+    assert last.startswith("error: The data set here cannot be trained on: ")
+    assert f"{spoilt.name}: the image cannot be read" in last
     spoilt.write_bytes(content)
     mended = run("--study", str(study), cwd=tmp_path)
     assert mended.returncode == 0, mended.stdout

@@ -67,6 +67,7 @@ def files(home: Path) -> dict[str, int]:
     return {str(path): path.stat().st_size for path in (home / "checkpoints").rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_doctor_starts_a_suspended_trial_from_its_snapshot_and_leaves_everything_as_it_was(suspended: Path) -> None:
     before = files(suspended / "runs")
     code, line, output = doctor(suspended)

@@ -190,7 +190,10 @@ def test_a_cause_blames_whom_it_is_of_costs_the_trial_only_what_is_its_own_and_c
         assert ("this machine" in told) == row.blames.startswith("Training cannot")
         assert told.endswith(f"Look at it with: {DOCTOR}") or isinstance(row.refuses, UsageError)
         assert life.lease().state == "released"
-        assert life.lease().reason
+        reason = life.lease().reason
+        assert reason is not None
+        assert reason in told or reason.partition(": ")[2].rstrip(".") in told
+        assert DOCTOR not in reason
     else:
         outcome = run.run()
         told, key = outcome.reason, attributes.FAILURE
