@@ -29,17 +29,21 @@ from petskin_tune.looking import store_of
 from petskin_tune.opening import Places, open_existing, resolve
 from petskin_tune.preparation import Prepared, prepare_data, prepare_model, require_same_data
 from petskin_tune.probe import Probe, measure
+from petskin_tune.protocol import Position
+from petskin_tune.restart import attempts, given_back
 from petskin_tune.runner import Runner
 from petskin_tune.spec import StudySpec
 from petskin_tune.start_points import resolve_defaults
 from petskin_tune.storage import unreachable
-from petskin_tune.study import Study, Wanted, wanted
+from petskin_tune.study import FINISHED, Study, Wanted, wanted
 from petskin_tune.study_file import not_found
 from petskin_tune.views import words
+from petskin_tune.views.trials import failure_of
 
 SKEW_SECONDS = 30.0  # between this clock and the database's, beyond which times in the study are misleading
 PACKAGES = ("ultralytics", "torch", "optuna", "sqlalchemy")
 SUPPORTED_ULTRALYTICS = "8.4."
+MOST_FAILED = 3  # failed trials that are named
 
 Verdict = Literal["ok", "warning", "problem"]
 
@@ -64,6 +68,7 @@ class _Patient:
     data: str | None
     asked: Wanted
     home: Home
+    say: Callable[[str], None]
     study: Study | None = None
     model: str | None = None
     prepared: Prepared | None = None
@@ -94,7 +99,7 @@ def examine(places: Places, say: Callable[[str], None], data: str | None = None)
     Raises:
         UsageError: there is no such study.
     """
-    patient = _Patient(places, data, wanted(places.study), resolve(places))
+    patient = _Patient(places, data, wanted(places.study), resolve(places), say)
     with _home(patient.home, say):
         problems = 0
         for check in _checks(patient):
@@ -130,12 +135,13 @@ def _checks(patient: _Patient) -> Iterator[Check]:
     yield _checked("clock", lambda: _clock(patient))
     yield _checked("store", lambda: _store(patient))
     yield _checked("weights", lambda: _weights(patient))
-    if patient.model is not None:
-        yield _checked("data", lambda: _data(patient))
-    if patient.prepared is not None:
+    yield _checked("data", lambda: _data(patient))
+    if patient.model is not None and patient.prepared is not None:
+        patient.say("training a few batches, which may take a minute …")
         yield _checked("training", lambda: _training(patient))
     if patient.probe is not None and patient.probe.started is not None:
         yield _device(patient)
+    yield from _trials(patient)
     yield _checked("disk", lambda: _disk(patient))
 
 
@@ -225,8 +231,7 @@ def _weights(patient: _Patient) -> Check:
 
 
 def _data(patient: _Patient) -> Check:
-    assert patient.model is not None
-    prepared = prepare_data(patient.spec, patient.home, patient.folders, patient.model, patient.data)
+    prepared = prepare_data(patient.spec, patient.home, patient.folders, patient.model or "", patient.data)
     stored = patient.study.attributes.get(attributes.FINGERPRINT) if patient.study else None
     if stored is not None:
         require_same_data(stored, prepared.fingerprint)
@@ -270,7 +275,7 @@ def _device(patient: _Patient) -> Check:
     assert patient.probe is not None
     assert patient.probe.started is not None
     machine = patient.probe.started.machine
-    said = f"{machine['device']} ({machine['device_model']}), {machine['threads']} threads"
+    said = f"{machine['device']} ({machine['device_model']}), {words.counted(machine['threads'], 'thread')}"
     others = _begun_elsewhere(patient.study, machine["device_model"], machine["versions"]) if patient.study else []
     if others:
         numbers = ", ".join(str(number) for number in others)
@@ -289,6 +294,44 @@ def _begun_elsewhere(study: Study, device_model: str, versions: dict[str, str]) 
         and (trial.user_attrs[attributes.VERSIONS], trial.user_attrs[attributes.DEVICE_MODEL])
         != (versions, device_model)
     ]
+
+
+def _trials(patient: _Patient) -> Iterator[Check]:
+    """The trials of the study that failed, and those that wait to be gone on with: can they start here?"""
+    study = patient.study
+    if study is None:
+        return
+    for trial in study.trials(*FINISHED):
+        if trial.number in _newest_failed(study):
+            failure = failure_of(trial)
+            assert failure is not None
+            look = f"{patient.places.to_type('petskin-tune diagnose', study.name)} --trial {trial.number}"
+            said = f"failed, {failure.kind}: {failure.message}".rstrip(": ")
+            yield Check(f"trial {trial.number}", "warning", f"{said}; all of it: {look}")
+    if patient.model is None or patient.prepared is None:
+        return
+    url = _store_url(patient)
+    store = open_store(url, network=patient.home.network_store(url))
+    reasons = {trial.number: lease.reason or "its owner is silent" for trial, lease in given_back(study)}
+    runner = Runner(patient.home.work / "ultralytics")
+    for attempt in attempts(study, patient.prepared, store, runner, patient.home.work / "trials" / "doctor"):
+        reason = f"was given back ({reasons.get(attempt.number)})"
+        begins = _begins(attempt.position)
+        if attempt.position is None:
+            yield Check(f"trial {attempt.number}", "problem", f"{reason} and cannot start here: {attempt.problem}")
+        elif attempt.problem:
+            yield Check(f"trial {attempt.number}", "warning", f"{reason}, and {begins} here: {attempt.problem}")
+        else:
+            yield Check(f"trial {attempt.number}", "ok", f"{reason}, and {begins} here")
+
+
+def _begins(position: Position | None) -> str:
+    return "starts" if position in (None, Position(0, 0)) else f"goes on after {words.done(position)}"
+
+
+def _newest_failed(study: Study) -> list[int]:
+    failed = [trial.number for trial in study.trials(*FINISHED) if failure_of(trial)]
+    return failed[-MOST_FAILED:]
 
 
 def _disk(patient: _Patient) -> Check:
@@ -336,7 +379,13 @@ def _expectations(patient: _Patient, figures: Estimate, measured: Measured) -> I
         f"an epoch: {words.duration(figures.epoch)} ({train} images at {measured.images_per_second:.3g} a second, and "
         f"{val} to validate); a snapshot: {words.size(measured.snapshot_bytes)}"
     )
-    yield f"a full trial of {words.counted(spec.epochs, 'epoch')}: {figures.full_trial / 3600:.2g} hours"
+    yield f"a full trial of {words.counted(spec.epochs, 'epoch')}: {words.duration(figures.full_trial)}"
+    ended = len(patient.study.trials(*FINISHED)) if patient.study else 0
+    left = max(0, spec.target_trials - ended)
+    yield (
+        f"this study: {left} of {words.counted(spec.target_trials, 'trial')} left, about "
+        f"{words.duration(left * figures.a_trial)} on a device like this one"
+    )
     yield (
         f"a session of 24 hours: about {figures.trials:.0f} trials with the pruner {spec.pruner.name}, "
         f"{figures.epochs_of_a_trial:.3g} epochs each on average"

@@ -45,6 +45,7 @@ class Estimate:
     epoch: float
     full_trial: float
     epochs_of_a_trial: float  # on average, with this pruner
+    a_trial: float  # on average, with this pruner
     trials: float  # in a session
     disk: int
     store: int
@@ -73,6 +74,7 @@ def estimate(spec: StudySpec, measured: Measured, train_images: int, val_images:
         epoch=epoch,
         full_trial=measured.set_up_seconds + spec.epochs * epoch_with_snapshots,
         epochs_of_a_trial=epochs,
+        a_trial=a_trial,
         trials=SESSION_SECONDS / a_trial,
         disk=one_trial_holds,
         store=one_trial_holds + spec.keep_weights * measured.weights_bytes,

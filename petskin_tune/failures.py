@@ -5,13 +5,13 @@ Which kind a failure is, the trial's process says (``training/causes.py``). What
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from petskin_tune import attributes
 from petskin_tune.error_text import LONGEST_DETAIL, masked
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ GIVEN_BACK: Mapping[str, str] = {
 }
 CANNOT_START = "Trial {trial} cannot {verb}"  # for a reason of its own, as far as anybody knows
 DIES = "The process of trial {trial} dies before it trains"  # which may be the trial's fault or the machine's
-EVIDENCE = (attributes.FAILURE, attributes.GIVEN_BACK)
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,9 @@ class Failure:
         }
 
     @staticmethod
-    def of(user_attrs: Mapping[str, Any]) -> Failure | None:
-        """What a trial remembers: the failure that ended it, or the one for which it was given back last."""
-        for key in EVIDENCE:
-            if kept := user_attrs.get(key):
-                fields = ("kind", "message", "detail", "log")
-                return Failure(*(str(kept.get(name, "")) for name in fields))
-        return None
+    def read(kept: Mapping[str, Any] | None) -> Failure | None:
+        """What a trial's attribute says, if it has one."""
+        return Failure(*(str(kept.get(name, "")) for name in ("kind", "message", "detail", "log"))) if kept else None
 
     def sentence(self, subject: str, doctor: str) -> str:
         """What a person is told when the worker ends of it.
@@ -79,3 +74,12 @@ class Failure:
         """
         log = f" All of it is in {self.log}." if self.log else ""
         return f"{subject}: {self.message.rstrip('.')}.{log} Look at it with: {doctor}"
+
+
+def signal_name(number: int) -> str:
+    """A signal's name, and what it mostly means."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    return f"{name}, mostly for lack of memory" if number == signal.SIGKILL else name

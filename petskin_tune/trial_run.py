@@ -7,7 +7,6 @@ uploader that writes to the store, and the one that renews the lease. None of th
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from petskin_tune import attributes
 from petskin_tune.durable import StoreError
 from petskin_tune.error_text import LONGEST_DETAIL, named, shortened, tail
 from petskin_tune.errors import LeaseLost, UsageError
-from petskin_tune.failures import CANNOT_START, DIES, ENDS, GIVEN_BACK, Failure
+from petskin_tune.failures import CANNOT_START, DIES, ENDS, GIVEN_BACK, Failure, signal_name
 from petskin_tune.faults import reach
 from petskin_tune.interruption import Interrupted, unless
 from petskin_tune.judgement import findings
@@ -196,7 +195,8 @@ class TrialRun:
         """
         while True:
             with self._changed:
-                self._changed.wait(0.5)
+                if self._events.died is None:
+                    self._changed.wait(0.5)
             self._events.show_pending()
             if process.error:
                 raise process.error
@@ -411,12 +411,3 @@ class TrialRun:
     @property
     def _is_lost(self) -> bool:
         return self._renewal.lost or self._recorder.lost or self._uploader.state.lost
-
-
-def signal_name(number: int) -> str:
-    """A signal's name, and what it mostly means."""
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-    return f"{name}, mostly for lack of memory" if number == signal.SIGKILL else name

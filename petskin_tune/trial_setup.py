@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -168,7 +169,6 @@ class TrialSetup:
             StoreError: the store does not answer now.
             UsageError: see :meth:`prepare`.
         """
-        spec = self._study.spec
         recorded = trial.read().user_attrs
         folder = self.folder(trial.number)
         if not free_folder(folder):
@@ -176,28 +176,12 @@ class TrialSetup:
         folder.mkdir(parents=True, exist_ok=True)
         snapshot = self._newest_snapshot(trial, folder, remember, refused)
         prepared = self._prepare_for(snapshot)
-        return TrialJob(
-            study=spec.study,
-            trial=trial.number,
-            run_folder=str(folder),
-            model=prepared.model or spec.model,
-            data=str(prepared.data),
-            arguments={**spec.train, **params, "epochs": spec.epochs, "seed": spec.seed},
+        job = trial_job(self._study, prepared, trial.number, recorded, params, folder)
+        return replace(
+            job,
             device=self._device,
-            threads=recorded.get(attributes.THREADS),
-            snapshot_every=spec.snapshot_every,
-            snapshot=snapshot,
-            identity={
-                "study": self._study.uid,
-                "trial": str(trial.number),
-                "data": prepared.fingerprint.digest,
-                "model": self._study.attributes[attributes.MODEL],
-            },
-            recorded_machine=_recorded_machine(recorded),
             allow_different_machine=self._allow_different_machine,
-            on_oom=spec.on_oom,
-            patience_epochs=spec.patience_epochs,
-            workers=int(spec.train.get("workers", 2)),
+            snapshot=snapshot,
         )
 
     def _newest_snapshot(self, trial: HeldTrial, folder: Path, remember: Say, refused: set[str]) -> str | None:
@@ -252,6 +236,51 @@ class TrialSetup:
         reported = trial.values_at(epoch)
         peers = {number: Peer(value, state == TrialState.COMPLETE) for number, (state, value) in reported.items()}
         return pruners.verdict(spec, trial.number, epoch, own, peers)
+
+
+def trial_job(
+    study: Study,
+    prepared: Prepared,
+    number: int,
+    recorded: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    folder: Path,
+) -> TrialJob:
+    """The job of a trial from its beginning, on the device that Ultralytics chooses.
+
+    Args:
+        study: open.
+        prepared: data and model on this machine.
+        number: of the trial.
+        recorded: the trial's user attributes.
+        settings: what it trains with beside what the study fixes.
+        folder: of the run.
+
+    Raises:
+        UsageError: the model cannot be read.
+    """
+    spec = study.spec
+    return TrialJob(
+        study=spec.study,
+        trial=number,
+        run_folder=str(folder),
+        model=prepared.model or spec.model,
+        data=str(prepared.data),
+        arguments={**spec.train, **settings, "epochs": spec.epochs, "seed": spec.seed},
+        device="",
+        threads=recorded.get(attributes.THREADS),
+        snapshot_every=spec.snapshot_every,
+        identity={
+            "study": study.uid,
+            "trial": str(number),
+            "data": prepared.fingerprint.digest,
+            "model": study.attributes.get(attributes.MODEL) or model_identity(prepared.model),
+        },
+        recorded_machine=_recorded_machine(recorded),
+        on_oom=spec.on_oom,
+        patience_epochs=spec.patience_epochs,
+        workers=int(spec.train.get("workers", 2)),
+    )
 
 
 def model_identity(model: str) -> str:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from petskin_tune import attributes
+from petskin_tune.error_text import tail
+from petskin_tune.failures import Failure
 from petskin_tune.ranking import best
 from petskin_tune.views import words
 from petskin_tune.views.diagnosis import search
@@ -24,7 +26,8 @@ from petskin_tune.views.diagnosis.finding import NOTHING_FOUND, Finding
 from petskin_tune.views.diagnosis.learning_rate import peak_rate
 from petskin_tune.views.diagnosis.standstill import LEAST_TO_FIND
 from petskin_tune.views.diagnosis.verdict import LEAST_EPOCHS, judge
-from petskin_tune.views.trials import failure_kind, find_trial, spec_of
+from petskin_tune.views.trials import failure_kind, failure_of, find_trial, spec_of
+from petskin_tune.views.troubles import DETAIL_LINES, DETAIL_WIDTH
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -87,14 +90,24 @@ def of_study(study: Study, number: int | None = None) -> str:
 
 def _trial_lines(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[str]:
     lines = [f"trial {trial.number} ({trial.state.name.lower()}): {words.parameters(trial.params)}"]
-    if kind := failure_kind(trial):
-        message = trial.user_attrs.get(attributes.FAILURE, {}).get("message", "")
-        lines.append(f"It failed: {kind}" + (f", {message}" if message else "") + ".")
+    if failure := failure_of(trial):
+        lines += _failure_lines(failure, trial)
     curves = curves_of(trial)
     if curves is None:
         return [*lines, "It has no finished epoch, so there are no curves."]
     findings = judge(curves)
     return [*lines, _summary(curves), *_verdict(curves, findings), *compare(trial, trials, findings)]
+
+
+def _failure_lines(failure: Failure, trial: FrozenTrial) -> list[str]:
+    """What happened in one sentence, the end of what was recorded of it, and where all of it is."""
+    verb = "It failed" if trial.state.is_finished() else "It was given back"
+    lines = [f"{verb}: {failure.kind}" + (f", {failure.message.rstrip('.')}" if failure.message else "") + "."]
+    lines += [f"  | {line}" for line in tail(failure.detail, DETAIL_LINES, DETAIL_WIDTH)]
+    if failure.log:
+        worker = trial.user_attrs.get(attributes.WORKER)
+        lines.append(f"All of it: {failure.log}" + (f", on the machine of {worker}" if worker else ""))
+    return lines
 
 
 def _by_kind(trials: Sequence[FrozenTrial]) -> list[str]:

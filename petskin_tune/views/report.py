@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from petskin_tune import attributes
+from petskin_tune.error_text import shortened, tail
+from petskin_tune.failures import Failure
 from petskin_tune.paths import writing
 from petskin_tune.ranking import ranked
 from petskin_tune.views import diagnose, status, words
 from petskin_tune.views.diagnosis.comparison import curves_of
 from petskin_tune.views.diagnosis.verdict import judge
-from petskin_tune.views.trials import failure_kind
+from petskin_tune.views.trials import failure_of
+from petskin_tune.views.troubles import DETAIL_LINES, DETAIL_WIDTH
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -137,7 +140,7 @@ def _trials_table(trials: Sequence[FrozenTrial]) -> str:
     first = ranked(trials)
     known = {trial.number for trial in first}
     rest = [trial for trial in trials if trial.number not in known]
-    return _table(head, (_trial_row(trial, names) for trial in (*first, *rest)))
+    return _table(head, ([_cell(cell) for cell in _trial_row(trial, names)] for trial in (*first, *rest)))
 
 
 def _value(trial: FrozenTrial) -> float | None:
@@ -164,19 +167,33 @@ def _trial_row(trial: FrozenTrial, names: Sequence[str]) -> list[str]:
 
 
 def _failures_table(trials: Sequence[FrozenTrial]) -> str:
-    failed = [trial for trial in trials if failure_kind(trial)]
+    failed = [(trial, failure) for trial in trials if (failure := failure_of(trial))]
     if not failed:
         return _quiet("None.")
-    rows = []
-    for trial in failed:
-        failure: dict[str, Any] = trial.user_attrs.get(attributes.FAILURE, {})
-        rows.append([str(trial.number), failure_kind(trial) or "", failure.get("message", "")])
+    rows = [
+        [
+            _cell(str(trial.number)),
+            _cell(failure.kind if trial.state.is_finished() else f"{failure.kind} (given back)"),
+            f'<td class="text">{_folded(failure)}</td>',
+        ]
+        for trial, failure in failed
+    ]
     return _table(["trial", "kind", "message"], rows)
 
 
+def _folded(failure: Failure) -> str:
+    """The message, and what was recorded beside it for those who want it."""
+    message = escape(shortened(failure.message))
+    lines = tail(failure.detail, DETAIL_LINES, DETAIL_WIDTH) + ([f"all of it: {failure.log}"] if failure.log else [])
+    if not lines:
+        return message
+    return f"<details><summary>{message or 'detail'}</summary>{_preformatted(chr(10).join(lines))}</details>"
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are HTML already."""
     first = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{first}</tr>{body}</table></div>'
 
 

@@ -18,6 +18,7 @@ from petskin_tune.spec import StudySpec
 from petskin_tune.views import words
 from petskin_tune.views.diagnosis import search
 from petskin_tune.views.trials import failure_kind, spec_of
+from petskin_tune.views.troubles import Trouble, trouble_lines, trouble_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -101,6 +102,8 @@ class Status:
     next_command: str
     next_reason: str
     notes: tuple[str, ...] = field(default=())
+    troubles: tuple[Trouble, ...] = ()  # the newest last
+    options: str = ""  # that name the study
 
     def to_json(self) -> dict[str, Any]:
         """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
@@ -129,7 +132,8 @@ def collect(
     done = sum(trial.state.is_finished() for trial in ours)
     waiting = tuple(_waiting(trial) for trial in trials if trial.state.name == "WAITING")
     first = best(trials)
-    command, reason = _next(f"--study {study.study_name} {options}".rstrip(), spec, done, running, first)
+    named = f"--study {study.study_name} {options}".rstrip()
+    command, reason = _next(named, spec, done, running, first)
     return Status(
         study=study.study_name,
         at=now,
@@ -146,6 +150,8 @@ def collect(
         next_command=command,
         next_reason=reason,
         notes=(*search.warnings(trials, spec), *_notes(trials)),
+        troubles=tuple(trouble for trial in trials if (trouble := trouble_of(trial))),
+        options=named,
     )
 
 
@@ -259,8 +265,9 @@ def render(status: Status) -> str:
     if status.failures:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.failures.items()))
         lines.append(f"failures: {kinds}")
+        lines += trouble_lines(status.troubles, "failed", status.options)
     if status.running:
-        lines += ["", *_table(status)]
+        lines += ["", *_table(status), *_reasons(status), *trouble_lines(status.troubles, "given back", status.options)]
     if status.waiting:
         lines += ["", f"waiting: {words.counted(len(status.waiting), 'enqueued point')}"]
         lines += [
@@ -271,9 +278,20 @@ def render(status: Status) -> str:
         numbers = ", ".join(str(number) for number in status.foreign)
         lines += ["", f"running, not ours and never touched: trial {numbers}"]
     lines += ["", *_costs(status)]
-    lines += status.notes
+    lines += [line for note in status.notes for line in words.wrapped(note, "")]
     lines.append(f"{status.next_reason}; type: {status.next_command}")
     return "\n".join(lines) + "\n"
+
+
+def _reasons(status: Status) -> list[str]:
+    """Why trials were given back, but for those that have more to tell."""
+    told = {trouble.number for trouble in status.troubles}
+    return [
+        line
+        for trial in status.running
+        if trial.reason and trial.number not in told
+        for line in words.wrapped(f"trial {trial.number} was given back: {trial.reason}")
+    ]
 
 
 def best_line(best: Best) -> str:
@@ -311,7 +329,7 @@ def _table(status: Status) -> list[str]:
         rows.append(
             (
                 str(trial.number),
-                trial.hold + (f" ({trial.reason})" if trial.reason else ""),
+                trial.hold,
                 trial.worker,
                 "–" if trial.last_sign is None else f"{words.duration(trial.last_sign)} ago",
                 f"{trial.epoch}/{trial.epochs}" if trial.epochs else str(trial.epoch),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from petskin_tune import attributes
 from petskin_tune.errors import UsageError
+from petskin_tune.failures import Failure
 from petskin_tune.spec import StudySpec, read_spec
 
 if TYPE_CHECKING:
@@ -36,9 +37,15 @@ def find_trial(study: str, trials: Iterable[FrozenTrial], number: int) -> Frozen
     raise UsageError(f"The study {study} has no trial {number}.")
 
 
+def failure_of(trial: FrozenTrial) -> Failure | None:
+    """What ended this trial, if a failure did (some are told to Optuna as pruned), or what it was given back for."""
+    if not trial.state.is_finished():
+        return Failure.read(trial.user_attrs.get(attributes.GIVEN_BACK))
+    found = Failure.read(trial.user_attrs.get(attributes.FAILURE))
+    return Failure("unknown", "") if found is None and trial.state.name == "FAIL" else found
+
+
 def failure_kind(trial: FrozenTrial) -> str | None:
-    """The kind of failure that ended this trial, if one did (out of memory may be told to Optuna as pruned)."""
-    failure = trial.user_attrs.get(attributes.FAILURE)
-    if failure:
-        return str(failure["kind"])
-    return "unknown" if trial.state.name == "FAIL" else None
+    """The kind of failure that ended this trial, if one did."""
+    failure = failure_of(trial) if trial.state.is_finished() else None
+    return failure.kind if failure else None

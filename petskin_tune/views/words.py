@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from petskin_tune.protocol import Position
 
 DRIVE = PurePosixPath("/content/drive")  # where Colab mounts Google Drive
 THIS_DISK = "this machine's disk"
+WIDTH = 80  # columns of a sentence in a terminal
 
 
 def duration(seconds: float) -> str:
@@ -97,3 +99,15 @@ def durable(position: Position | None, epoch: int, store_place: str) -> str:
     if position < Position(epoch, 0):
         return f"durable: {done(position)}; here: epoch {epoch}"
     return f"safe to {leave}: {done(position)} {'are' if position.batch else 'is'} on {store_place}"
+
+
+def wrapped(text: str, indent: str = "  ") -> list[str]:
+    """``text`` in lines of WIDTH columns; paths and commands stay whole."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )

@@ -49,7 +49,8 @@ def test_what_a_session_will_see_is_measured(healthy: tuple[Path, int, dict[str,
     output = healthy[3]
     assert re.search(r"^an epoch: \d+ s \(64 images at [\d.]+ a second, and 32 to validate\)", output, re.MULTILINE)
     assert re.search(r"a snapshot: \d[\d.]* MB$", output, re.MULTILINE)
-    assert re.search(r"^a full trial of 3 epochs: [\d.e-]+ hours$", output, re.MULTILINE)
+    assert re.search(r"^a full trial of 3 epochs: \d+ s$", output, re.MULTILINE)
+    assert re.search(r"^this study: 3 of 3 trials left, about \d+ (s|min) on a device", output, re.MULTILINE)
     assert re.search(
         r"^a session of 24 hours: about \d+ trials with the pruner none, 3 epochs each", output, re.MULTILINE
     )
@@ -82,6 +83,8 @@ def test_what_is_missing_is_a_problem_each_and_exit_code_2(tmp_path: Path) -> No
     assert code == 2, output
     assert {name for name, (verdict, _) in checks.items() if verdict == "problem"} == {"store", "weights"}
     assert "nowhere.pt" in checks["weights"][1]
+    assert checks["data"][0] == "ok", "what is wrong with the data as well would be met only afterwards"
+    assert "training" not in checks
     assert output.splitlines()[-1] == "2 problems: the study cannot run here yet"
 
 

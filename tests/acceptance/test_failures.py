@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from workers import SMALL_STUDY, load, run, write_study
 from petskin_tune.datasets import demo
 
 HOOKS = Path(__file__).parent / "provoked"
-PLAN = {0: "memory", 1: "nan", 2: "argument", 3: "segfault", 4: "segfault@2", 5: "no-memory"}
+PLAN = {0: "memory", 1: "nan", 2: "argument", 3: "segfault", 4: "segfault@2", 5: "no-memory", 6: "error"}
 
 
 def provoked(folder: Path, plan: dict[int, str], **changes: Any) -> tuple[optuna.Study, str, list[str]]:
@@ -54,13 +55,14 @@ def test_every_failure_is_told_apart_and_none_is_a_fitness_of_zero(
         ("FAIL", "crashed"),
         ("COMPLETE", None),
         ("PRUNED", "out-of-memory"),
+        ("FAIL", "crashed"),
     ]
-    assert [trial.values for trial in trials if kind(trial)] == [None, None, None]
+    assert [trial.values for trial in trials if kind(trial)] == [None, None, None, None]
 
 
 def test_status_counts_the_failures_by_their_names(study: tuple[optuna.Study, str, list[str], Path]) -> None:
     told = run("status", "--study", "small", "--json", cwd=study[3], command="petskin-tune")
-    assert json.loads(told.stdout)["failures"] == {"refused": 1, "crashed": 1, "out-of-memory": 1}
+    assert json.loads(told.stdout)["failures"] == {"refused": 1, "crashed": 2, "out-of-memory": 1}
 
 
 def test_out_of_memory_keeps_the_effective_batch_by_micro_batches(
@@ -109,6 +111,29 @@ def test_a_process_that_segfaults_twice_is_started_again_and_its_trial_completes
     assert sum("crashed: its process was killed by SIGSEGV" in note for note in trial.user_attrs["notes"]) == 2
 
 
+SHAPES = "size mismatch for weight: copying a param with shape torch.Size([1, 2]) from checkpoint"
+
+
+def test_an_error_is_told_whole_and_its_traceback_is_in_the_file_that_is_named_after_the_trial_has_ended(
+    study: tuple[optuna.Study, str, list[str], Path],
+) -> None:
+    loaded, printed, happened, folder = study
+    assert happened.count("6 error") == 1
+    (line,) = [line for line in printed.splitlines() if line.startswith("trial 6 failed")]
+    assert f"crashed: RuntimeError: Error(s) in loading state_dict for Linear: {SHAPES}" in line
+    named = re.search(r"all of it is in (\S+train\.log)", line)
+    assert named is not None
+    log = Path(named[1]).read_text()
+    assert "in _at_batch" in log
+    assert SHAPES in log
+    assert loaded.trials[6].user_attrs["failure"]["log"] == named[1]
+    for view in (("status",), ("diagnose", "--trial", "6")):
+        told = run(view[0], "--study", "small", *view[1:], cwd=folder, command="petskin-tune").stdout
+        assert SHAPES in " ".join(told.split()), told
+    assert run("report", "--study", "small", cwd=folder, command="petskin-tune").returncode == 0
+    assert SHAPES in (folder / "report.html").read_text()
+
+
 def test_memory_that_no_split_saves_is_told_to_the_sampler_as_a_constraint(
     study: tuple[optuna.Study, str, list[str], Path],
 ) -> None:
@@ -137,20 +162,35 @@ def test_a_learning_rate_of_a_million_is_pruned_within_two_batches_and_no_split_
     assert constraints(out_of_memory) == {"oom": 1.0, "diverged": 0.0}
 
 
-def test_a_truncated_image_ends_the_trial_as_data_and_identical_failures_end_the_worker(tmp_path: Path) -> None:
+def test_trials_that_all_fail_in_the_same_way_end_the_worker(tmp_path: Path) -> None:
+    study = write_study(tmp_path, target_trials=5, max_identical_failures=2)
+    environment = {"PROVOKE": "0=error;1=error", "PROVOKED": str(tmp_path / "provoked.log")}
+    result = run("--study", str(study), cwd=tmp_path, PYTHONPATH=str(HOOKS), **environment)
+    assert result.returncode == 2, result.stdout
+    assert "The last 2 trials all failed in the same way, crashed: RuntimeError:" in result.stdout.splitlines()[-1]
+    trials = load(tmp_path / "runs").trials
+    assert [(trial.state.name, kind(trial)) for trial in trials] == [("FAIL", "crashed"), ("FAIL", "crashed")]
+
+
+def test_an_image_that_cannot_be_read_is_named_and_costs_no_trial_anything(tmp_path: Path) -> None:
     data = demo.make(tmp_path / "images", train=16, val=8)
     whole = sorted((data.parent / "images" / "train").iterdir())[3]
     spoilt = whole.with_suffix(".jpg")
     Image.open(whole).save(spoilt)
     whole.unlink()
-    spoilt.write_bytes(spoilt.read_bytes()[:-200])
-    study = write_study(tmp_path, data=str(data), target_trials=5, max_identical_failures=2)
-    result = run("--study", str(study), cwd=tmp_path)
-    assert result.returncode == 2, result.stdout
-    assert "The last 2 trials all failed in the same way, data:" in result.stdout.splitlines()[-1]
-    trials = load(tmp_path / "runs").trials
-    assert [(trial.state.name, kind(trial)) for trial in trials] == [("FAIL", "data"), ("FAIL", "data")]
-    assert spoilt.name in trials[0].user_attrs["failure"]["message"]
+    content = spoilt.read_bytes()
+    spoilt.write_bytes(content[:-200] + bytes(200))
+    study = write_study(tmp_path, data=str(data), target_trials=1, epochs=1, train=_short(), start=["defaults"])
+    refused = run("--study", str(study), cwd=tmp_path)
+    assert refused.returncode == 2, refused.stdout
+    last = refused.stdout.splitlines()[-1]
+    assert last.startswith("error: The data set here cannot be trained on: ")
+    assert f"{spoilt.name}: the image cannot be read" in last
+    spoilt.write_bytes(content)
+    mended = run("--study", str(study), cwd=tmp_path)
+    assert mended.returncode == 0, mended.stdout
+    (trial,) = load(tmp_path / "runs").trials
+    assert (trial.state.name, trial.user_attrs["origin"]) == ("COMPLETE", "start point")
 
 
 @pytest.mark.slow

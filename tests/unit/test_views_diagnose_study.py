@@ -77,6 +77,20 @@ def test_a_trial_that_failed_before_its_first_epoch_is_told_with_its_reason() ->
         of_study(study, 5)
 
 
+def test_a_failure_is_told_with_the_end_of_its_traceback_and_the_file_that_has_all_of_it() -> None:
+    study = a_study(a_spec())
+    detail = "Traceback\n" + "  in between\n" * 900 + "RuntimeError: Error(s) in loading:\n\tsize mismatch for x\n"
+    failure = {"kind": "crashed", "message": "RuntimeError: all.", "detail": detail, "log": "/runs/0/train.log"}
+    add(study, "FAIL", worker="colab-1", failure=failure)
+    add(study, "RUNNING", given_back=failure)
+    text = of_study(study, 0)
+    assert "It failed: crashed, RuntimeError: all.\n" in text
+    assert "  | \tsize mismatch for x\nAll of it: /runs/0/train.log, on the machine of colab-1" in text
+    assert text.count("in between") < 30
+    assert "It was given back: crashed, RuntimeError: all." in of_study(study, 1)
+    assert "failed, crashed: 1 trial (0)" in of_study(study)
+
+
 def test_a_study_is_told_which_trials_suffer_from_what_and_how_its_best_one_does() -> None:
     study = a_study(a_spec())
     trained(study, made.healthy(0), lr0=0.01)

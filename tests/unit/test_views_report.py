@@ -62,8 +62,11 @@ def test_an_empty_study_and_one_whose_values_are_all_alike_still_make_a_report()
 def test_what_a_study_says_can_put_no_markup_into_its_report() -> None:
     study = a_searched_study(4)
     attack = "<img src=x onerror=alert(1)>"
-    add(study, "FAIL", failure={"kind": "crashed", "message": attack, "detail": ""})
+    failure = {"kind": attack, "message": attack, "detail": f"{attack}\n</pre>{attack}", "log": f"/home/{attack}"}
+    add(study, "FAIL", failure=failure)
+    add(study, "RUNNING", given_back=failure)
     html = report.render(study, NOW)
+    assert "</pre>&lt;img" not in html
     assert attack not in html
     assert attack.replace("<", "&lt;").replace(">", "&gt;") in html
 
@@ -83,3 +86,13 @@ def test_a_report_that_cannot_be_written_is_refused_before_it_is_drawn(
     with pytest.raises(UsageError, match=r"r\.html cannot be written: there is no folder .*nowhere"):
         report.write(a_study(a_spec()), tmp_path / "nowhere" / "r.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_recorded_of_a_failure_is_in_the_report_its_end_above_all() -> None:
+    study = a_searched_study(4)
+    detail = "Traceback\n" + "  in between\n" * 3000 + "RuntimeError: Error(s) in loading:\n\tsize mismatch for x\n"
+    add(study, "FAIL", failure={"kind": "crashed", "message": "m", "detail": detail, "log": "/runs/7/train.log"})
+    text = text_of(report.render(study, NOW))
+    assert "size mismatch for x" in text
+    assert "all of it: /runs/7/train.log" in text
+    assert text.count("in between") < 30

@@ -198,3 +198,54 @@ def test_a_study_that_reached_stop_at_is_done_and_the_command_names_its_home() -
     undone = collect(a_study(a_spec(stop_at=0.14)), [], NOW, options="--home /drive")
     assert undone.next_command.startswith("tune-worker --study ")
     assert undone.next_command.endswith(" --home /drive")
+
+
+MISMATCH = "size mismatch for model.22.cv3.0.0.conv.weight: torch.Size([80, 64, 3, 3]) and torch.Size([64, 64, 3, 3])"
+BETWEEN = "  in between\n" * 500
+TRACEBACK = f"Traceback (most recent call last):\n{BETWEEN}RuntimeError: Error(s) in loading:\n\t{MISMATCH}\n"
+FAILURE = {
+    "kind": "crashed",
+    "message": f"RuntimeError: Error(s) in loading state_dict for SegmentationModel: {MISMATCH}",
+    "detail": TRACEBACK,
+    "log": "/home/me/runs/work/trials/1738c171db37-000001/train.log",
+}
+
+
+def test_a_failure_is_shown_with_the_end_of_what_was_recorded_and_where_all_of_it_is() -> None:
+    study = a_study(a_spec())
+    add(study, "COMPLETE", 0.1)
+    add(study, "FAIL", failure=FAILURE)
+    text = render(collect(study, [], NOW, options="--home there"))
+    said = " ".join(text.split())
+    assert f"trial 1 failed: crashed, {FAILURE['message']}" in said
+    assert "| size mismatch for model.22" in said
+    assert "all of it: petskin-tune diagnose --study petskin --home there --trial 1" in said
+    assert text.count("in between") == 0
+
+
+def test_a_trial_that_was_given_back_for_a_failure_is_shown_with_it_until_it_trains_again() -> None:
+    study = a_study(a_spec())
+    trial = add(study, "RUNNING", given_back=FAILURE)
+    lease = a_lease(trial, Position(3, 0), state="released", reason=f"crashed: {FAILURE['message']}")
+    status = collect(study, [lease], NOW)
+    assert [(trouble.number, trouble.state) for trouble in status.troubles] == [(0, "given back")]
+    assert f"trial 0 was given back: crashed, {FAILURE['message']}" in " ".join(render(status).split())
+    again = a_study(a_spec())
+    trial = add(again, "RUNNING", given_back=None)
+    assert collect(again, [a_lease(trial)], NOW).troubles == ()
+
+
+def test_however_long_a_reason_is_the_status_stays_narrow_and_what_it_keeps_for_programs_bounded() -> None:
+    study = a_study(a_spec())
+    for _ in range(6):
+        add(study, "FAIL", failure=FAILURE)
+    trial = add(study, "RUNNING", curve={3: 0.1})
+    lease = a_lease(trial, Position(3, 1), state="released", reason="x y " * 100)
+    status = collect(study, [lease], NOW)
+    text = render(status)
+    sentences = [line for line in text.splitlines() if line.startswith("  ") and "all of it" not in line]
+    assert max(len(line) for line in sentences) <= 80
+    assert max(len(line) for line in text.splitlines()) <= 110
+    assert "was given back: x y x y" in text
+    assert text.count(" failed: crashed") == 3
+    assert len(json.dumps(status.to_json())) < 20_000

@@ -91,6 +91,8 @@ def _at_batch(trainer: Any, go_on: Callable[[], None], _batch: Any, index: int) 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     if planned == "segfault" and place == (1, 2) and _fires(trainer):
         os.kill(os.getpid(), signal.SIGSEGV)
+    if planned == "error" and place == (2, 1) and _fires(trainer):
+        torch.nn.Linear(3, 1).load_state_dict(torch.nn.Linear(2, 1).state_dict())
     if planned == "explosion":
         for group in trainer.optimizer.param_groups:
             group["lr"] = 1e6
