@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from petskin_tune import attributes
+from petskin_tune import attributes, study_environment
 from petskin_tune.protocol import Position
 from petskin_tune.spec import StudySpec
 from petskin_tune.views import words
@@ -99,6 +100,7 @@ class Status:
     next_command: str
     next_reason: str
     notes: tuple[str, ...] = field(default=())
+    environment: tuple[str, ...] = field(default=())  # how this machine's packages differ from the study's
 
     def to_json(self) -> dict[str, Any]:
         """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
@@ -106,7 +108,13 @@ class Status:
 
 
 def collect(
-    study: Study, leases: Iterable[Lease], now: float, *, store: str | None = None, options: str = ""
+    study: Study,
+    leases: Iterable[Lease],
+    now: float,
+    *,
+    store: str | None = None,
+    options: str = "",
+    home: Path | None = None,
 ) -> Status:
     """Read a study and its leases; nothing is written.
 
@@ -116,6 +124,7 @@ def collect(
         now: seconds since 1970.
         store: the URL of its store as this machine reaches it; None: as the study names it.
         options: what a person must type beside ``--study NAME`` to mean this study, such as ``--home DIR``.
+        home: where the study's packages may be listed; None: this machine's are not compared with them.
     """
     trials = study.get_trials(deepcopy=False)
     held = {lease.trial_id: lease for lease in leases}
@@ -144,6 +153,7 @@ def collect(
         next_command=command,
         next_reason=reason,
         notes=(*search.warnings(trials, spec), *_notes(trials)),
+        environment=() if home is None else tuple(study_environment.news(study.user_attrs, trials, home)[0]),
     )
 
 
@@ -270,6 +280,7 @@ def render(status: Status) -> str:
         lines += ["", f"running, not ours and never touched: trial {numbers}"]
     lines += ["", *_costs(status)]
     lines += status.notes
+    lines += status.environment
     lines.append(f"{status.next_reason}; type: {status.next_command}")
     return "\n".join(lines) + "\n"
 
