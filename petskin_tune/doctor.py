@@ -187,7 +187,7 @@ def _environment(study: Study, home: Home) -> Check | None:
     environment = study_environment.of_study(study.attributes, trials)
     if environment is None:
         return None
-    lines, refused = study_environment.news(study.attributes, trials, home.folder)
+    lines, refused = study_environment.news(study.name, study.attributes, trials, home.folder)
     if lines:
         return Check("environment", "problem" if refused else "warning", "; ".join(lines))
     release = environment["versions"].get(study_environment.ULTRALYTICS)

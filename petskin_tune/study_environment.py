@@ -209,11 +209,12 @@ def holds(home: Path, text: str) -> bool:
         return False
 
 
-def news(stored: Mapping[str, Any], trials: Iterable[FrozenTrial], home: Path) -> tuple[list[str], bool]:
+def news(study: str, stored: Mapping[str, Any], trials: Iterable[FrozenTrial], home: Path) -> tuple[list[str], bool]:
     """What a person should know before a worker is started here, a line each; and whether it would be refused.
 
     Args:
-        stored: the study's user attributes.
+        study: its name.
+        stored: its user attributes.
         trials: of the study.
         home: see :func:`way_back`.
     """
@@ -227,12 +228,8 @@ def news(stored: Mapping[str, Any], trials: Iterable[FrozenTrial], home: Path) -
     found = differences(environment, here())
     wrong = [difference for difference in found if difference.is_decisive]
     if wrong:
-        back = way_back(_name(stored), environment, wrong, home)
+        back = way_back(study, environment, wrong, home)
         lines.append(f"this machine has {said(wrong)}, and a worker here is refused: {back}")
     elif found:
         lines.append(f"this machine has {said(found)}: a trial that goes on here is {INEXACT}")
     return lines, bool(wrong)
-
-
-def _name(stored: Mapping[str, Any]) -> str:
-    return str(stored.get(attributes.SPEC, {}).get("study", ""))

@@ -153,11 +153,16 @@ def collect(
         next_command=command,
         next_reason=reason,
         notes=(*search.warnings(trials, spec), *_notes(trials)),
-        environment=() if home is None else tuple(study_environment.news(study.user_attrs, trials, home)[0]),
+        environment=tuple(_news(study, trials, home)) if home else (),
     )
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _news(study: Study, trials: Sequence[FrozenTrial], home: Path) -> list[str]:
+    lines, _ = study_environment.news(study.study_name, study.user_attrs, trials, home)
+    return lines
 
 
 def _states(trials: Sequence[FrozenTrial]) -> dict[str, int]:

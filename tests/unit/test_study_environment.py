@@ -14,7 +14,7 @@ from leased_studies import new_study
 from packaging.requirements import Requirement
 from views_studies import a_spec, a_study, add
 
-from petskin_tune import attributes, study_environment
+from petskin_tune import attributes, doctor, study_environment
 from petskin_tune.environment_check import EnvironmentCheck, LeftToOthers, keep_in
 from petskin_tune.errors import UsageError
 from petskin_tune.home import Home
@@ -210,7 +210,7 @@ def test_another_release_that_a_person_allows_goes_on_and_the_study_remembers_ea
         machines.worker(allowed=True, ultralytics=release).begin()
     study = machines.study
     assert study.attributes[attributes.OTHER_RELEASES] == ["8.4.191", "8.4.192"]
-    lines, _ = study_environment.news(study.attributes, study.trials(), machines.home.folder)
+    lines, _ = study_environment.news(study.name, study.attributes, study.trials(), machines.home.folder)
     assert lines[0] == "trained with ultralytics 8.4.190 and, as a person allowed, with 8.4.191 and 8.4.192"
     with pytest.raises(UsageError):
         machines.worker(ultralytics="8.4.191").require()
@@ -234,6 +234,20 @@ def test_where_the_home_refuses_the_file_the_packages_are_named(machines: Machin
     assert any("environment.txt could not be written" in line for line in machines.said)
 
 
+def test_a_study_from_before_environments_is_held_to_its_first_trial_and_every_home_gets_the_file(
+    machines: Machines, tmp_path: Path
+) -> None:
+    add(machines.study.optuna, "RUNNING", versions=VERSIONS, device_model="Tesla T4")
+    for home in ("first", "second"):
+        machines.home.folder = tmp_path / home
+        machines.home.folder.mkdir()
+        with pytest.raises(UsageError, match=rf"pip install -r \S+/{home}/environment\.txt"):
+            machines.worker(ultralytics="8.4.191").require()
+        assert "ultralytics==8.4.190\n" in machines.file()
+        assert "# device Tesla T4\n" in machines.file()
+    assert machines.study.attributes[attributes.ENVIRONMENT]["versions"] == VERSIONS
+
+
 def test_a_network_home_gets_the_file_too_without_a_rename(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     machines.home.network = True
     monkeypatch.setattr(Path, "replace", _no_rename)
@@ -250,6 +264,27 @@ def _no_rename(*_: object) -> None:
     raise AssertionError("renamed on a network disk")
 
 
+@pytest.mark.parametrize(
+    ("packages", "verdict", "said"),
+    [
+        ({}, "ok", "the packages that the study was begun with, ultralytics 8.4.190"),
+        ({"torch": "2.13.0"}, "warning", "a trial that goes on here is no longer exactly as undisturbed"),
+        ({"ultralytics": "8.4.191"}, "problem", "a worker here is refused: type `pip install -r "),
+    ],
+    ids=["the same", "another torch", "another ultralytics"],
+)
+def test_the_doctor_says_what_a_worker_here_would_do(
+    machines: Machines, packages: dict[str, str], verdict: str, said: str
+) -> None:
+    assert doctor._environment(machines.study, cast(Home, machines.home)) is None, "nothing was trained yet"
+    machines.worker().begin()
+    machines.worker(**packages)
+    check = doctor._environment(machines.study, cast(Home, machines.home))
+    assert check is not None
+    assert check.verdict == verdict
+    assert said in check.message
+
+
 def test_another_snapshot_format_is_refused_with_what_to_install(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,12 +293,6 @@ def test_another_snapshot_format_is_refused_with_what_to_install(
     later._here = {"versions": {**VERSIONS, "petskin-tune": "0.2.0"}, "snapshot_format": 2}
     with pytest.raises(UsageError, match=r"snapshot format 2 instead of 1, .*: install petskin-tune 0\.1\.0 again, or"):
         later.require()
-
-
-def test_the_format_that_a_worker_compares_is_that_of_the_snapshots() -> None:
-    from petskin_tune.training import snapshot
-
-    assert study_environment.here()["snapshot_format"] == snapshot.FORMAT
 
 
 def test_what_is_left_to_other_machines_is_said_with_the_trials_of_one_reason_together() -> None:
