@@ -37,7 +37,7 @@ def path(tmp_path):
 
 
 def test_the_format_of_snapshots_is_the_one_that_workers_compare():
-    assert snapshot.FORMAT == study_environment.here()["snapshot_format"]
+    assert study_environment.here()["snapshot_format"] == snapshot.FORMAT
 
 
 def test_what_was_written_is_read(path):
