@@ -78,6 +78,17 @@ def _places(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _on_this_machine(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what may differ from the machine on which study and trials were begun."""
+    options = [
+        click.option("--exact", is_flag=True, help="Leave trials that cannot go on here bit for bit."),
+        click.option("--allow-different-machine", is_flag=True, help="Go on with another release of Ultralytics."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def _resolve(study: str, home: str | None, storage: str | None, checkpoints: str | None, **more: Any) -> Places:
     from petskin_tune.opening import Places
 
@@ -96,7 +107,7 @@ def _resolve(study: str, home: str | None, storage: str | None, checkpoints: str
 @click.option("--target-trials", type=click.IntRange(min=1), metavar="N", help="Configurations of the study in all.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Trials that this worker ends.")
 @click.option("--take-over", is_flag=True, help="The owners of running trials are gone: go on with theirs at once.")
-@click.option("--allow-different-machine", is_flag=True, help="Go on with trials begun on other versions or devices.")
+@_on_this_machine
 @click.option("--ephemeral", is_flag=True, help="Use this machine's disk although it is deleted with the session.")
 @click.option("--local-checkpoints", is_flag=True, help="Keep snapshots where only this machine finds them.")
 @click.version_option(__version__, prog_name="tune-worker")
@@ -259,6 +270,7 @@ def best(yaml_file: str | None, weights: str | None, **places: Any) -> None:
 @click.option("--data", metavar="FILE|ZIP|TAR", help="The data set on this machine, instead of the study's entry.")
 @click.option("--device", default="", metavar="D", help="cpu or a GPU.")
 @click.option("--max-hours", type=HOURS, metavar="H", help="Suspend in time.")
+@_on_this_machine
 @_one_sentence
 def train(**options: Any) -> int:
     """Train the best at length, on all data; resumable, too.

@@ -8,18 +8,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy.pool import NullPool
 
-from petskin_tune import attributes, schema
+from petskin_tune import attributes, schema, study_environment
 from petskin_tune.checkpoints import check_store, open_store
 from petskin_tune.database import engine_options, mask, normalise_url
 from petskin_tune.errors import EXIT_DONE, EXIT_USAGE, UsageError
@@ -36,6 +36,7 @@ from petskin_tune.spec import StudySpec
 from petskin_tune.start_points import resolve_defaults
 from petskin_tune.storage import unreachable
 from petskin_tune.study import FINISHED, Study, Wanted, wanted
+from petskin_tune.study_environment import differences, of_trial
 from petskin_tune.study_file import not_found
 from petskin_tune.views import words
 from petskin_tune.views.trials import failure_of
@@ -132,6 +133,8 @@ def _checks(patient: _Patient) -> Iterator[Check]:
     yield _checked("database", lambda: _database(patient))
     if patient.study is None and patient.asked.spec is None:
         raise not_found(patient.places.study)
+    if patient.study is not None and (check := _environment(patient.study, patient.home)):
+        yield check
     yield _checked("clock", lambda: _clock(patient))
     yield _checked("store", lambda: _store(patient))
     yield _checked("weights", lambda: _weights(patient))
@@ -182,6 +185,19 @@ def _database(patient: _Patient) -> Check:
     if file is not None:
         _require_writable(file.parent)
     return Check("database", "ok", f"{where} answers; the study is not begun")
+
+
+def _environment(study: Study, home: Home) -> Check | None:
+    """Whether this machine's packages are those that the study was begun with; None before it was."""
+    trials = study.trials()
+    environment = study_environment.of_study(study.attributes, trials)
+    if environment is None:
+        return None
+    lines, refused = study_environment.news(study.name, study.attributes, trials, home.folder)
+    if lines:
+        return Check("environment", "problem" if refused else "warning", "; ".join(lines))
+    release = environment["versions"].get(study_environment.ULTRALYTICS)
+    return Check("environment", "ok", f"the packages that the study was begun with, ultralytics {release}")
 
 
 def _require_writable(folder: Path) -> None:
@@ -276,24 +292,19 @@ def _device(patient: _Patient) -> Check:
     assert patient.probe.started is not None
     machine = patient.probe.started.machine
     said = f"{machine['device']} ({machine['device_model']}), {words.counted(machine['threads'], 'thread')}"
-    others = _begun_elsewhere(patient.study, machine["device_model"], machine["versions"]) if patient.study else []
+    others = _begun_elsewhere(patient.study, machine) if patient.study else []
     if others:
         numbers = ", ".join(str(number) for number in others)
-        advice = "a worker here leaves them alone unless --allow-different-machine is given"
-        return Check(
-            "device", "warning", f"{said}; unfinished trials were begun on another machine ({numbers}): {advice}"
-        )
+        advice = f"a worker here goes on with them, {study_environment.INEXACT}, unless --exact is given"
+        return Check("device", "warning", f"{said}; unfinished trials ran on another machine ({numbers}): {advice}")
     return Check("device", "ok", said)
 
 
-def _begun_elsewhere(study: Study, device_model: str, versions: dict[str, str]) -> list[int]:
-    return [
-        trial.number
-        for trial in study.trials(TrialState.RUNNING)
-        if attributes.VERSIONS in trial.user_attrs
-        and (trial.user_attrs[attributes.VERSIONS], trial.user_attrs[attributes.DEVICE_MODEL])
-        != (versions, device_model)
-    ]
+def _begun_elsewhere(study: Study, machine: Mapping[str, Any]) -> list[int]:
+    """The unfinished trials that ran last on what this machine has not; their thread counts are taken over."""
+    here = {key: value for key, value in machine.items() if key != "threads"}
+    recorded = [(trial.number, of_trial(trial.user_attrs)) for trial in study.trials(TrialState.RUNNING)]
+    return [number for number, there in recorded if there and differences(there, here)]
 
 
 def _trials(patient: _Patient) -> Iterator[Check]:

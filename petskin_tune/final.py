@@ -11,7 +11,9 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from petskin_tune import study_environment
 from petskin_tune.errors import UsageError
+from petskin_tune.home import Home
 from petskin_tune.interruption import Signals
 from petskin_tune.opening import Places, open_study
 from petskin_tune.ranking import ranked
@@ -31,6 +33,8 @@ def train(
     data: str | None,
     device: str,
     max_hours: float | None,
+    allow_different_machine: bool,
+    exact: bool,
 ) -> int:
     """Train the best trial (or ``trial``, or the ``top`` best) of a study for ``epochs``. Returns the exit code.
 
@@ -44,9 +48,12 @@ def train(
         data: see :func:`petskin_tune.start.start_worker`, as for the rest.
 
     Raises:
-        UsageError: there is no such trial, or see :func:`petskin_tune.start.start_worker`.
+        UsageError: there is no such trial, this machine has another release of Ultralytics than the study, or see
+            :func:`petskin_tune.start.start_worker`.
     """
-    with open_study(places) as (_, study):
+    with open_study(places) as (home, study):
+        if not allow_different_machine:
+            _require_the_release_of(study, home)
         chosen = _chosen(study, trial, top)
         name = _name(study.name, trial, top, epochs, imgsz)
         spec = final_spec(study.spec, name, chosen, epochs, imgsz)
@@ -63,8 +70,20 @@ def train(
         target_trials=None,
         max_trials=None,
         take_over=False,
-        allow_different_machine=False,
+        allow_different_machine=allow_different_machine,
+        exact=exact,
     )
+
+
+def _require_the_release_of(study: Study, home: Home) -> None:
+    """Refuse another release of Ultralytics than the one with which the settings were found to be good.
+
+    Raises:
+        UsageError: it is another; says what to type.
+    """
+    environment = study_environment.of_study(study.attributes, study.trials())
+    if environment and (found := study_environment.decisive(environment, study_environment.here())):
+        raise UsageError(study_environment.refusal(study.name, environment, found, home.folder))
 
 
 def final_spec(spec: StudySpec, name: str, trials: list[FrozenTrial], epochs: int, imgsz: int | None) -> StudySpec:

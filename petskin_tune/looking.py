@@ -22,11 +22,12 @@ from petskin_tune.views import status as statuses
 
 def show_status(places: Places, say: Callable[[str], None], *, as_json: bool, watch: bool) -> None:
     """Say where the study stands, once or again and again."""
-    with open_study(places) as (_, study):
+    with open_study(places) as (home, study):
 
         def read() -> statuses.Status:
             leases = read_leases(study.storage, study.id)
-            return statuses.collect(study.optuna, leases, time.time(), options=places.typed.strip())
+            options = places.typed.strip()
+            return statuses.collect(study.optuna, leases, time.time(), options=options, home=home.folder)
 
         if watch:
             study.storage.patience.seconds = None  # whoever watches sees it come back

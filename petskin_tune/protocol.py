@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SNAPSHOT_FORMAT = 1  # raise it when older snapshots cannot be resumed
 MASK_MAP = "metrics/mAP50-95(M)"  # the one fitness: mask mAP50-95 of the validation set, Ultralytics' own name
 
 TRAIN_LOG = "train.log"  # in a run folder: what the trial's process says, tracebacks too; it stays when the trial ends
@@ -48,8 +49,10 @@ class TrialJob:
     snapshot_every: float = 300.0  # seconds between snapshots; 0: one at the end of every epoch
     snapshot: str | None = None  # local file to resume from
     identity: Mapping[str, str] = field(default_factory=dict)  # study, trial, data, model: what a snapshot must match
-    recorded_machine: Mapping[str, Any] | None = None  # versions, threads, device model of the trial's first run
-    allow_different_machine: bool = False
+    recorded_machine: Mapping[str, Any] | None = None  # versions, threads, device model, CUDA of the trial's last run
+    environment: Mapping[str, Any] | None = None  # the study's, see ``study_environment``
+    allow_different_machine: bool = False  # another release of Ultralytics, too
+    exact: bool = False  # decline what cannot be continued bit for bit
     on_oom: Literal["split", "prune"] = "split"
     patience_epochs: int | None = None  # end as complete after so many epochs without a better mask mAP
     workers: int | None = None  # data loader processes; None: as Ultralytics decides, none on CPU
@@ -65,7 +68,7 @@ class Started:
 
     pid: int
     preloaded: tuple[str, ...]  # modules that the forkserver had already imported
-    machine: Mapping[str, Any]  # {"versions": {...}, "threads": int, "device": str, "device_model": str}
+    machine: Mapping[str, Any]  # versions, threads, device, device_model, cuda
     arguments: Mapping[str, Any]  # in force
     batch: int  # effective batch in force
     position: Position  # where training (re)starts
@@ -145,8 +148,9 @@ class Failed:
 class Declined:
     """This process may not go on with the trial; nothing was trained, the trial itself is untouched.
 
-    ``different-machine``: versions, threads or device model differ from the trial's first run; the message says what to
-    install. ``damaged-snapshot``: the file fails its checksum or its state cannot be restored, an older one may do.
+    ``different-machine``: Ultralytics, or (with ``exact``) anything that training depends on, is not as in the trial's
+    last run; the message says what to do. ``damaged-snapshot``: the file fails its checksum or its state cannot be
+    restored, an older one may do.
     ``foreign-snapshot``: it belongs to another trial, study, data set, model or an incompatible version; the message
     names which.
     """

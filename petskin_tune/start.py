@@ -34,23 +34,28 @@ def start_worker(
     max_trials: int | None,
     take_over: bool,
     allow_different_machine: bool,
+    exact: bool,
 ) -> int:
     """Run a worker, or one for each of several devices, to its end. Returns the exit code.
 
     Raises:
         UsageError: wrong usage, or a study that cannot run.
     """
+    if exact and allow_different_machine:
+        raise UsageError("Name either --exact or --allow-different-machine: one leaves what the other goes on with.")
     began = _began()
     devices = device_list(device)
     if len(devices) > 1 and signals.came is None:
         return _one_worker_each(devices, places, take_over, began, signals)
-    typed = places.typed + (f" --data {shlex.quote(data)}" if data else "")
+    for_workers = f" --data {shlex.quote(data)}" if data else ""
+    for_workers += " --exact" if exact else " --allow-different-machine" if allow_different_machine else ""
     view = open_progress()
     signals.before_exit = view.close
     try:
         opened = unless(lambda: signals.came is not None, lambda: _open(places, view, data, target_trials, take_over))
         options = Options(
-            typed=typed,
+            typed=places.typed,
+            typed_for_workers=for_workers,
             worker=name or f"{socket.gethostname()}-{os.getpid()}",
             device=devices[0],
             data=data,
@@ -58,11 +63,12 @@ def start_worker(
             max_trials=max_trials,
             take_over=take_over,
             allow_different_machine=allow_different_machine,
+            exact=exact,
         )
         worker = Worker(opened.study, opened.home, options, view, opened.prepared, began)
         return _work(worker, opened.home, view, signals)
     except Interrupted:
-        view.suspended(f"tune-worker --study {shlex.quote(places.study)}{typed}")
+        view.suspended(f"tune-worker --study {shlex.quote(places.study)}{places.typed}{for_workers}")
         return EXIT_SUSPENDED
     finally:
         view.close()

@@ -131,6 +131,25 @@ class Study:
         self.attributes = {**self.attributes, key: in_force}
         return in_force
 
+    def add_once(self, key: str, value: Any) -> None:
+        """Add ``value`` to the list under a user attribute of the study, unless it is in it."""
+        if value in self.attributes.get(key, ()):
+            return
+
+        def work(session: Session) -> list[Any]:
+            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            row = _attribute(session, self.id, key)
+            listed = [] if row is None else json.loads(row.value_json)
+            if value not in listed:
+                listed.append(value)
+                if row is None:
+                    session.add(_new_attribute(self.id, key, listed))
+                else:
+                    row.value_json = json.dumps(listed)
+            return listed
+
+        self.attributes = {**self.attributes, key: self.storage.transaction(work)}
+
     def change(self, **values: Any) -> None:
         """Change keys of the spec that may change at any time (:data:`~petskin_tune.spec.CHANGEABLE`)."""
         if not set(values) <= set(CHANGEABLE):

@@ -133,6 +133,7 @@ class TrialEvents:
             attributes.WORKER: self._around.worker,
             attributes.DEVICE: machine["device"],
             attributes.DEVICE_MODEL: machine["device_model"],
+            attributes.CUDA: machine.get("cuda"),
             attributes.VERSIONS: dict(machine["versions"]),
             attributes.THREADS: machine["threads"],
             attributes.ARGUMENTS: dict(event.arguments),

@@ -355,7 +355,7 @@ class TrialRun:
 
     def _declined(self, declined: Declined) -> Outcome | None:
         if declined.reason == "different-machine":
-            self._trial.release(declined.message)
+            self._trial.release("left to another machine")
             return self._outcome("declined", declined.message)
         if self._job is not None and self._job.snapshot is not None:
             self._refused.add(Path(self._job.snapshot).name)

@@ -14,7 +14,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from petskin_tune import attributes
+from petskin_tune import attributes, study_environment
 from petskin_tune.checkpoints import Store, Uploader, newest_good
 from petskin_tune.checkpoints.keeping import forget_fetched
 from petskin_tune.checkpoints.keys import trial_prefix
@@ -49,7 +49,8 @@ class TrialSetup:
         worker: this worker's name.
         device: what the command line asked for.
         data: what the command line named instead of the study's data set.
-        allow_different_machine: go on with trials begun on other versions or devices.
+        allow_different_machine: go on with trials of another release of Ultralytics.
+        exact: leave trials that this machine cannot continue bit for bit.
         prepared: data and model, where they were looked at already.
     """
 
@@ -65,6 +66,7 @@ class TrialSetup:
         device: str = "",
         data: str | None = None,
         allow_different_machine: bool = False,
+        exact: bool = False,
         prepared: Prepared | None = None,
     ) -> None:
         self._study = study
@@ -76,6 +78,7 @@ class TrialSetup:
         self._device = device
         self._data = data
         self._allow_different_machine = allow_different_machine
+        self._exact = exact
         self._prepared = prepared
         self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
         self._uploader: Uploader | None = None  # of the trial in work
@@ -181,6 +184,7 @@ class TrialSetup:
             job,
             device=self._device,
             allow_different_machine=self._allow_different_machine,
+            exact=self._exact,
             snapshot=snapshot,
         )
 
@@ -276,7 +280,8 @@ def trial_job(
             "data": prepared.fingerprint.digest,
             "model": study.attributes.get(attributes.MODEL) or model_identity(prepared.model),
         },
-        recorded_machine=_recorded_machine(recorded),
+        recorded_machine=study_environment.of_trial(recorded),
+        environment=study.attributes.get(attributes.ENVIRONMENT),
         on_oom=spec.on_oom,
         patience_epochs=spec.patience_epochs,
         workers=int(spec.train.get("workers", 2)),
@@ -313,11 +318,3 @@ def _identity(path: Path) -> str:
 def _sha256(path: Path, _modified: int, _size: int) -> str:
     """The SHA-256 of a file, read once in each of its states: weights are up to 140 MB."""
     return measure(path)[1]
-
-
-def _recorded_machine(recorded: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the trial began on; None for one that never started."""
-    if attributes.VERSIONS not in recorded:
-        return None
-    names = (attributes.VERSIONS, attributes.THREADS, attributes.DEVICE, attributes.DEVICE_MODEL)
-    return {name: recorded[name] for name in names}

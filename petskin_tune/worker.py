@@ -18,6 +18,7 @@ from petskin_tune import attributes
 from petskin_tune.checkpoints import open_store
 from petskin_tune.deadline import Deadline, Times
 from petskin_tune.durable import StoreError
+from petskin_tune.environment_check import EnvironmentCheck, LeftToOthers
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
 from petskin_tune.failures import ENDS, Failure
 from petskin_tune.home import Home
@@ -56,7 +57,9 @@ class Options:
     max_trials: int | None = None
     take_over: bool = False
     allow_different_machine: bool = False
+    exact: bool = False
     typed: str = ""  # the options that a person types again beside ``--study NAME``
+    typed_for_workers: str = ""  # those of them that other commands do not take
 
 
 class Worker:
@@ -95,7 +98,7 @@ class Worker:
         )
         self._run: TrialRun | None = None
         self._stop_requests = int(study.attributes.get(attributes.STOP_REQUESTED, 0))
-        self._declined: set[int] = set()
+        self._declined = LeftToOthers()
         self._finished = 0
         self._study_best: float | None = None
         self._away_since: float | None = None  # the instant (monotonic) since which the database has been away
@@ -114,8 +117,10 @@ class Worker:
             device=options.device,
             data=options.data,
             allow_different_machine=options.allow_different_machine,
+            exact=options.exact,
             prepared=prepared,
         )
+        self._environment = EnvironmentCheck(study, home, allowed=options.allow_different_machine, say=view.note)
         spec = study.spec
         self._leases = Leases(
             study.storage, study.id, options.worker, spec.lease, spec.snapshot_every, alone=home.copied is not None
@@ -177,7 +182,11 @@ class Worker:
         )
 
     def _one_step(self) -> int | None:
-        """Do one piece of work, or wait a moment for some; the exit code when the study is done."""
+        """Do one piece of work, or wait a moment for some; the exit code when the study is done.
+
+        Raises:
+            UsageError: the study, or all that is left of it, is for another machine.
+        """
         self._home.require()
         self._study.refresh()
         self._database_answers()
@@ -187,8 +196,8 @@ class Worker:
             self._train(held)
         elif not (left := self._unfinished()) and not self._may_have_new():
             return self._say_done()
-        elif left and left <= self._declined and not self._may_have_new():
-            self._suspension.decide("what is left is for another machine")
+        elif left and left <= self._declined.trials and not self._may_have_new():
+            raise UsageError(self._declined.sentence(self._study.name, left))
         else:
             self._say_what_for()
             self._suspension.wait(POLL_SECONDS)
@@ -198,20 +207,25 @@ class Worker:
 
     def _orphan(self) -> Held | None:
         self._leases.adopt_unleased()
-        return self._leases.take_over(by_command=self._options.take_over, leave=self._declined)
+        if self._unfinished():
+            self._environment.require()
+        return self._leases.take_over(by_command=self._options.take_over, leave=self._declined.trials)
 
     def _new_trial(self) -> Held | None:
-        if self._is_good_enough() or self._leases.worth_waiting_for(leave=self._declined) is not None:
+        if self._is_good_enough() or self._leases.worth_waiting_for(leave=self._declined.trials) is not None:
             return None
         if self._leases.count() >= self._study.spec.target_trials:
             return None
         # Before a trial is born: a machine that cannot train must not take one.
+        self._environment.require()
         unless(self._suspension.asked, self._setup.prepare)
+        self._environment.begin()
         return self._leases.next_trial(self._study.spec.target_trials)
 
     def _say_what_for(self) -> None:
         """Say once for each lease why this worker does nothing."""
-        others = [lease for lease in self._leases.read(only_unfinished=True) if lease.trial_id not in self._declined]
+        unfinished, left = self._leases.read(only_unfinished=True), self._declined.trials
+        others = [lease for lease in unfinished if lease.trial_id not in left]
         if not others:
             return
         first = min(others, key=lambda lease: lease.expires_in)
@@ -291,7 +305,7 @@ class Worker:
 
     def _after(self, trial: HeldTrial, outcome: Outcome, seconds: float) -> None:
         if outcome.end == "declined":
-            self._declined.add(trial.held.trial_id)
+            self._declined.add(trial.held.trial_id, trial.number, outcome.reason)
             self._view.note(f"trial {trial.number} is left to another machine: {outcome.reason}")
             return
         self._view.trial_ended(trial.number, outcome.end, outcome.value, seconds, outcome.reason)
@@ -368,7 +382,7 @@ class Worker:
 
     @property
     def _command(self) -> str:
-        return f"tune-worker --study {self._study.name}{self._options.typed}"
+        return f"tune-worker --study {self._study.name}{self._options.typed}{self._options.typed_for_workers}"
 
     def _anything_left(self) -> bool:
         try:

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from petskin_tune import error_text
+from petskin_tune import error_text, study_environment
 from petskin_tune.protocol import TRAIN_LOG, Declined, Failed, Finished, Note, Suspended, TrialJob
-from petskin_tune.training import causes, environment, guards, machine, snapshot
+from petskin_tune.training import causes, environment, guards, snapshot
 from petskin_tune.training.channel import Channel
 from petskin_tune.training.state import Decisions
 from petskin_tune.training.trainer import ResumableTrainer
@@ -108,20 +108,27 @@ def _open_snapshot(job: TrialJob) -> dict[str, Any] | None:
 
 
 def _check_machine(job: TrialJob, channel: Channel, trainer: ResumableTrainer, state: Mapping[str, Any] | None) -> None:
-    """Decline a machine other than the trial's first, unless that is allowed; then it is recorded."""
-    recorded = job.recorded_machine or (state["machine"] if state else None)
-    if recorded is None:
+    """Record how this machine differs from the one whose state is continued, or decline where it may not."""
+    recorded = state["machine"] if state else job.recorded_machine
+    if recorded is None:  # a new trial: it goes on with nothing, but stands beside the study's others
+        found = study_environment.differences(job.environment or trainer.machine, trainer.machine)
+        if found:
+            channel.send(Note("machine", f"trained with {study_environment.said(found)}, unlike the study's first"))
         return
-    phrases = machine.differences(recorded, trainer.machine)
-    if not phrases:
+    found = study_environment.differences(recorded, trainer.machine)
+    if not found:
         return
-    if job.allow_different_machine:
-        channel.send(Note("machine", f"goes on with {', '.join(phrases)}: no longer exactly as undisturbed"))
-        return
-    command = machine.installation(recorded, trainer.machine)
+    declines = any(difference.is_decisive for difference in found) and not job.allow_different_machine
+    if declines or job.exact:
+        raise _Declines(Declined("different-machine", _left_alone(found, declines)))
+    channel.send(Note("machine", f"goes on with {study_environment.said(found)}: {study_environment.INEXACT}"))
+
+
+def _left_alone(found: list[study_environment.Difference], decisive: bool) -> str:
+    command = study_environment.installation(found)
     way_on = f"type `{command}`, or " if command else ""
-    message = f"This machine has {', '.join(phrases)}: {way_on}allow it with --allow-different-machine."
-    raise _Declines(Declined("different-machine", message))
+    leave = "allow it with --allow-different-machine" if decisive else "leave out --exact to go on here"
+    return f"this machine has {study_environment.said(found)}: {way_on}{leave}, {study_environment.INEXACT}"
 
 
 def _decide(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note]:

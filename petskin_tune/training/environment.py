@@ -17,7 +17,14 @@ _ENVIRONMENT = {
     "MPLBACKEND": "Agg",
 }
 
+_asked_threads = os.environ.get("OMP_NUM_THREADS", "")  # a person's: Ultralytics sets it where nobody has
+
 os.environ.update(_ENVIRONMENT)
+
+
+def threads_asked_for() -> int | None:
+    """Return the thread count that a person has set for this process; Ultralytics forgets it on a CPU."""
+    return int(_asked_threads) if _asked_threads.isdigit() and int(_asked_threads) else None
 
 
 def quiet_ultralytics() -> None:

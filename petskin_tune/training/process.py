@@ -23,6 +23,11 @@ def inherited_modules() -> tuple[str, ...]:
     return tuple(name for name in _LISTED if name in sys.modules) if os.getpid() != _importer else ()
 
 
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use, which is less than the machine has under ``taskset`` or Slurm."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def ignore_signals(_: int = 0) -> None:
     """Be deaf to Ctrl-C and SIGTERM: the worker decides when trials end.
 

@@ -17,11 +17,11 @@ from ultralytics.utils.torch_utils import autocast, unwrap_model
 from yaml import YAMLError
 
 from petskin_tune.protocol import Position, TrialJob
-from petskin_tune.training import architecture, guards, machine, micro, state
+from petskin_tune.training import architecture, environment, guards, machine, micro, state
 from petskin_tune.training.data import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes
 from petskin_tune.training.labels import DataError
 from petskin_tune.training.order import seed_everything
-from petskin_tune.training.process import ignore_signals
+from petskin_tune.training.process import ignore_signals, usable_cpus
 from petskin_tune.training.state import Decisions
 
 
@@ -68,11 +68,14 @@ class TrialSetup(SegmentationTrainer):
         }
 
     def _set_threads(self) -> None:
-        """Take the thread count of the trial's first run: another one gives other gradients."""
+        """Take the thread count of the trial's first run: another one gives other gradients; at first, a person's.
+
+        No more than this machine has CPUs for, unless torch takes more by itself: they would wait for each other.
+        """
         recorded = self._snapshot["machine"] if self._snapshot else self.job.recorded_machine or {}
-        threads = recorded.get("threads") or self.job.threads
+        threads = recorded.get("threads") or self.job.threads or environment.threads_asked_for()
         if threads:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(min(threads, max(usable_cpus(), torch.get_num_threads())))
         self.machine = machine.describe(self.device, torch.get_num_threads())
 
     def get_dataset(self) -> dict[str, Any]:

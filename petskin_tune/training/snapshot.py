@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 import torch
 
 from petskin_tune import faults
-from petskin_tune.protocol import Position
+from petskin_tune.protocol import SNAPSHOT_FORMAT, Position
 
-FORMAT = 1  # raise it when older snapshots cannot be resumed
+FORMAT = SNAPSHOT_FORMAT
 _FOOTER_MAGIC = b"petskin-tune snapshot sha256 "
 _FOOTER_SIZE = len(_FOOTER_MAGIC) + 64
 _CHUNK = 1 << 20  # bytes

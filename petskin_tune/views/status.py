@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from petskin_tune import attributes
+from petskin_tune import attributes, study_environment
 from petskin_tune.protocol import Position
 from petskin_tune.ranking import best
 from petskin_tune.spec import StudySpec
@@ -104,6 +105,7 @@ class Status:
     notes: tuple[str, ...] = field(default=())
     troubles: tuple[Trouble, ...] = ()  # the newest last
     options: str = ""  # that name the study
+    environment: tuple[str, ...] = field(default=())  # how this machine's packages differ from the study's
 
     def to_json(self) -> dict[str, Any]:
         """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
@@ -111,7 +113,13 @@ class Status:
 
 
 def collect(
-    study: Study, leases: Iterable[Lease], now: float, *, store: str | None = None, options: str = ""
+    study: Study,
+    leases: Iterable[Lease],
+    now: float,
+    *,
+    store: str | None = None,
+    options: str = "",
+    home: Path | None = None,
 ) -> Status:
     """Read a study and its leases; nothing is written.
 
@@ -121,6 +129,7 @@ def collect(
         now: seconds since 1970.
         store: the URL of its store as this machine reaches it; None: as the study names it.
         options: what a person must type beside ``--study NAME`` to mean this study, such as ``--home DIR``.
+        home: where the study's packages may be listed; None: this machine's are not compared with them.
     """
     trials = study.get_trials(deepcopy=False)
     held = {lease.trial_id: lease for lease in leases}
@@ -152,10 +161,16 @@ def collect(
         notes=(*search.warnings(trials, spec), *_notes(trials)),
         troubles=tuple(trouble for trial in trials if (trouble := trouble_of(trial))),
         options=named,
+        environment=tuple(_news(study, trials, home)) if home else (),
     )
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _news(study: Study, trials: Sequence[FrozenTrial], home: Path) -> list[str]:
+    lines, _ = study_environment.news(study.study_name, study.user_attrs, trials, home)
+    return lines
 
 
 def _states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
@@ -278,7 +293,7 @@ def render(status: Status) -> str:
         numbers = ", ".join(str(number) for number in status.foreign)
         lines += ["", f"running, not ours and never touched: trial {numbers}"]
     lines += ["", *_costs(status)]
-    lines += [line for note in status.notes for line in words.wrapped(note, "")]
+    lines += [line for note in (*status.notes, *status.environment) for line in words.wrapped(note, "")]
     lines.append(f"{status.next_reason}; type: {status.next_command}")
     return "\n".join(lines) + "\n"
 

@@ -9,12 +9,15 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import types
+import zipfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ import pytest
 import workers
 
 import petskin_tune
+from petskin_tune import study_environment
+from petskin_tune.environment_check import keep_in
+from petskin_tune.home import resolve_home
 
 PROJECT = Path(__file__).parents[2]
 NOTEBOOK = PROJECT / "notebooks" / "colab.ipynb"
@@ -40,15 +46,23 @@ class Colab:
     Attributes:
         wheel: on Drive, what the settings cell names as PACKAGE.
         packages: this machine's site-packages; what the project depends on is installed already, as torch is on Colab.
+        pip: options of pip beside those of the notebook.
+        variables: of the environment, beside Colab's own.
     """
 
     def __init__(self, drive: Path, disk: Path, wheel: Path) -> None:
         self.drive, self.disk = drive, disk
         self.wheel = Path(shutil.copy(wheel, drive / "MyDrive"))
         self.packages = disk / "site-packages"
+        self.pip = "--no-deps"
+        self.variables: dict[str, str] = {}
         self.unassigned = False
-        self.faults: dict[str, str] = {}
         self.output: dict[str, str] = {}
+
+    @property
+    def home(self) -> Path:
+        """As the settings cell has it."""
+        return self.drive / "MyDrive" / "petskin-tune"
 
     def run_all(
         self, *, last: str | None = None, lose_machine_at: Callable[[str], bool] = never, **settings: str
@@ -73,7 +87,7 @@ class Colab:
             return True
         command = re.sub(r"\$(\w+)", lambda match: str(names[match[1]]), source[1:])
         if source.startswith("%pip install"):
-            command = f"{sys.executable} -m {command} --no-deps --target {self.packages}"
+            command = f"{sys.executable} -m {command} {self.pip} --target {self.packages}"
         return self._run_shell(cell, command, lose_machine_at)
 
     def _run_shell(self, cell: str, command: str, lose_machine_at: Callable[[str], bool]) -> bool:
@@ -104,7 +118,7 @@ class Colab:
             TUNE_NETWORK_HOME="1",
             XDG_CACHE_HOME=str(self.disk),
             **installed,
-            **self.faults,
+            **self.variables,
         )
 
     def _lose_machine(self, pid: int) -> None:
@@ -150,9 +164,9 @@ def test_run_all_disconnect_run_all_again_ends_the_study_with_the_trial_that_was
     study = workers.write_study(tmp_path / "studies", target_trials=2)
     settings = {"STUDY": repr(str(study))}
     # The trial's process stands still in its third epoch, so that the machine is lost before the study is done.
-    colab.faults = {"TUNE_FAULTS": "batch-done=stop@17", "TUNE_FAULTS_LOG": str(tmp_path / "fired")}
+    colab.variables = {"TUNE_FAULTS": "batch-done=stop@17", "TUNE_FAULTS_LOG": str(tmp_path / "fired")}
     colab.run_all(lose_machine_at=lambda line: "trial 0 epoch 2/3" in line, **settings)
-    colab.faults = {}
+    colab.variables = {}
     assert "status" not in colab.output
     assert "study done" not in colab.output["work"]
 
@@ -165,6 +179,7 @@ def test_run_all_disconnect_run_all_again_ends_the_study_with_the_trial_that_was
     assert (colab.drive / "MyDrive/petskin-tune/best.yaml").is_file()
     assert (colab.drive / "MyDrive/petskin-tune/best.pt").stat().st_size > 100_000
     assert colab.output["install"] == ""
+    assert f"ultralytics=={version('ultralytics')}\n" in (colab.home / "environment.txt").read_text()
     assert not colab.unassigned
 
 
@@ -193,6 +208,62 @@ def test_the_install_cell_installs_the_studies_their_models_and_both_commands(co
     assert found == f"{package / '__init__.py'}\n"
 
 
+def test_the_next_day_the_install_cell_brings_the_packages_of_the_first_whatever_was_released_since(
+    colab: Colab, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    tiny_wheel(index, "ultralytics", "8.4.190", "torch")
+    tiny_wheel(index, "torch", "2.14.0")
+    package = tiny_wheel(index, "stand-in", "1.0", "ultralytics<8.5")
+    colab.pip = f"--no-index --find-links {index}"
+    colab.variables = {"PIP_CONFIG_FILE": os.devnull}
+    assert installed(colab, package) == {"ultralytics": "8.4.190", "torch": "2.14.0"}
+
+    found = {name: distribution.version for name, distribution in distributions(colab).items()}
+    text = study_environment.render("demo", {"versions": {**found, "python": study_environment.versions()["python"]}})
+    colab.home.mkdir()
+    keep_in(resolve_home(str(colab.home), None, None, {"TUNE_NETWORK_HOME": "1"}, study="demo"), text)
+    tiny_wheel(index, "ultralytics", "8.4.191", "torch")
+    tiny_wheel(index, "torch", "2.15.0")
+    assert installed(colab, package) == {"ultralytics": "8.4.190", "torch": "2.14.0"}
+    listed = f"{sys.executable} -m pip install -q {colab.pip} --dry-run -r {colab.home / 'environment.txt'}"
+    subprocess.run(shlex.split(listed), env=colab.environment(), check=True)
+
+    (colab.home / "environment.txt").unlink()
+    assert installed(colab, package) == {"ultralytics": "8.4.191", "torch": "2.15.0"}, "nothing newer was on offer"
+
+
+def installed(colab: Colab, package: Path) -> dict[str, str]:
+    """What the install cell brings to a machine that has nothing."""
+    shutil.rmtree(colab.packages, ignore_errors=True)
+    colab.run_all(last="install", PACKAGE=repr(str(package)))
+    assert colab.output == {"install": ""}
+    return {name: found.version for name, found in distributions(colab).items() if name != "stand-in"}
+
+
+def distributions(colab: Colab) -> dict[str, Distribution]:
+    return {found.metadata["Name"]: found for found in Distribution.discover(path=[str(colab.packages)])}
+
+
+def tiny_wheel(index: Path, name: str, number: str, *needs: str) -> Path:
+    """A wheel of nothing but its name, version and requirements."""
+    index.mkdir(exist_ok=True)
+    file = name.replace("-", "_")
+    info = f"{file}-{number}.dist-info"
+    requires = "".join(f"Requires-Dist: {need}\n" for need in needs)
+    files = {
+        f"{file}/__init__.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n{requires}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: by-hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))
+    wheel = index / f"{file}-{number}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+    return wheel
+
+
 def run_in(colab: Colab) -> dict[str, Any]:
     return {"cwd": colab.disk, "env": colab.environment(), "check": True, "capture_output": True, "text": True}
 
@@ -201,7 +272,9 @@ def test_the_notebook_is_stored_without_outputs_and_installs_nothing_else() -> N
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert all(cell.get("outputs", []) == [] and cell.get("execution_count") is None for cell in cells)
     code = [line.strip() for cell in cells if cell["cell_type"] == "code" for line in cell["source"]]
-    assert [line for line in code if re.match("[%!].*(install|apt|wget|curl)", line)] == ["%pip install -q $PACKAGE"]
+    assert [line for line in code if re.match("[%!].*(install|apt|wget|curl)", line)] == [
+        "%pip install -q $PACKAGE $SAME_PACKAGES"
+    ]
     assert [line.partition("#")[0].strip() for line in code if line.startswith("PACKAGE")] == [
         'PACKAGE = "petskin-tune"'
     ]

@@ -418,35 +418,6 @@ def test_a_snapshot_of_other_arguments_is_declined(suspended):
     assert "argument lr0" in event.message
 
 
-def recorded(job, **changes):
-    (started,) = of_type(train(job), Started)
-    machine = {**started.machine, **changes}
-    return replace(job, recorded_machine=machine)
-
-
-def test_another_version_is_declined_with_what_to_install(job):
-    versions = {"torch": "2.6.0", "python": "3.11"}
-    (event,) = train(replace(job, recorded_machine={"versions": versions, "threads": 1}))
-    assert event.reason == "different-machine"
-    assert "torch 2." in event.message
-    assert "`pip install torch==2.6.0`" in event.message
-    assert "--allow-different-machine" in event.message
-
-
-def test_another_processor_is_declined(job):
-    (event,) = train(recorded(job, device_model="another processor"))
-    assert event.reason == "different-machine"
-    assert "instead of another processor" in event.message
-    assert "pip install" not in event.message
-
-
-def test_a_different_machine_goes_on_where_it_is_allowed_and_is_recorded(job):
-    events = train(replace(recorded(job, device_model="another processor"), allow_different_machine=True))
-    (note,) = [event for event in of_type(events, Note) if event.key == "machine"]
-    assert "instead of another processor" in note.message
-    assert isinstance(events[-1], Finished)
-
-
 def test_the_thread_count_of_the_first_run_is_taken_over(job):
     before = torch.get_num_threads()
     try:

@@ -10,6 +10,7 @@ import helpers_training as helpers
 import pytest
 import torch
 
+from petskin_tune import study_environment
 from petskin_tune.protocol import Position
 from petskin_tune.training import snapshot
 
@@ -33,6 +34,10 @@ def state(**changes):
 @pytest.fixture
 def path(tmp_path):
     return snapshot.path_for(tmp_path / "snapshots", Position(3, 4))
+
+
+def test_the_format_of_snapshots_is_the_one_that_workers_compare():
+    assert study_environment.here()["snapshot_format"] == snapshot.FORMAT
 
 
 def test_what_was_written_is_read(path):
