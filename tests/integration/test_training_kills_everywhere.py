@@ -64,14 +64,13 @@ def model(root):
 
     def path(name: str) -> Path:
         if name == "pretrained":
-            return helpers.pretrained(root, "yolov8n-seg.yaml", 80)
+            return helpers.pretrained(root, str(helpers.model(root)), 80)
         if name != "own":
             return helpers.model(root, 0.0625 if name == "v8" else 0.125, name)
         own = root / "own"
         if not own.exists():  # fine-tuned on other classes from weights of 80
-            source = helpers.pretrained(root, str(helpers.model(root)), 80)
             data = str(helpers.data(root, train=16, val=4))
-            job = helpers.job(root, "own", model=str(source), data=data, arguments={**SHORT, "epochs": 1})
+            job = helpers.job(root, "own", model=str(path("pretrained")), data=data, arguments={**SHORT, "epochs": 1})
             assert isinstance(helpers.live(job).events[-1], Finished)
         return own / "weights" / "best.pt"
 
