@@ -112,8 +112,10 @@ def test_where_there_are_fewer_cpus_than_threads_the_trial_goes_on_with_fewer_an
     before = torch.get_num_threads()
     try:
         two = replace(job, snapshot=None, threads=2, run_folder=str(root / "two"))
-        events = train(two, react=lambda event: Suspend() if isinstance(event, EpochDone) else None)
-        two = replace(two, snapshot=events[-1].snapshot.path)
+        events = train(two, react=lambda event: Suspend() if isinstance(event, Started) else None)
+        (started,) = [event for event in events if isinstance(event, Started)]
+        assert started.machine["threads"] == 2
+        two = replace(two, recorded_machine=started.machine)
         with one_cpu():
             (declined,) = train(replace(two, exact=True))
             assert isinstance(declined, Declined)
