@@ -69,7 +69,7 @@ def _act(action: str, point: str) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "stop":
-        # To this thread: the kernel may give a signal for the process to another one, and this one goes on until that runs.
+        # To this thread: one for the process may be given to another thread, and this one goes on until that runs.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     elif kind == "raise" and value:
         raise OSError(int(value), f"{os.strerror(int(value))} (fault at {point})")
