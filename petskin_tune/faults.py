@@ -16,6 +16,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
 
 _faults: dict[str, tuple[str, int | None]] | None = None
@@ -68,7 +69,8 @@ def _act(action: str, point: str) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread: one for the process may be given to another thread, and this one goes on until that runs.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     elif kind == "raise" and value:
         raise OSError(int(value), f"{os.strerror(int(value))} (fault at {point})")
     elif kind == "raise":

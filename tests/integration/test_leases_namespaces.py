@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 import simulated
-from simulated import LONG, until
+from simulated import LONG, let_the_lease_run_out, until
 
 from petskin_tune.storage import PetskinStorage, open_storage
 
@@ -73,7 +73,7 @@ def test_of_two_workers_in_two_pid_namespaces_neither_takes_the_others_living_tr
     _let_look(two)
     assert two.events("claimed") == []  # nothing tells it that the other is dead: it waits
     of_the_dead = one.events("born")[0]["trial"]
-    _let_the_lease_run_out(storage, of_the_dead)
+    let_the_lease_run_out(storage, of_the_dead)
     until(lambda: bool(two.events("claimed")), "the dead one's trial")
     (claim,) = two.events("claimed")
     assert (claim["trial"], claim["token"]) == (of_the_dead, 2)
@@ -84,14 +84,6 @@ def _let_look(*containers: Container) -> None:
     wanted = [(container, len(container.events("looked")) + LOOKS) for container in containers]
     for container, looks in wanted:
         until(lambda container=container, looks=looks: len(container.events("looked")) >= looks, "more looks")
-
-
-def _let_the_lease_run_out(storage: PetskinStorage, trial: int) -> None:
-    """As if its owner, which is dead, had lived until a second ago with a lease of a second."""
-    with storage.engine.begin() as connection:
-        connection.exec_driver_sql(
-            f"UPDATE trial_leases SET lease_seconds = 1, expires_at = expires_at - {LONG} - 1 WHERE trial_id = {trial}"
-        )
 
 
 def _identities(storage: PetskinStorage) -> list[dict]:

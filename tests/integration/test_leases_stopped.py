@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from simulated import LONG, WRITES, Process, Workers, until, workers_of
+from simulated import LONG, WRITES, Process, Workers, let_the_lease_run_out, until, workers_of
 
 from petskin_tune.storage import PetskinStorage, open_storage
 
@@ -26,11 +26,13 @@ def test_a_worker_stopped_past_its_lease_reports_nothing_more_and_each_epoch_is_
 ) -> None:
     storage, study_id = _study(database_url)
     with workers_of(tmp_path, storage, study_id) as workers:
-        options = {"target": 1, "epochs": EPOCHS, "hold_until": str(tmp_path / "lost")}
-        first = workers.start("work", **options, lease=1.0, outbox=str(tmp_path / "a"), faults="report-sent=stop@5")
+        options = {"target": 1, "epochs": EPOCHS, "lease": LONG, "hold_until": str(tmp_path / "lost")}
+        first = workers.start("work", **options, outbox=str(tmp_path / "a"), faults="report-sent=stop@5")
         first.wait_until_stopped()
         assert first.fired("report-sent")
-        second = workers.start("work", **options, lease=LONG, outbox=str(tmp_path / "b"))
+        # Its lease was a long one: with a short one it may be stopped while it renews, and hold SQLite's only lock.
+        let_the_lease_run_out(storage, first.events("claimed")[0]["trial"])
+        second = workers.start("work", **options, outbox=str(tmp_path / "b"))
         (claim,) = second.wait_for("claimed")
         assert claim["token"] == 2
         second.wait_for("heard", times=5)
