@@ -70,7 +70,8 @@ class TrialSetup(SegmentationTrainer):
     def _set_threads(self) -> None:
         """Take the thread count of the trial's first run: another one gives other gradients; at first, a person's.
 
-        No more than this machine has CPUs for, unless torch takes more by itself: they would wait for each other.
+        No more than this machine has CPUs for (measured: two on one CPU take three times as long as one does), unless
+        torch takes more by itself.
         """
         recorded = self._snapshot["machine"] if self._snapshot else self.job.recorded_machine or {}
         threads = recorded.get("threads") or self.job.threads or environment.threads_asked_for()
