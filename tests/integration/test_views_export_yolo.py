@@ -48,7 +48,7 @@ def test_ultralytics_accepts_every_key_and_value_of_the_yaml(exported: Path) -> 
 
 
 def test_yolo_train_takes_the_yaml_unchanged_and_trains_what_it_says(exported: Path, tmp_path: Path) -> None:
-    yolo = Path(sys.executable).parent / "yolo"
+    yolo = [sys.executable, "-c", "from ultralytics.cfg import entrypoint; entrypoint()"]
     environment = os.environ | {
         "YOLO_OFFLINE": "true",
         "YOLO_AUTOINSTALL": "false",
@@ -57,7 +57,7 @@ def test_yolo_train_takes_the_yaml_unchanged_and_trains_what_it_says(exported: P
     }
     # Else it lies in a git repository around Ultralytics' own package, or where a settings file says.
     place = [f"project={tmp_path / 'runs'}", "name=exported"]
-    run = [str(yolo), "train", f"cfg={exported}", *place, "plots=False"]  # drawn in twice the time that it trains
+    run = [*yolo, "train", f"cfg={exported}", *place, "plots=False"]  # drawn in twice the time that it trains
     result = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     arguments = tmp_path / "runs" / "exported" / "args.yaml"
