@@ -52,7 +52,8 @@ def _places(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
 def _unknown(model: str) -> str:
     """Why Ultralytics has no such model either, and the nearest that it has."""
     architecture = f"{model.removesuffix('.pt')}.yaml"
-    if model.endswith(".pt") and _is_own_architecture(architecture):
+    misses_a_scale = model in {_SCALE.sub(r"\1", name) for name in PUBLISHED}
+    if model.endswith(".pt") and _is_own_architecture(architecture) and not misses_a_scale:
         return (
             f"Ultralytics publishes no weights of it: give their path, or train `{architecture}` from scratch, or name "
             "published weights such as `yolo26n-seg.pt`"

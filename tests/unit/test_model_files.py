@@ -110,6 +110,7 @@ def test_a_study_file_beside_the_folder_of_its_data_set_is_not_taken_for_it(here
         ("yolo26m-sgm.yaml", "did you mean `yolo26m-seg.yaml`"),
         ("yolo12n-seg.pt", "publishes no weights of it: .* train `yolo12n-seg.yaml` from scratch"),
         ("yolo12x_seg.pt", "has none of that name: did you mean"),
+        ("yolov8-seg.pt", r"did you mean `yolov8.-seg\.pt`"),
         ("mine.pt", "has none of that name: give its path"),
     ],
 )
