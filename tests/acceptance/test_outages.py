@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -310,11 +311,12 @@ def killed_in_an_outage(site: Site) -> tuple[int, dict[int, float]]:
         how many epochs the database has; the seconds that the others took, by epoch: no two epochs took the same.
     """
     log = site.folder / "fired"
-    worker = site.start("killed", "disk_1", TUNE_FAULTS="snapshot-committed=stop@2", TUNE_FAULTS_LOG=str(log))
-    assert stopped_by(log) == [worker.process.pid]
+    worker = site.start("killed", "disk_1", TUNE_FAULTS="batch-done=stop@5", TUNE_FAULTS_LOG=str(log))
+    (child,) = stopped_by(log)  # in its fifth epoch: there is more to train while the server is away
+    wait_until(lambda: len(site.trial.intermediate_values) == 4 and site.lease.snapshot is not None)
     site.server.stop()
     epochs = worker.epochs()
-    worker.go_on()
+    os.kill(child, signal.SIGCONT)
     worker.said.wait_for("trial 0 epoch", epochs + 3)
     worker.kill()
     site.server.start()
