@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from killing import kill_at_random
+from soak import times
 from workers import SMALL_STUDY, UNREACHABLE, best_weights, essence, fired, load, run, start, write_study
 
 # Where the worker (or with kill-all the trial's process and the worker) dies, one after the other in one study: each
@@ -45,7 +46,7 @@ SOME_POINTS = (  # for those who cannot wait
     "verdict-given=kill",
     "before-tell=kill",
 )
-KILLS = 20  # at random instants
+KILLS = times(20, least=7)  # at random instants
 TRIALS = 6  # of the study that is killed at random instants, at least
 CHANGES = {
     "epochs": 4,
@@ -90,7 +91,7 @@ def test_a_study_killed_at_every_named_point_ends_as_the_one_left_alone(
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
-def test_a_study_killed_twenty_times_at_random_instants_ends_as_the_one_left_alone(
+def test_a_study_killed_again_and_again_at_random_instants_ends_as_the_one_left_alone(
     sampler: str, tmp_path: Path
 ) -> None:
     options = {} if sampler == "random" else {"startup_trials": 2}

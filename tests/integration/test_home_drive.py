@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from soak import times
 
 from petskin_tune.errors import UsageError
 from petskin_tune.home import resolve_home
@@ -25,7 +26,7 @@ from tests.drive import Faults, SimulatedDrive, unavailable
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=unavailable() or "")
 
 EPOCHS = 14
-KILLS = 20  # at random instants
+KILLS = times(20, least=7)  # at random instants
 PATIENCE = 300.0
 ROOT = Path(__file__).parents[2]
 

@@ -11,6 +11,7 @@ import optuna
 import pytest
 from servers import Server, running_server
 from simulated import LONG, UNREACHABLE, Process, until, workers_of
+from soak import times
 
 from petskin_tune.storage import PetskinStorage, open_storage
 
@@ -26,7 +27,7 @@ def server() -> Iterator[Server]:
 
 @pytest.mark.parametrize(
     ("workers", "restarts"),
-    [(4, 4), pytest.param(8, 30, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
+    [(4, 4), pytest.param(8, times(30, least=10), marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
 )
 def test_immediate_restarts_kill_no_worker_and_lose_or_double_no_report(
     server: Server, tmp_path: Path, workers: int, restarts: int
