@@ -1,4 +1,4 @@
-"""How much of a soak is done: all of it, or on a slow machine the share that `.ci/run` finds it has the time for."""
+"""How much of a soak is done: all of it, or the share that `.ci/run` has the time for."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ SHARE = float(os.environ.get("PETSKIN_TUNE_SOAK", "1"))
 
 
 def times(whole: int, least: int) -> int:
-    """How often to do what a soak does ``whole`` times on a machine that is quick enough; ``least`` on any."""
+    """How often to do what a whole soak does ``whole`` times; ``least`` whatever the share."""
     return min(whole, max(least, round(whole * SHARE)))
