@@ -18,12 +18,14 @@ from ultralytics.nn.modules.head import Detect
 from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils.torch_utils import initialize_weights
 
-from petskin_tune.training.guards import Refused
-
 CLASS_BRANCHES = ("cv3", "one2one_cv3")  # of a detection head: what ``BaseModel.load`` may replace
 _DECIDING = ("stride", "padding", "dilation", "groups", "eps", "momentum")  # what a layer computes beside its tensors
 
 Tensors = Mapping[str, torch.Tensor]
+
+
+class ModelMismatch(Exception):
+    """The model that was trained cannot be built here; the message says where they differ."""
 
 
 def layers(model: BaseModel) -> list[str]:
@@ -45,7 +47,7 @@ def rebuild(model: BaseModel, tensors: Tensors, recorded: Sequence[str] | None =
         recorded: What ``layers`` said of the model that was trained; None where nothing was recorded.
 
     Raises:
-        Refused: This version of Ultralytics builds another model from the architecture; the message says where.
+        ModelMismatch: This Ultralytics builds another model from the architecture, or the state is damaged.
     """
     index, head = len(model.model) - 1, model.model[-1]
     if isinstance(head, Detect):
@@ -95,11 +97,11 @@ def _require_same(model: BaseModel, tensors: Tensors, recorded: Sequence[str] | 
     different = [name for name in {**wanted, **built} if built.get(name) != wanted.get(name)]
     if different:
         name = different[0]
-        raise Refused(
-            f"the model cannot be rebuilt from its snapshot: {len(different)} tensors differ, the first is {name} "
+        raise ModelMismatch(
+            f"the model cannot be built again: {len(different)} tensors differ, the first is {name} "
             f"(trained {wanted.get(name, 'absent')}, built {built.get(name, 'absent')})"
         )
     here = layers(model)
     for trained, now in zip_longest(here if recorded is None else recorded, here, fillvalue="absent"):
         if trained != now:
-            raise Refused(f"the model cannot be rebuilt from its snapshot: a layer was '{trained}' and is '{now}' here")
+            raise ModelMismatch(f"the model cannot be built again: a layer was '{trained}' and is '{now}' here")

@@ -14,10 +14,10 @@ LOSSES = {
     "11": {"box_loss", "seg_loss", "cls_loss", "dfl_loss"},
     "26": {"box_loss", "seg_loss", "cls_loss", "l1_loss", "sem_loss"},
 }
-SLOW = pytest.mark.slow
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("family", [pytest.param("v8", marks=SLOW), pytest.param("11", marks=SLOW), "26"])
+@pytest.mark.parametrize("family", WIDTHS)
 def test_a_family_is_tuned_killed_resumed_without_its_weights_and_told_of(tmp_path: Path, family: str) -> None:
     weights = helpers.pretrained(tmp_path, str(helpers.model(tmp_path, WIDTHS[family], family)), 80)
     study = write_study(

@@ -149,6 +149,12 @@ class SimulatedWorker:
     def _is_enough(self) -> bool:
         return "enough" in self.options and Path(self.options["enough"]).exists()
 
+    def _hold(self, recorder: Recorder) -> None:
+        sign = Path(self.options["hold_until"])
+        until(lambda: recorder.lost or sign.exists(), "the sign to end a trial", seconds=3600)
+        if recorder.lost:  # it had run ahead of its reports
+            raise LeaseLost
+
     def train(self, held: Held) -> None:
         """A trial of ``epochs`` epochs, one every ``pace`` seconds, or the rest of the one that another worker began.
 
@@ -182,7 +188,7 @@ class SimulatedWorker:
             time.sleep(self.options.get("pace", 0.0))
             epoch += 1
             if epoch == self.options["epochs"] and "hold_until" in self.options:
-                until(Path(self.options["hold_until"]).exists, "the sign to end a trial", seconds=3600)
+                self._hold(recorder)
             recorder.heard(epoch_done(epoch, trial.held.token))
             self.log("heard", trial=trial.held.trial_id, epoch=epoch, token=trial.held.token)
         recorder.drain(None)

@@ -8,7 +8,7 @@ import torch
 from ultralytics.nn.tasks import SegmentationModel
 
 from petskin_tune.training import architecture
-from petskin_tune.training.guards import Refused
+from petskin_tune.training.architecture import ModelMismatch
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_the_parameters_of_a_rebuilt_model_keep_their_order_and_are_trained(root
 
 def test_tensors_that_no_class_branch_explains_are_refused_by_name(root):
     narrow, wide = helpers.model(root), helpers.model(root, 0.125)
-    with pytest.raises(Refused, match=r"cannot be rebuilt .*: \d+ tensors differ.*model\.1\.conv\.weight"):
+    with pytest.raises(ModelMismatch, match=r"cannot be built again: \d+ tensors differ.*model\.1\.conv\.weight"):
         architecture.rebuild(build(narrow, 2), build(wide, 2).state_dict())
 
 
@@ -86,5 +86,7 @@ def test_a_layer_that_computes_something_else_is_refused_by_name(root):
     path = helpers.model(root)
     trained = build(path, 2)
     trained.model[0].bn.eps = 0.5
-    with pytest.raises(Refused, match=r"a layer was '0\.bn BatchNorm2d eps=0\.5.*' and is '0\.bn BatchNorm2d eps="):
+    with pytest.raises(
+        ModelMismatch, match=r"a layer was '0\.bn BatchNorm2d eps=0\.5.*' and is '0\.bn BatchNorm2d eps="
+    ):
         rebuilt(trained, path, 2)
