@@ -10,8 +10,8 @@ from workers import SMALL_STUDY, best_weights, fired, load, run, write_study
 
 WIDTHS = {"v8": 0.0625, "11": 0.125, "26": 0.125}
 LOSSES = {
-    "v8": {"box_loss", "seg_loss", "cls_loss", "dfl_loss"},
-    "11": {"box_loss", "seg_loss", "cls_loss", "dfl_loss"},
+    "v8": {"box_loss", "seg_loss", "cls_loss", "dfl_loss", "sem_loss"},
+    "11": {"box_loss", "seg_loss", "cls_loss", "dfl_loss", "sem_loss"},
     "26": {"box_loss", "seg_loss", "cls_loss", "l1_loss", "sem_loss"},
 }
 pytestmark = pytest.mark.slow
