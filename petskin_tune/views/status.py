@@ -293,7 +293,8 @@ def render(status: Status) -> str:
         numbers = ", ".join(str(number) for number in status.foreign)
         lines += ["", f"running, not ours and never touched: trial {numbers}"]
     lines += ["", *_costs(status)]
-    lines += [line for note in (*status.notes, *status.environment) for line in words.wrapped(note, "")]
+    lines += [line for note in status.notes for line in words.wrapped(note, "")]
+    lines += status.environment  # whole: there is something to type in them
     lines.append(f"{status.next_reason}; type: {status.next_command}")
     return "\n".join(lines) + "\n"
 
