@@ -5,6 +5,7 @@ The server computes nothing: no thread count is set and CUDA is not touched, so 
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from petskin_tune.training import process
@@ -15,3 +16,5 @@ if sys.argv[:1] == ["-c"]:  # how multiprocessing starts a forkserver; anyone el
 import torchvision  # noqa: F401 (Ultralytics' validator imports it)
 
 from petskin_tune.training import attempts  # noqa: F401
+
+gc.freeze()  # what is imported stays for good: no trial copies it in order to look for garbage

@@ -6,14 +6,14 @@ import random
 import signal
 import subprocess
 
-from workers import Said, wait_until
+from workers import Process, Said, wait_until
 
-START_SECONDS = 4.0  # about what a worker takes until it trains
+START_SECONDS = 2.0  # about what a forked worker takes until it trains
 EPOCH_SECONDS = 1.5  # about what an epoch takes, validation and report included
 LINES = (2, 4)  # of a worker: that of the study, that of its trial, its first epochs
 
 
-def kill_at_random(worker: subprocess.Popen[str], chance: random.Random) -> None:
+def kill_at_random(worker: Process, chance: random.Random) -> None:
     """Kill ``worker``, which has more work than it can do, with SIGKILL at a random instant.
 
     A quarter of the instants lies in its start, the others after one of the first things that it says, so that a slow

@@ -21,12 +21,10 @@ from typing import Any
 import optuna
 import psutil
 import pytest
-import yaml
 from killing import kill_at_random
 from soak import times
-from workers import SMALL_STUDY, UNREACHABLE, Said, essence, fired, load, run, start, wait_until, write_study
+from workers import SMALL_STUDY, UNREACHABLE, Process, Said, essence, fired, load, run, start, wait_until, write_study
 
-from petskin_tune.study_file import shipped_folder
 from tests.drive import Faults, SimulatedDrive, unavailable
 
 pytestmark = [
@@ -34,10 +32,8 @@ pytestmark = [
     pytest.mark.timeout(900),  # up to eleven lives of a worker, each of which imports torch
 ]
 
-MODEL = "tiny-seg.yaml"
 TRIALS = 4
 CHANGES: dict[str, Any] = {
-    "model": MODEL,
     "epochs": 6,
     "target_trials": TRIALS,
     "train": {**SMALL_STUDY["train"], "batch": 4, "nbs": 4, "lrf": 0.1, "warmup_bias_lr": 0.0},
@@ -45,6 +41,7 @@ CHANGES: dict[str, Any] = {
     "search": {"lr0": {"low": 8e-3, "high": 1.5e-2, "log": True}, "mosaic": [0.0, 0.3]},
     "lease": "60s",
 }
+LONG = {"epochs": 60, "target_trials": 1}  # a trial of several snapshots, however far apart their cost puts them
 ROUGH = Faults(eio_every=45, delay=0.001, sync_delay=0.2, sync_rate=5e6)  # a snapshot of 1.5 MB is safe after 0.5 s
 BEHIND = replace(ROUGH, sync_delay=3600.0)  # nothing that a machine wrote is safe when it is lost
 # Where the worker (or with kill-all the trial's process and the worker) dies, each time with its machine's disk.
@@ -70,10 +67,10 @@ class Session:
         self.log = folder / "fired"
         self._folder = folder
         self._disk = folder / "disk-of-the-machine"
-        self._study = write_tiny_study(folder / "study", **changes)
+        self._study = write_study(folder / "study", **{**CHANGES, **changes})
         self._arguments = ("--study", str(self._study), "--home", str(drive.path / "petskin"))
 
-    def start(self, faults: str = "") -> subprocess.Popen[str]:
+    def start(self, faults: str = "") -> Process:
         return start(*self._arguments, cwd=self._folder, **self._environment(faults))
 
     def run(self, *options: str, faults: str = "") -> subprocess.CompletedProcess[str]:
@@ -131,26 +128,28 @@ def end_processes(folder: Path) -> None:
                 process.wait(120.0)
 
 
-def write_tiny_study(folder: Path, **changes: Any) -> Path:
-    """A study of a model with snapshots of a megabyte and a half, which a slow Drive can take."""
-    folder.mkdir(parents=True)
-    model = yaml.safe_load((shipped_folder() / "models" / "demo-seg.yaml").read_text())
-    (folder / MODEL).write_text(yaml.safe_dump({**model, "width_multiple": 0.0625}))
-    return write_study(folder, **{**CHANGES, **changes})
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What the study is that was left alone, in a home on a disk of its own."""
     return left_alone(tmp_path_factory.mktemp("undisturbed"))
 
 
+@pytest.fixture(scope="module")
+def undisturbed_long(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The same of a study of one long trial."""
+    return essence(run_alone(tmp_path_factory.mktemp("undisturbed"), **LONG))
+
+
 def left_alone(folder: Path, **changes: Any) -> list[dict[str, Any]]:
-    result = run("--study", str(write_tiny_study(folder / "study", **changes)), cwd=folder)
-    assert result.returncode == 0, result.stdout
-    study = load(folder / "runs")
+    study = run_alone(folder, **changes)
     assert len({trial.value for trial in study.trials}) > 2, "the trials learnt nothing that could differ"
     return essence(study)
+
+
+def run_alone(folder: Path, **changes: Any) -> optuna.Study:
+    result = run("--study", str(write_study(folder / "study", **{**CHANGES, **changes})), cwd=folder)
+    assert result.returncode == 0, result.stdout
+    return load(folder / "runs")
 
 
 @pytest.fixture
@@ -241,6 +240,16 @@ def test_a_drive_that_is_away_for_a_while_costs_no_trial_anything(
     assert essence(session.study()) == undisturbed
 
 
+def lose_a_machine_with_two_snapshots(session: Session) -> list[Path]:
+    """Run until a trial has two snapshots in the cloud, however often they are written, and lose the machine."""
+    while True:
+        Said(session.start())
+        wait_until(lambda: len(session.snapshots()) == 2)
+        session.lose_machine()
+        if len(snapshots := session.snapshots()) == 2:  # else: its trial ended meanwhile
+            return snapshots
+
+
 def truncate(snapshot: Path) -> None:
     os.truncate(snapshot, snapshot.stat().st_size // 2)
 
@@ -256,19 +265,14 @@ def flip_a_bit(snapshot: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink])
 def test_a_damaged_newest_snapshot_falls_back_to_the_one_before_and_is_remembered(
-    drive: SimulatedDrive, undisturbed: list[dict[str, Any]], tmp_path: Path, damage: Callable[[Path], None]
+    drive: SimulatedDrive, undisturbed_long: list[dict[str, Any]], tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    session = Session(tmp_path, drive)
-    killed = session.run(faults="snapshot-committed=kill@3")  # the home knows of two
-    assert killed.returncode == -signal.SIGKILL, killed.stdout
-    assert fired(session.log) == ["snapshot-committed"]
-    session.drive.wait_until_synchronised()
-    session.lose_machine()
-    newest, before = session.snapshots()
+    session = Session(tmp_path, drive, **LONG)
+    newest, before = lose_a_machine_with_two_snapshots(session)
     damage(newest)
     finish = session.run()
     assert finish.returncode == 0, finish.stdout
-    assert essence(session.study()) == undisturbed
+    assert essence(session.study()) == undisturbed_long
     sentence = f"the snapshot {newest.relative_to(drive.path / 'petskin' / 'checkpoints')} cannot be used: "
     assert sentence in finish.stdout
     assert any(note.startswith(sentence) for note in session.notes())

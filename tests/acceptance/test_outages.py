@@ -21,6 +21,7 @@ from workers import (
     BIN,
     PATIENCE_SECONDS,
     SMALL_STUDY,
+    Process,
     Said,
     environment,
     essence,
@@ -156,7 +157,7 @@ class Site:
 class Worker:
     """A real worker and what it says."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.said = Said(process)
 

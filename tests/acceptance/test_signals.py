@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import psutil
 import pytest
 from servers import Server, running_server
 from soak import times
-from workers import SMALL_STUDY, UNREACHABLE, load, run, stopped_by, wait_until, write_study
+from workers import SMALL_STUDY, UNREACHABLE, Process, load, run, stopped_by, wait_until, write_study
 from workers import start as start_worker
 
 from petskin_tune.leases import read_leases
@@ -31,10 +30,10 @@ SHORT = {"epochs": 1, "train": {**SMALL_STUDY["train"], "close_mosaic": 0, "warm
 OVER = "the time is over before everything was done"
 SUSPENDED = "suspended; to go on, type: tune-worker --study "
 
-_started: list[subprocess.Popen[str]] = []
+_started: list[Process] = []
 
 
-def start(*arguments: str, cwd: Path, **more: str) -> subprocess.Popen[str]:
+def start(*arguments: str, cwd: Path, **more: str) -> Process:
     _started.append(start_worker(*arguments, cwd=cwd, **more))
     return _started[-1]
 
@@ -49,7 +48,7 @@ def _no_worker_outlives_its_test() -> Iterator[None]:
             worker.wait()
 
 
-def wait_for_handlers(worker: subprocess.Popen[str]) -> None:
+def wait_for_handlers(worker: Process) -> None:
     """Until Python itself has started and SIGTERM is caught."""
     status = Path(f"/proc/{worker.pid}/status")
     bit = 1 << (signal.SIGTERM - 1)
@@ -61,7 +60,7 @@ def wait_for_handlers(worker: subprocess.Popen[str]) -> None:
     wait_until(caught)
 
 
-def wait_for(worker: subprocess.Popen[str], text: str) -> str:
+def wait_for(worker: Process, text: str) -> str:
     """Read what the worker prints up to the line with ``text``."""
     assert worker.stdout is not None
     read = ""
@@ -72,7 +71,7 @@ def wait_for(worker: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"{text!r} was never printed:\n{read}")
 
 
-def ends_in_time(worker: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
+def ends_in_time(worker: Process, number: int = signal.SIGTERM) -> str:
     """What it printed, after a signal on which it must suspend in full, and end with exit code 75."""
     worker.send_signal(number)
     worker.wait(timeout=IN_TIME)
@@ -84,7 +83,7 @@ def ends_in_time(worker: subprocess.Popen[str], number: int = signal.SIGTERM) ->
     return output
 
 
-def trial_process(worker: subprocess.Popen[str]) -> psutil.Process:
+def trial_process(worker: Process) -> psutil.Process:
     """The process that trains: the forkserver's child."""
     found: list[psutil.Process] = []
 

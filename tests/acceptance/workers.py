@@ -15,8 +15,10 @@ from typing import Any
 import optuna
 import psutil
 import yaml
+from forked import Forked, can_fork
 
 BIN = Path(sys.executable).parent
+Process = Forked | subprocess.Popen[str]
 # Watchdogs: what must happen is waited for, however busy the machine is, and no test asserts how quickly it came.
 TIMEOUT_SECONDS = 600.0
 PATIENCE_SECONDS = 300.0
@@ -24,7 +26,7 @@ UNREACHABLE = 10_000  # trials: more than a study gets through before it has bee
 
 SMALL_STUDY: dict[str, Any] = {
     "study": "small",
-    "model": "demo-seg.yaml",
+    "model": str(Path(__file__).parent.parent / "small-seg.yaml"),
     "data": "demo",
     "epochs": 3,
     "train": {
@@ -60,12 +62,15 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **more}
 
 
-def start(*arguments: str, cwd: Path, command: str = "tune-worker", **more: str) -> subprocess.Popen[str]:
+def start(*arguments: str, cwd: Path, command: str = "tune-worker", **more: str) -> Process:
     """Start the command in a process group of its own, its output in one pipe."""
+    variables = environment(**more)
+    if can_fork(variables):
+        return Forked(BIN / command, arguments, cwd, variables)
     return subprocess.Popen(
         [str(BIN / command), *arguments],
         cwd=cwd,
-        env=environment(**more),
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -96,7 +101,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS)
 class Said:
     """The lines that a process has said so far, read by a thread so that its pipe never fills."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
         self.pid = process.pid
         self.lines: list[str] = []
