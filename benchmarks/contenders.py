@@ -11,16 +11,16 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from petskin_tune.database import Patience
-from petskin_tune.leases import Leases
+from petskin_tune.database.engine import Patience
+from petskin_tune.database.storage import PetskinStorage, open_storage
+from petskin_tune.leases.claims import Leases
+from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP
-from petskin_tune.recorder import appended, summary
 from petskin_tune.search import pruners
 from petskin_tune.search.pruners import Peer
-from petskin_tune.space import distributions
-from petskin_tune.spec import PrunerSpec, Range, StudySpec
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.trial import HeldTrial
+from petskin_tune.study.space import distributions
+from petskin_tune.study.spec import PrunerSpec, Range, StudySpec
+from petskin_tune.trial.recorder import appended, summary
 
 EPOCHS = 27
 COLUMNS = 20  # of results.csv

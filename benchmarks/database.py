@@ -28,10 +28,10 @@ from contenders import CONTENDERS, EPOCHS, SEARCH, SPEC, fill, open_leases
 from own_server import OwnServer
 from sqlalchemy import event
 
-from petskin_tune.leases import Held
+from petskin_tune.database.storage import open_storage
+from petskin_tune.leases.claims import Held
+from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.search import samplers
-from petskin_tune.storage import open_storage
-from petskin_tune.trial import HeldTrial
 
 THREADS = 4  # simulated workers in one process
 PACE = 1.0  # seconds between the epochs of a worker

@@ -103,7 +103,7 @@ def _demo_data(place: Path) -> Path:
 
 
 def _model() -> Path:
-    from petskin_tune.study_file import shipped_folder
+    from petskin_tune.study.file import shipped_folder
 
     return shipped_folder() / "models" / "demo-seg.yaml"
 
@@ -305,7 +305,9 @@ def _snapshot_cost(size: str) -> dict[str, float]:
     machine's cores loses too.
     """
     from petskin_tune.protocol import TrialJob
-    from petskin_tune.training import attempts, keeper, snapshot
+    from petskin_tune.training import attempts
+    from petskin_tune.training.snapshots import file as snapshot
+    from petskin_tune.training.snapshots import schedule as keeper
 
     cost: dict[str, float] = {}
     capture_and_begin, write = keeper.SnapshotKeeper.begin, snapshot.write

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petskin_tune import __version__
-from petskin_tune.datasets.commands import data
+from petskin_tune.commands.data import data
 from petskin_tune.errors import EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
 
 if TYPE_CHECKING:
-    from petskin_tune.interruption import Signals
-    from petskin_tune.opening import Places
+    from petskin_tune.commands.opening import Places
+    from petskin_tune.interrupts import Signals
 
 STUDY_HELP = "Name of a study, or a study file."
 HOURS_OF_A_YEAR = 8760
@@ -60,7 +60,7 @@ def _one_sentence(command: Callable[..., Any]) -> Callable[..., Any]:
 def _is_outage(error: Exception) -> bool:
     if "sqlalchemy" not in sys.modules:  # whose errors these are
         return False
-    from petskin_tune.database import is_outage
+    from petskin_tune.database.engine import is_outage
 
     return is_outage(error)
 
@@ -90,7 +90,7 @@ def _on_this_machine(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _resolve(study: str, home: str | None, storage: str | None, checkpoints: str | None, **more: Any) -> Places:
-    from petskin_tune.opening import Places
+    from petskin_tune.commands.opening import Places
 
     return Places(study, home, storage, checkpoints, **more)
 
@@ -119,7 +119,7 @@ def tune_worker(study: str, home: str | None, storage: str | None, checkpoints: 
     Exit codes: 0 the study is done · 75 suspended with work left · 2 wrong usage or
     a study that cannot run · 1 anything unforeseen.
     """
-    from petskin_tune.interruption import Signals, end_now
+    from petskin_tune.interrupts import Signals, end_now
 
     with Signals() as signals:  # before the second that the imports below take
         code = _start(signals, study, home, storage, checkpoints, options)
@@ -136,7 +136,7 @@ def _start(
     checkpoints: str | None,
     options: dict[str, Any],
 ) -> int:
-    from petskin_tune.start import start_worker
+    from petskin_tune.commands.start import start_worker
 
     places = _resolve(
         study,
@@ -169,7 +169,7 @@ def init(source: str | None, data: str | None, file: str | None, **places: Any) 
 
     With FILE, the study is made from that file under the name of --study.
     """
-    from petskin_tune.steering import init_study
+    from petskin_tune.commands.steering import init_study
 
     init_study(_resolve(**places, command="petskin-tune init"), click.echo, source=source, data=data, file=file)
 
@@ -179,7 +179,7 @@ def init(source: str | None, data: str | None, file: str | None, **places: Any) 
 @_one_sentence
 def show(**places: Any) -> None:
     """Print the study file in force; `> mine.yaml` makes it your own."""
-    from petskin_tune.steering import study_in_force
+    from petskin_tune.commands.steering import study_in_force
 
     click.echo(study_in_force(_resolve(**places, command="petskin-tune show")), nl=False)
 
@@ -190,7 +190,7 @@ def show(**places: Any) -> None:
 @_one_sentence
 def try_point(point: tuple[str, ...], **places: Any) -> None:
     """Enqueue a point of one's own; what is left out is drawn."""
-    from petskin_tune.steering import enqueue
+    from petskin_tune.commands.steering import enqueue
 
     click.echo(enqueue(_resolve(**places, command="petskin-tune try"), point))
 
@@ -200,7 +200,7 @@ def try_point(point: tuple[str, ...], **places: Any) -> None:
 @_one_sentence
 def stop(**places: Any) -> None:
     """Let all workers of the study suspend after their next epoch."""
-    from petskin_tune.steering import request_stop
+    from petskin_tune.commands.steering import request_stop
 
     click.echo(request_stop(_resolve(**places, command="petskin-tune stop")))
 
@@ -212,7 +212,7 @@ def stop(**places: Any) -> None:
 @_one_sentence
 def status(as_json: bool, watch: bool, **places: Any) -> None:
     """Say who works on what, and what a disconnect would cost."""
-    from petskin_tune.looking import show_status
+    from petskin_tune.commands.looking import show_status
 
     show_status(_resolve(**places, command="petskin-tune status"), click.echo, as_json=as_json, watch=watch)
 
@@ -223,7 +223,7 @@ def status(as_json: bool, watch: bool, **places: Any) -> None:
 @_one_sentence
 def report(output: str, **places: Any) -> None:
     """Write one HTML file with curves, importances and all trials."""
-    from petskin_tune.looking import write_report
+    from petskin_tune.commands.looking import write_report
 
     click.echo(write_report(_resolve(**places, command="petskin-tune report"), output))
 
@@ -241,7 +241,7 @@ def diagnose(path: str | None, trial: int | None, **places: Any) -> None:
 
     Of a study, of one of its trials, or of any results.csv or run folder of Ultralytics.
     """
-    from petskin_tune.looking import diagnose as look
+    from petskin_tune.commands.looking import diagnose as look
 
     if (path is None) == (places["study"] is None):
         raise UsageError("Name either --study, or the path of a results.csv or of a run's folder.")
@@ -256,7 +256,7 @@ def diagnose(path: str | None, trial: int | None, **places: Any) -> None:
 @_one_sentence
 def best(yaml_file: str | None, weights: str | None, **places: Any) -> None:
     """Print the best trial, and write its settings and weights."""
-    from petskin_tune.looking import show_best
+    from petskin_tune.commands.looking import show_best
 
     show_best(_resolve(**places, command="petskin-tune best"), click.echo, yaml_file, weights)
 
@@ -277,12 +277,12 @@ def train(**options: Any) -> int:
 
     Typed again, the same command goes on where it stood.
     """
-    from petskin_tune.interruption import Signals
+    from petskin_tune.interrupts import Signals
 
     if options["trial"] is not None and options["top"] is not None:
         raise UsageError("Name either --trial or --top.")
     with Signals() as signals:
-        from petskin_tune.final import train as run
+        from petskin_tune.commands.final import train as run
 
         keys = ("study", "home", "storage", "checkpoints")
         places = _resolve(**{key: options.pop(key) for key in keys}, command="petskin-tune train")
@@ -295,7 +295,7 @@ def train(**options: Any) -> int:
 @_one_sentence
 def dashboard(port: int, **places: Any) -> None:
     """Serve the Optuna dashboard on this machine, for looking only."""
-    from petskin_tune.looking import serve_dashboard
+    from petskin_tune.commands.looking import serve_dashboard
 
     serve_dashboard(_resolve(**places, command="petskin-tune dashboard"), click.echo, port)
 
@@ -309,7 +309,7 @@ def doctor(data: str | None, **places: Any) -> int:
 
     Exit code 2 when it cannot.
     """
-    from petskin_tune.doctor import examine
+    from petskin_tune.commands.doctor import examine
 
     return examine(_resolve(**places, command="petskin-tune doctor"), click.echo, data)
 

@@ -19,9 +19,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from petskin_tune.checkpoints import Stored, Uploader, newest_good, open_store
+from petskin_tune.checkpoints.base import Stored, open_store
 from petskin_tune.checkpoints.keys import trial_prefix
-from petskin_tune.home import Home, resolve_home
+from petskin_tune.checkpoints.restore import newest_good
+from petskin_tune.checkpoints.uploader import Uploader
+from petskin_tune.home.home import Home, resolve_home
 from petskin_tune.protocol import Position, SnapshotWritten
 
 SECONDS_PER_EPOCH = 0.02

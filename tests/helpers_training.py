@@ -84,7 +84,7 @@ def pretrained(root: Path, architecture: str, classes: int) -> Path:
     """
     from ultralytics.nn.tasks import SegmentationModel
 
-    from petskin_tune.training import weights
+    from petskin_tune.training.snapshots import weights
 
     torch.manual_seed(classes)
     source = SegmentationModel(architecture, nc=classes, verbose=False)
@@ -163,7 +163,7 @@ def live(
     log.write_text("")
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["petskin_tune.training.preload"])
+        context.set_forkserver_preload(["petskin_tune.training.process.preload"])
     ours, theirs = context.Pipe()
     environment = {"TUNE_FAULTS": faults, "TUNE_FAULTS_LOG": str(log), "NETWORK_WITNESS": str(witness or "")}
     process = context.Process(target=_child, args=(theirs, job, environment))
@@ -191,7 +191,7 @@ def live(
 
 def _child(connection: Connection, job: TrialJob, environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    from petskin_tune.training.child import main
+    from petskin_tune.training.process.child import main
 
     if witness := environment.get("NETWORK_WITNESS"):
         _watch_the_network(Path(witness))
@@ -216,7 +216,7 @@ def _watch_the_network(witness: Path) -> None:
 
 def waiting_keeper() -> type:
     """Return a keeper that writes every snapshot asked for: where must not depend on how busy this machine is."""
-    from petskin_tune.training import keeper
+    from petskin_tune.training.snapshots import schedule as keeper
 
     class Waiting(keeper.SnapshotKeeper):
         def begin(self, *arguments: Any) -> None:
@@ -298,7 +298,7 @@ def full_disk(room: int) -> Iterator[None]:
 
 def final_state(run_folder: str | Path) -> dict[str, Any]:
     """Return all that a finished run left, without its clock and its machine's words."""
-    from petskin_tune.training import snapshot
+    from petskin_tune.training.snapshots import file as snapshot
 
     folder = Path(run_folder)
     newest = max(folder.glob("snapshots/*.pt"), key=lambda path: path.name)

@@ -18,10 +18,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.checkpoints.store import Entry, Store, Stored
-from petskin_tune.durable import BLOCK, PARTIAL, Damaged, Full, Missing, Unavailable
+from petskin_tune.checkpoints.base import Entry, Store, Stored
 from petskin_tune.errors import UsageError
 from petskin_tune.faults import reach
+from petskin_tune.files.durable import BLOCK, PARTIAL, Damaged, Full, Missing, Unavailable
 
 PART = 16 << 20  # bytes of one part of a large upload to S3, of which ten are sent at a time
 QUOTA_WORDS = ("QuotaExceeded", "StorageFull", "storage quota", "InsufficientStorage")

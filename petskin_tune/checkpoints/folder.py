@@ -7,10 +7,10 @@ import os
 import time
 from pathlib import Path
 
-from petskin_tune.checkpoints.store import Entry, Store, Stored
-from petskin_tune.disks import is_network
-from petskin_tune.durable import Missing, SameDisk, Unavailable, copy_out, remove, translated, write_new
+from petskin_tune.checkpoints.base import Entry, Store, Stored
 from petskin_tune.faults import reach
+from petskin_tune.files.disks import is_network
+from petskin_tune.files.durable import Missing, SameDisk, Unavailable, copy_out, remove, translated, write_new
 
 
 class FolderStore(Store):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from petskin_tune.checkpoints.store import Stored
+from petskin_tune.checkpoints.base import Stored
 from petskin_tune.protocol import Position
 
 KEPT = 2  # snapshots that stay, here and in the store: the newest, and one to fall back to

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
 
+from petskin_tune.checkpoints.base import Store, Stored
 from petskin_tune.checkpoints.jobs import KEPT, Commit, Job, Lane, Uploads
-from petskin_tune.checkpoints.keeping import Freed, Pointer
 from petskin_tune.checkpoints.keys import snapshot_key, weights_key
-from petskin_tune.checkpoints.store import Store, Stored
-from petskin_tune.durable import PASSING, Damaged, Full, Missing, StoreError, measure
+from petskin_tune.checkpoints.restore import Freed, Pointer
 from petskin_tune.errors import LeaseLost
 from petskin_tune.faults import reach
+from petskin_tune.files.durable import PASSING, Damaged, Full, Missing, StoreError, measure
 from petskin_tune.protocol import BestWeights, Position, SnapshotWritten
 
 LONGEST_PAUSE = 30.0  # seconds between two tries

@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 
 from petskin_tune.datasets import layout
-from petskin_tune.datasets.files import write_whole
 from petskin_tune.datasets.stratify import seeded
 from petskin_tune.errors import UsageError
+from petskin_tune.files.atomic import write_whole
 
 TILE = 240  # pixels: the box that an image is fitted into
 _CAPTION = 16  # pixels below a tile

@@ -19,8 +19,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from petskin_tune.datasets.files import claim, only_one, write_whole
 from petskin_tune.errors import UsageError
+from petskin_tune.files.atomic import claim, only_one, write_whole
 
 NAMES = ("papule", "scale", "ulcer")
 _RECIPE = "demo.json"  # what a folder is being filled with; data.yaml comes last

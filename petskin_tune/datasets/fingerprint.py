@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from petskin_tune.datasets import layout
-from petskin_tune.datasets.files import write_whole
 from petskin_tune.errors import UsageError
+from petskin_tune.files.atomic import write_whole
 
 _REMEMBERED = 5  # values of a label file; an older version kept fewer
 _SETTLED = 2.0  # seconds; a file younger than this may change again without a visible change of its time

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from petskin_tune.errors import UsageError
-from petskin_tune.paths import is_there, typed
+from petskin_tune.files.paths import is_there, typed
 
 # Ultralytics' IMG_FORMATS (ultralytics/data/utils.py); a test compares the two.
 IMAGE_SUFFIXES = frozenset(
@@ -172,7 +172,7 @@ def first_fault(label: Path, classes: int) -> str | None:
 def row_fault(words: Sequence[str]) -> str | None:
     """Why a row of a label file is no outline, whatever its class; None where it is one.
 
-    As strict as the training (``petskin_tune/training/labels.py``), which ends at such a row. Ultralytics leaves the
+    As strict as the training (``petskin_tune/training/data/labels.py``), which ends at such a row. Ultralytics leaves the
     image out with a warning, or fails at the first batch where all rows are boxes.
     """
     if len(words) < 1 + 2 * _FEWEST_CORNERS or len(words) % 2 == 0:

@@ -10,13 +10,13 @@ from pathlib import Path
 import yaml
 
 from petskin_tune.datasets import layout
-from petskin_tune.datasets.files import claim, only_one, write_csv, write_whole
 from petskin_tune.datasets.fingerprint import fingerprint
 from petskin_tune.datasets.parallel import batches, spread
 from petskin_tune.datasets.pictures import BadPicture, open_picture, render
 from petskin_tune.datasets.source import absolute
 from petskin_tune.datasets.subset import read_groups
 from petskin_tune.errors import UsageError
+from petskin_tune.files.atomic import claim, only_one, write_csv, write_whole
 
 _RECORD = "resize.json"
 _BATCH = 16  # images per message between processes

@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from petskin_tune.datasets import demo, layout, unpacking
-from petskin_tune.datasets.files import only_one, write_whole
+from petskin_tune.datasets import demo, layout
+from petskin_tune.datasets.archives import unpacking
 from petskin_tune.errors import UsageError
-from petskin_tune.paths import is_file, is_there, typed
-from petskin_tune.yaml_kinds import SUFFIXES, is_study
+from petskin_tune.files.atomic import only_one, write_whole
+from petskin_tune.files.paths import is_file, is_there, typed
+from petskin_tune.files.yaml_kinds import SUFFIXES, is_study
 
 DEMO = "demo"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 
 from petskin_tune.datasets import layout, stratify
-from petskin_tune.datasets.files import only_one, write_whole
 from petskin_tune.datasets.source import absolute
 from petskin_tune.errors import UsageError
+from petskin_tune.files.atomic import only_one, write_whole
 
 
 def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: Path) -> Path:

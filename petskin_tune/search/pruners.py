@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from petskin_tune.spec import StudySpec
+from petskin_tune.study.spec import StudySpec
 
 
 @dataclass(frozen=True)

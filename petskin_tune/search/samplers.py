@@ -19,8 +19,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from petskin_tune.search import gaussian
-from petskin_tune.space import check_point, distributions
-from petskin_tune.spec import Scalar, StudySpec
+from petskin_tune.study.space import check_point, distributions
+from petskin_tune.study.spec import Scalar, StudySpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

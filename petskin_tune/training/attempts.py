@@ -17,11 +17,14 @@ from typing import Any
 
 import torch
 
-from petskin_tune import error_text, study_environment
+from petskin_tune import error_text
 from petskin_tune.protocol import TRAIN_LOG, Declined, Failed, Finished, Note, Suspended, TrialJob
-from petskin_tune.training import causes, environment, guards, snapshot
-from petskin_tune.training.channel import Channel
-from petskin_tune.training.state import Decisions
+from petskin_tune.study import environment as study_environment
+from petskin_tune.training import causes, guards
+from petskin_tune.training.process import environment
+from petskin_tune.training.process.channel import Channel
+from petskin_tune.training.snapshots import file as snapshot
+from petskin_tune.training.snapshots.state import Decisions
 from petskin_tune.training.trainer import ResumableTrainer
 
 FinalEvent = Finished | Suspended | Failed | Declined

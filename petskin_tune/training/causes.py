@@ -1,6 +1,6 @@
 """What an error says about a trial: the one place where errors are told apart by their causes.
 
-What comes of each kind is the worker's affair (``petskin_tune/failures.py``).
+What comes of each kind is the worker's affair (``petskin_tune/study/failures.py``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 from petskin_tune.protocol import FailureKind
 from petskin_tune.training import guards
-from petskin_tune.training.labels import DataError
+from petskin_tune.training.data.labels import DataError
 
 # What torch, its libraries and Ultralytics say where there is no GPU, a driver is broken or missing, or a disk is full.
 _MACHINE = re.compile(

@@ -17,12 +17,15 @@ from ultralytics.utils.torch_utils import autocast, unwrap_model
 from yaml import YAMLError
 
 from petskin_tune.protocol import Position, TrialJob
-from petskin_tune.training import architecture, environment, guards, machine, micro, state
-from petskin_tune.training.data import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes
-from petskin_tune.training.labels import DataError
-from petskin_tune.training.order import seed_everything
-from petskin_tune.training.process import ignore_signals, usable_cpus
-from petskin_tune.training.state import Decisions
+from petskin_tune.training import architecture, guards
+from petskin_tune.training import micro_batches as micro
+from petskin_tune.training.data.labels import DataError
+from petskin_tune.training.data.loading import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes
+from petskin_tune.training.data.order import seed_everything
+from petskin_tune.training.process import environment, machine
+from petskin_tune.training.process.isolation import ignore_signals, usable_cpus
+from petskin_tune.training.snapshots import state
+from petskin_tune.training.snapshots.state import Decisions
 
 
 class TrialSetup(SegmentationTrainer):

@@ -36,13 +36,16 @@ from petskin_tune.protocol import (
     Suspended,
     TrialJob,
 )
-from petskin_tune.training import guards, micro, process, results, state, weights
-from petskin_tune.training import snapshot as snapshot_file
-from petskin_tune.training.channel import Channel
-from petskin_tune.training.keeper import SnapshotKeeper
-from petskin_tune.training.order import seed_batch
+from petskin_tune.training import guards
+from petskin_tune.training import micro_batches as micro
+from petskin_tune.training.data.order import seed_batch
+from petskin_tune.training.process import isolation as process
+from petskin_tune.training.process.channel import Channel
 from petskin_tune.training.setup import TrialSetup
-from petskin_tune.training.state import Decisions
+from petskin_tune.training.snapshots import file as snapshot_file
+from petskin_tune.training.snapshots import results, state, weights
+from petskin_tune.training.snapshots.schedule import SnapshotKeeper
+from petskin_tune.training.snapshots.state import Decisions
 
 PROGRESS_EVERY = 0.5  # seconds
 PATIENT_BATCHES = 8  # a snapshot on the clock waits so many batches for an optimizer step

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from petskin_tune import attributes
-from petskin_tune.arguments import FIXED_ONLY, FREE, arguments
+from petskin_tune import text as words
 from petskin_tune.errors import UsageError
-from petskin_tune.paths import writing
+from petskin_tune.files.paths import writing
 from petskin_tune.protocol import MASK_MAP
-from petskin_tune.ranking import best, ranked
-from petskin_tune.views import words
-from petskin_tune.views.trials import find_trial, spec_of
+from petskin_tune.study import attributes
+from petskin_tune.study.arguments import FIXED_ONLY, FREE, arguments
+from petskin_tune.study.ranking import best, ranked
+from petskin_tune.study.trials import find_trial, spec_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -27,7 +27,7 @@ MACHINE = {"workers", "cache", "channels_last"}
 
 
 def pick(study: Study, number: int | None = None) -> FrozenTrial:
-    """Trial ``number`` of the study; None: the best one, see :func:`petskin_tune.ranking.ranked`.
+    """Trial ``number`` of the study; None: the best one, see :func:`petskin_tune.study.ranking.ranked`.
 
     Raises:
         UsageError: there is none.

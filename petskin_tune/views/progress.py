@@ -12,8 +12,8 @@ import threading
 from collections.abc import Mapping
 from typing import Literal, TextIO
 
+from petskin_tune import text as words
 from petskin_tune.protocol import Position
-from petskin_tune.views import words
 from petskin_tune.views.stream import UnbreakableStream
 
 TrialEnd = Literal["complete", "pruned", "failed", "suspended", "lost"]
@@ -136,7 +136,7 @@ def open_progress(stream: TextIO | None = None) -> Progress:
     """The view that suits ``stream`` (default: standard output): live on a terminal, else plain lines."""
     stream = stream or sys.stdout
     if _shows_live(stream):
-        from petskin_tune.views.progress_live import LiveProgress
+        from petskin_tune.views.live import LiveProgress
 
         return LiveProgress(stream)
     return Progress(stream)

@@ -10,16 +10,18 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from petskin_tune import attributes
+from petskin_tune import text as words
+from petskin_tune.diagnosis import explain as diagnose
+from petskin_tune.diagnosis.comparison import curves_of
+from petskin_tune.diagnosis.troubles import DETAIL_LINES, DETAIL_WIDTH
+from petskin_tune.diagnosis.verdict import judge
 from petskin_tune.error_text import shortened, tail
-from petskin_tune.failures import Failure
-from petskin_tune.paths import writing
-from petskin_tune.ranking import ranked
-from petskin_tune.views import diagnose, status, words
-from petskin_tune.views.diagnosis.comparison import curves_of
-from petskin_tune.views.diagnosis.verdict import judge
-from petskin_tune.views.trials import failure_of
-from petskin_tune.views.troubles import DETAIL_LINES, DETAIL_WIDTH
+from petskin_tune.files.paths import writing
+from petskin_tune.study import attributes
+from petskin_tune.study.failures import Failure
+from petskin_tune.study.ranking import ranked
+from petskin_tune.study.trials import failure_of
+from petskin_tune.views import status
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -12,20 +12,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from petskin_tune import attributes, study_environment
+from petskin_tune import text as words
+from petskin_tune.diagnosis import search
+from petskin_tune.diagnosis.troubles import Trouble, trouble_lines, trouble_of
 from petskin_tune.protocol import Position
-from petskin_tune.ranking import best
-from petskin_tune.spec import StudySpec
-from petskin_tune.views import words
-from petskin_tune.views.diagnosis import search
-from petskin_tune.views.trials import failure_kind, spec_of
-from petskin_tune.views.troubles import Trouble, trouble_lines, trouble_of
+from petskin_tune.study import attributes
+from petskin_tune.study import environment as study_environment
+from petskin_tune.study.ranking import best
+from petskin_tune.study.spec import StudySpec
+from petskin_tune.study.trials import failure_kind, spec_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-    from petskin_tune.lease import Lease
+    from petskin_tune.leases.lease import Lease
 
 WATCH_SECONDS = 5.0
 
@@ -34,7 +35,7 @@ Hold = Literal["training", "silent", "released", "unowned"]
 
 @dataclass(frozen=True)
 class Best:
-    """The best trial, see :func:`petskin_tune.ranking.ranked`."""
+    """The best trial, see :func:`petskin_tune.study.ranking.ranked`."""
 
     number: int
     value: float  # mask mAP50-95

@@ -173,7 +173,7 @@ def test_help_needs_neither_torch_nor_ultralytics() -> None:
 
 def test_a_worker_needs_no_torch_until_it_trains() -> None:
     code = (
-        "import sys\nimport petskin_tune.start, petskin_tune.looking, petskin_tune.steering\n"
+        "import sys\nimport petskin_tune.commands.start, petskin_tune.commands.looking, petskin_tune.commands.steering\n"
         "import petskin_tune.search.samplers, petskin_tune.datasets.subset\n"
         "heavy = {'torch', 'ultralytics'} & set(sys.modules)\nassert not heavy, heavy"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 
-from petskin_tune.storage import open_storage
+from petskin_tune.database.storage import open_storage
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from workers import Said, interrupt_stopped, load, run, start, stopped_by, write_study
 
-from petskin_tune import attributes
+from petskin_tune.study import attributes
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,9 @@ import psutil
 import pytest
 from workers import SMALL_STUDY, UNREACHABLE, Said, essence, fired, load, run, start, wait_until, write_study
 
+from petskin_tune.database.storage import open_storage
 from petskin_tune.datasets import demo
-from petskin_tune.storage import open_storage
-from petskin_tune.study import find_study
+from petskin_tune.study.study import find_study
 
 TARGET = 40
 TRIALS = 12  # of the study whose workers are killed

@@ -26,9 +26,9 @@ import pytest
 import workers
 
 import petskin_tune
-from petskin_tune import study_environment
-from petskin_tune.environment_check import keep_in
-from petskin_tune.home import resolve_home
+from petskin_tune.home.home import resolve_home
+from petskin_tune.study import environment as study_environment
+from petskin_tune.worker.environment import keep_in
 
 PROJECT = Path(__file__).parents[2]
 NOTEBOOK = PROJECT / "notebooks" / "colab.ipynb"

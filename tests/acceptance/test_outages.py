@@ -34,9 +34,9 @@ from workers import (
     write_study,
 )
 
+from petskin_tune.database.storage import open_storage
 from petskin_tune.datasets import demo
-from petskin_tune.leases import Lease, read_leases
-from petskin_tune.storage import open_storage
+from petskin_tune.leases.claims import Lease, read_leases
 
 LEASE = 90.0  # that of an owner who lives never runs out; a test lets that of another one end when it wants it to
 LEFT = 5.0  # seconds that are left of a lease when an outage begins

@@ -12,8 +12,8 @@ import pytest
 import torch
 from workers import load, run, start, write_study
 
-from petskin_tune.durable import measure
-from petskin_tune.training import snapshot
+from petskin_tune.files.durable import measure
+from petskin_tune.training.snapshots import file as snapshot
 
 
 @pytest.fixture(scope="module")

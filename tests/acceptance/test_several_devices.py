@@ -11,9 +11,9 @@ import pytest
 from test_many_workers import assert_exactly, settle_on_a_target, tiny_study
 from workers import UNREACHABLE, Said, interrupt_stopped, load, start, stopped_by, wait_until
 
-from petskin_tune.leases import read_leases
-from petskin_tune.storage import open_storage
-from petskin_tune.study import find_study
+from petskin_tune.database.storage import open_storage
+from petskin_tune.leases.claims import read_leases
+from petskin_tune.study.study import find_study
 
 HOOKS = Path(__file__).parent / "provoked"
 DEVICES = ("--device", "0,1", "--name", "gpu")

@@ -17,9 +17,9 @@ from soak import times
 from workers import SMALL_STUDY, UNREACHABLE, Process, load, run, stopped_by, wait_until, write_study
 from workers import start as start_worker
 
-from petskin_tune.leases import read_leases
-from petskin_tune.storage import open_storage
-from petskin_tune.study import find_study
+from petskin_tune.database.storage import open_storage
+from petskin_tune.leases.claims import read_leases
+from petskin_tune.study.study import find_study
 
 IN_TIME = (
     120.0  # seconds from SIGTERM to the exit: a watchdog; the twelve that are promised are those of a free machine

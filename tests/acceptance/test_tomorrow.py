@@ -13,7 +13,7 @@ import releases
 import sqlalchemy
 from workers import SMALL_STUDY, load, run, start, wait_until, write_study
 
-from petskin_tune import attributes
+from petskin_tune.study import attributes
 
 TRAIN = {**SMALL_STUDY["train"], "batch": 16, "nbs": 16, "close_mosaic": 0, "warmup_epochs": 0}
 INSTALLED = version("ultralytics")

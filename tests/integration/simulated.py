@@ -24,18 +24,18 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from petskin_tune import database
-from petskin_tune.database import Patience
+from petskin_tune.database import engine as database
+from petskin_tune.database.engine import Patience
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
 from petskin_tune.identity import Identity
-from petskin_tune.leases import Held, Leases, SnapshotPointer
-from petskin_tune.outbox import Outbox
+from petskin_tune.leases.claims import Held, Leases, SnapshotPointer
+from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
-from petskin_tune.recorder import Recorder
-from petskin_tune.renewal import Renewal
 from petskin_tune.search.pruners import Verdict
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.trial import HeldTrial
+from petskin_tune.trial.outbox import Outbox
+from petskin_tune.trial.recorder import Recorder
 
 PATIENCE = 240.0  # seconds that a test waits for what must happen; these machines may be busy
 # A lease that is to run out is as short as this; one that must not, because its owner lives, lasts longer than any test
@@ -319,7 +319,9 @@ class Workers:
         self._folder = folder
         self._common = {"url": url, "study_id": study_id, "outbox": str(folder / "outbox")}
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["petskin_tune.recorder", "petskin_tune.renewal", "psycopg2"])
+        self._context.set_forkserver_preload(
+            ["petskin_tune.trial.recorder", "petskin_tune.leases.heartbeat", "psycopg2"]
+        )
         self.all: list[Process] = []
 
     def start(self, role: str, **options: Any) -> Process:

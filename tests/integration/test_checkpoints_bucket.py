@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from petskin_tune.checkpoints import bucket, keys
-from petskin_tune.checkpoints.store import Store, check_store, open_store
+from petskin_tune.checkpoints.base import Store, check_store, open_store
 from petskin_tune.checkpoints.uploader import Uploader
-from petskin_tune.durable import Damaged, Full, Missing, Unavailable
 from petskin_tune.errors import UsageError
+from petskin_tune.files.durable import Damaged, Full, Missing, Unavailable
 from petskin_tune.protocol import Position, SnapshotWritten
 
 pytest.importorskip("s3fs", reason="s3fs is not installed")

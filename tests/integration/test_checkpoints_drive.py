@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from petskin_tune.checkpoints import keys
+from petskin_tune.checkpoints.base import Stored, open_store
 from petskin_tune.checkpoints.folder import FolderStore
-from petskin_tune.checkpoints.store import Stored, open_store
 from petskin_tune.checkpoints.uploader import Uploader
-from petskin_tune.disks import is_network, mount_of
-from petskin_tune.durable import Damaged, Full, Unavailable
+from petskin_tune.files.disks import is_network, mount_of
+from petskin_tune.files.durable import Damaged, Full, Unavailable
 from petskin_tune.protocol import Position, SnapshotWritten
 from tests.drive import Faults, SimulatedDrive, unavailable
 

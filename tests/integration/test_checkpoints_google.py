@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from petskin_tune.checkpoints import bucket
-from petskin_tune.checkpoints.store import Store, check_store, open_store
-from petskin_tune.durable import Damaged, Missing
+from petskin_tune.checkpoints.base import Store, check_store, open_store
+from petskin_tune.files.durable import Damaged, Missing
 
 pytest.importorskip("gcsfs", reason="gcsfs is not installed")
 

@@ -19,7 +19,7 @@ import pytest
 from soak import times
 
 from petskin_tune.errors import UsageError
-from petskin_tune.home import resolve_home
+from petskin_tune.home.home import resolve_home
 from tests import drive_worker
 from tests.drive import Faults, SimulatedDrive, unavailable
 

@@ -14,7 +14,7 @@ import pytest
 import simulated
 from simulated import LONG, let_the_lease_run_out, until
 
-from petskin_tune.storage import PetskinStorage, open_storage
+from petskin_tune.database.storage import PetskinStorage, open_storage
 
 LOOKS = 20  # after which a worker would have taken what it takes at once
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from simulated import LONG, PATIENCE, Workers, until, workers_of
 
-from petskin_tune.storage import PetskinStorage, open_storage
+from petskin_tune.database.storage import PetskinStorage, open_storage
 
 ORPHANS, RACERS = 20, 8
 ASKING, TARGET, KILLED, EPOCHS = 16, 40, 6, 3

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from simulated import LONG, WRITES, Process, Workers, let_the_lease_run_out, until, workers_of
 
-from petskin_tune.storage import PetskinStorage, open_storage
+from petskin_tune.database.storage import PetskinStorage, open_storage
 
 IDLE = 1  # seconds after which PostgreSQL ends an idle transaction, here
 EPOCHS = 60

@@ -11,10 +11,10 @@ import pytest
 from servers import Server, running_server
 from simulated import UNREACHABLE, workers_of
 
-from petskin_tune.database import CONNECT_SECONDS, RETRY_MAX_SECONDS, Patience
+from petskin_tune.database.engine import CONNECT_SECONDS, RETRY_MAX_SECONDS, Patience
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
-from petskin_tune.leases import grace
-from petskin_tune.storage import PetskinStorage, open_storage
+from petskin_tune.leases.claims import grace
 
 LEASE = 12.0  # so that the grace is long enough for an owner on a busy machine to come back
 EPOCHS = 20  # that each trains during the outage, at least

@@ -10,7 +10,7 @@ import pytest
 from servers import Server, running_server
 from simulated import Workers, workers_of
 
-from petskin_tune.storage import PetskinStorage, open_storage
+from petskin_tune.database.storage import PetskinStorage, open_storage
 
 UNSENT = 5
 

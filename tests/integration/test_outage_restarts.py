@@ -13,7 +13,7 @@ from servers import Server, running_server
 from simulated import LONG, UNREACHABLE, Process, until, workers_of
 from soak import times
 
-from petskin_tune.storage import PetskinStorage, open_storage
+from petskin_tune.database.storage import PetskinStorage, open_storage
 
 PACE = 0.05  # seconds between the reports of a worker
 EPOCHS = 50  # of a trial

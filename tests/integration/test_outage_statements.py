@@ -19,14 +19,14 @@ from servers import LossyLine, Server, running_server, terminate_backend_of
 from simulated import draw, pointer
 from sqlalchemy import event
 
-from petskin_tune import attributes
-from petskin_tune.database import Patience
+from petskin_tune.database.engine import Patience
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
-from petskin_tune.leases import Held, Leases
-from petskin_tune.spec import StudySpec
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.study import Study, create_study
-from petskin_tune.trial import HeldTrial
+from petskin_tune.leases.claims import Held, Leases
+from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.study import attributes
+from petskin_tune.study.spec import StudySpec
+from petskin_tune.study.study import Study, create_study
 
 TABLES = (
     "studies",

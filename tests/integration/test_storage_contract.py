@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy
 from optuna.testing.pytest_storages import StorageTestCase
 
-from petskin_tune.database import normalise_url
-from petskin_tune.storage import PetskinStorage, open_storage
+from petskin_tune.database.engine import normalise_url
+from petskin_tune.database.storage import PetskinStorage, open_storage
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

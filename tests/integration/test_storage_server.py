@@ -13,12 +13,13 @@ from simulated import until
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 
-from petskin_tune import database, schema
+from petskin_tune.database import engine as database
+from petskin_tune.database import queries as schema
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
-from petskin_tune.leases import Leases, SnapshotPointer, read_leases
+from petskin_tune.leases.claims import Leases, SnapshotPointer, read_leases
+from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import Position
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.trial import HeldTrial
 
 
 @pytest.fixture(scope="module")

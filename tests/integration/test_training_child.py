@@ -91,7 +91,7 @@ touched = []
 for name in ("_cuda_getDeviceCount", "_cuda_init"):
     if hasattr(torch._C, name):
         setattr(torch._C, name, lambda name=name: touched.append(name))
-import petskin_tune.training.preload
+import petskin_tune.training.process.preload
 assert not touched and not torch.cuda.is_initialized(), touched
 assert threading.active_count() == 1
 assert len(os.listdir("/proc/self/task")) == 1, os.listdir("/proc/self/task")

@@ -10,8 +10,8 @@ import pytest
 from ultralytics.engine.trainer import BaseTrainer
 
 from petskin_tune.protocol import MASK_MAP, Finished
-from petskin_tune.training.order import seed_batch
-from petskin_tune.training.state import Decisions
+from petskin_tune.training.data.order import seed_batch
+from petskin_tune.training.snapshots.state import Decisions
 from petskin_tune.training.trainer import ResumableTrainer
 
 NEVER = 10**6

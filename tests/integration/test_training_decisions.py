@@ -24,10 +24,12 @@ from petskin_tune.protocol import (
     Suspend,
     Suspended,
 )
-from petskin_tune.training import micro, snapshot, trainer
+from petskin_tune.training import micro_batches as micro
+from petskin_tune.training import trainer
 from petskin_tune.training.attempts import run
 from petskin_tune.training.setup import TrialSetup
-from petskin_tune.training.state import Decisions
+from petskin_tune.training.snapshots import file as snapshot
+from petskin_tune.training.snapshots.state import Decisions
 from petskin_tune.training.trainer import ResumableTrainer
 
 NEVER = 1e9  # seconds between snapshots

@@ -8,8 +8,8 @@ import helpers_training as helpers
 import pytest
 from test_training_contract import OurLoop, StockLoop
 
-from petskin_tune.spec import Choices, Range, StudySpec
-from petskin_tune.start_points import start_points
+from petskin_tune.study.spec import Choices, Range, StudySpec
+from petskin_tune.study.start_points import start_points
 
 IMAGES, CLASSES = 48, 3  # of the demo data set
 WARM_UP = {"warmup_epochs": 1}  # six batches of eight images

@@ -28,10 +28,12 @@ from petskin_tune.protocol import (
     Suspend,
     Suspended,
 )
-from petskin_tune.training import micro, snapshot, state, weights
+from petskin_tune.training import micro_batches as micro
 from petskin_tune.training.attempts import run
 from petskin_tune.training.setup import TrialSetup
-from petskin_tune.training.state import Decisions
+from petskin_tune.training.snapshots import file as snapshot
+from petskin_tune.training.snapshots import state, weights
+from petskin_tune.training.snapshots.state import Decisions
 from petskin_tune.training.trainer import ResumableTrainer
 
 

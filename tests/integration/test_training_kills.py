@@ -10,7 +10,7 @@ import helpers_training as helpers
 import pytest
 
 from petskin_tune.protocol import EpochDone, Finished, Position, SnapshotWritten, Suspend, Suspended
-from petskin_tune.training import snapshot
+from petskin_tune.training.snapshots import file as snapshot
 
 SLOW = pytest.mark.slow
 # The tiny study: 4 epochs of 6 batches, warm-up in the first, mosaic closed in the last, three batches to a step.

@@ -14,7 +14,7 @@ from ultralytics.data.augment import Albumentations, BaseTransform, Compose, Mos
 
 from petskin_tune.protocol import Position
 from petskin_tune.training.setup import TrialSetup
-from petskin_tune.training.state import Decisions
+from petskin_tune.training.snapshots.state import Decisions
 
 MIXED = {"mixup": 0.5, "cutmix": 0.3, "copy_paste": 0.5, "copy_paste_mode": "mixup", "degrees": 90.0, "close_mosaic": 1}
 

@@ -11,8 +11,8 @@ import optuna
 import optuna_dashboard
 import pytest
 
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
-from petskin_tune.storage import PetskinStorage, open_storage
 from petskin_tune.views.dashboard import make_server, serve
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from petskin_tune.datasets import demo
-from petskin_tune.views.diagnose import diagnose_curves, of_run
-from petskin_tune.views.diagnosis.curves import read_run
-from petskin_tune.views.diagnosis.verdict import judge
+from petskin_tune.diagnosis.curves import read_run
+from petskin_tune.diagnosis.explain import diagnose_curves, of_run
+from petskin_tune.diagnosis.verdict import judge
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ import yaml
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
-from petskin_tune import attributes
 from petskin_tune.datasets import demo
-from petskin_tune.spec import Range, StudySpec
+from petskin_tune.study import attributes
+from petskin_tune.study.spec import Range, StudySpec
 from petskin_tune.views.export import write_yaml
 
 

@@ -9,9 +9,9 @@ import optuna
 import sqlalchemy
 from sqlalchemy import text
 
+from petskin_tune.database.storage import PetskinStorage
 from petskin_tune.identity import Identity
-from petskin_tune.leases import Leases
-from petskin_tune.storage import PetskinStorage
+from petskin_tune.leases.claims import Leases
 
 LEASE = 90.0
 SNAPSHOTS = 300.0

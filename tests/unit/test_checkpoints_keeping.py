@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from petskin_tune.checkpoints.base import Stored
 from petskin_tune.checkpoints.folder import FolderStore
-from petskin_tune.checkpoints.keeping import ORPHAN_SECONDS, Holding, collect_garbage, make_room, newest_good
-from petskin_tune.checkpoints.store import Stored
-from petskin_tune.durable import Damaged, Unavailable
+from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Holding, collect_garbage, make_room, newest_good
+from petskin_tune.files.durable import Damaged, Unavailable
 from petskin_tune.protocol import Position
 
 UID = "study"

@@ -12,14 +12,15 @@ from typing import Any
 import fsspec
 import pytest
 
-from petskin_tune import disks, faults
+from petskin_tune import faults
 from petskin_tune.checkpoints import keys
+from petskin_tune.checkpoints.base import Store, check_store, open_store
 from petskin_tune.checkpoints.bucket import BucketStore
 from petskin_tune.checkpoints.folder import FolderStore
-from petskin_tune.checkpoints.store import Store, check_store, open_store
-from petskin_tune.disks import Mount
-from petskin_tune.durable import Damaged, Full, Missing, Unavailable
 from petskin_tune.errors import UsageError
+from petskin_tune.files import disks
+from petskin_tune.files.disks import Mount
+from petskin_tune.files.durable import Damaged, Full, Missing, Unavailable
 from petskin_tune.protocol import Position
 
 CONTENT = bytes(range(256)) * 18_000  # 4.6 MB: more than one block
@@ -175,7 +176,7 @@ def test_a_file_that_comes_back_different_does_not_count_as_stored(
             damage(tmp_path / "store" / KEY, how)
             fired.append(point)
 
-    monkeypatch.setattr("petskin_tune.durable.reach", after_writing)
+    monkeypatch.setattr("petskin_tune.files.durable.reach", after_writing)
     with pytest.raises(Damaged, match="came back with"):
         store.put(local, KEY)
     assert fired == ["file-written"]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from petskin_tune.checkpoints import keys
+from petskin_tune.checkpoints.base import Entry, Store, Stored
 from petskin_tune.checkpoints.folder import FolderStore
-from petskin_tune.checkpoints.keeping import Freed
-from petskin_tune.checkpoints.store import Entry, Store, Stored
+from petskin_tune.checkpoints.restore import Freed
 from petskin_tune.checkpoints.uploader import Uploader, in_words
-from petskin_tune.durable import Damaged, Full, StoreError, Unavailable
 from petskin_tune.errors import LeaseLost
+from petskin_tune.files.durable import Damaged, Full, StoreError, Unavailable
 from petskin_tune.protocol import BestWeights, Position, SnapshotWritten
 
 PREFIX = "study/trial-000007"

@@ -23,7 +23,7 @@ from petskin_tune.datasets.aihub.options import Options, codes_of
 from petskin_tune.datasets.aihub.records import Item, Record, Unusable, parse
 from petskin_tune.datasets.aihub.report import Counts, Report
 from petskin_tune.datasets.aihub.taxonomy import class_code
-from petskin_tune.datasets.archive_names import zip_entry_name
+from petskin_tune.datasets.archives.names import zip_entry_name
 from petskin_tune.errors import UsageError
 
 SHARED = Path(os.environ.get("PETSKIN_TUNE_SHARED", Path(__file__).resolve().parents[3] / "shared"))

@@ -11,8 +11,9 @@ import pytest
 import rich.console
 from click.testing import CliRunner, Result
 
-from petskin_tune.datasets import commands, demo
-from petskin_tune.datasets.commands import data
+from petskin_tune.commands import data as commands
+from petskin_tune.commands.data import data
+from petskin_tune.datasets import demo
 from petskin_tune.datasets.parallel import spread
 from petskin_tune.errors import UsageError
 
@@ -70,7 +71,7 @@ def test_an_interruption_is_answered_with_how_to_go_on(tmp_path: Path, monkeypat
 
 def test_the_commands_start_without_numpy_pil_torch_or_ultralytics() -> None:
     heavy = (
-        "import sys, petskin_tune.datasets.commands; print(sorted({'numpy', 'PIL', 'torch', 'ultralytics', 'shapely', "
+        "import sys, petskin_tune.commands.data; print(sorted({'numpy', 'PIL', 'torch', 'ultralytics', 'shapely', "
         "'rich', 'yaml'} & set(sys.modules)))"
     )
 

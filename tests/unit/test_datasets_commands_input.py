@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from petskin_tune.commands.data import data
 from petskin_tune.datasets import demo, layout
-from petskin_tune.datasets.commands import data
 from petskin_tune.errors import UsageError
 
 LONG = "x" * 300

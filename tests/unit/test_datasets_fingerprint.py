@@ -178,7 +178,7 @@ GOOD = ["", "\n\n", "2 0 0 1 0 1 1", "1.0 0 0 1 0 1 1\n", "0 -0.005 0.1 1.005 0.
 
 
 def judged_by_the_training(label: Path) -> bool:
-    from petskin_tune.training.labels import DataError, _read_label_file
+    from petskin_tune.training.data.labels import DataError, _read_label_file
 
     try:
         _read_label_file(str(label), 3)

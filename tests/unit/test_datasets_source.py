@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from petskin_tune.datasets import demo, layout, source, unpacking
-from petskin_tune.datasets.archive import write_archive
+from petskin_tune.datasets import demo, layout, source
+from petskin_tune.datasets.archives import unpacking
+from petskin_tune.datasets.archives.writing import write_archive
 from petskin_tune.errors import UsageError
 
 

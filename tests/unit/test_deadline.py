@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from petskin_tune.deadline import Deadline, Times
+from petskin_tune.trial.timings import Deadline, Times
 
 NOON = datetime(2026, 3, 1, 12, 0, 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from petskin_tune.error_text import LONGEST_MESSAGE, masked, named, one_line, shortened, tail
-from petskin_tune.failures import Failure
+from petskin_tune.study.failures import Failure
 
 
 def test_a_long_message_keeps_its_beginning_and_its_end() -> None:

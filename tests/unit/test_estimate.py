@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from views_studies import a_spec
 
-from petskin_tune.estimate import Measured, estimate, expected_epochs, suggestions
-from petskin_tune.spec import PrunerSpec
+from petskin_tune.commands.estimate import Measured, estimate, expected_epochs, suggestions
+from petskin_tune.study.spec import PrunerSpec
 
 ASHA = PrunerSpec(name="asha", rungs=(3, 9), reduction_factor=3)
 # YOLOv8l-seg on a T4 at 480 px: 30 ms an image, a third of it to validate.

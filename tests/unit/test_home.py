@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from petskin_tune import disks, home
-from petskin_tune.disks import Mount
 from petskin_tune.errors import UsageError
-from petskin_tune.home import (
+from petskin_tune.files import disks
+from petskin_tune.files.disks import Mount
+from petskin_tune.home import home
+from petskin_tune.home.home import (
     IN_THE_HOME,
     Home,
     database_host,

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from petskin_tune import faults, home_claim, home_copies
-from petskin_tune.durable import PASSING, Damaged, Unavailable
+from petskin_tune import faults
 from petskin_tune.errors import LeaseLost, UsageError
-from petskin_tune.home_copies import LocalState
-from petskin_tune.home_network import NetworkDatabase
+from petskin_tune.files.durable import PASSING, Damaged, Unavailable
+from petskin_tune.home import claim as home_claim
+from petskin_tune.home import copies as home_copies
+from petskin_tune.home.copies import LocalState
+from petskin_tune.home.replica import NetworkDatabase
 from petskin_tune.identity import Identity
 
 PATIENCE = 120.0  # seconds; no test waits so long unless it fails

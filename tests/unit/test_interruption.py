@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from petskin_tune.errors import UsageError
-from petskin_tune.interruption import Interrupted, Signals, unless
+from petskin_tune.interrupts import Interrupted, Signals, unless
 
 
 def test_work_that_nobody_interrupts_returns_its_result_and_raises_its_errors() -> None:

@@ -12,17 +12,18 @@ from leased_studies import LeasedStudy, new_study
 from optuna.trial import TrialState
 from views_studies import a_spec
 
-from petskin_tune import attributes, keeping
+from petskin_tune.checkpoints import retention as keeping
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.keys import results_key, trial_prefix, weights_key
-from petskin_tune.durable import Unavailable
-from petskin_tune.keeping import Keeper
-from petskin_tune.leases import SnapshotPointer
+from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.database.storage import PetskinStorage, open_storage
+from petskin_tune.files.durable import Unavailable
+from petskin_tune.leases.claims import SnapshotPointer
+from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
-from petskin_tune.recorder import SECONDS_COLUMN, appended, summary
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.study import Study
-from petskin_tune.trial import HeldTrial
+from petskin_tune.study import attributes
+from petskin_tune.study.study import Study
+from petskin_tune.trial.recorder import SECONDS_COLUMN, appended, summary
 
 UID = "uid"
 

@@ -12,13 +12,13 @@ from leased_studies import LEASE, SNAPSHOTS, LeasedStudy, new_study
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import event, exc
 
-from petskin_tune import attributes
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
 from petskin_tune.identity import Identity
-from petskin_tune.leases import Held, Leases, SnapshotPointer, grace
+from petskin_tune.leases.claims import Held, Leases, SnapshotPointer, grace
+from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import Position
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.trial import HeldTrial
+from petskin_tune.study import attributes
 
 GRACE = grace(LEASE)
 

@@ -12,11 +12,11 @@ import pytest
 from leased_studies import Clock, LeasedStudy, new_study
 from sqlalchemy import exc
 
-from petskin_tune import renewal as renewal_module
-from petskin_tune.leases import Leases
-from petskin_tune.renewal import Renewal
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.trial import HeldTrial
+from petskin_tune.database.storage import PetskinStorage, open_storage
+from petskin_tune.leases import heartbeat as renewal_module
+from petskin_tune.leases.claims import Leases
+from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.held_trial import HeldTrial
 
 LEASE = 0.3
 SECONDS = 120.0  # for what must happen, on a busy machine

@@ -13,13 +13,14 @@ import pytest
 import yaml
 from workers import SMALL_STUDY
 
-from petskin_tune import attributes, opening
+from petskin_tune.commands import opening
+from petskin_tune.commands.opening import NotBegun, Places, open_or_create, open_study
+from petskin_tune.commands.steering import enqueue, init_study
 from petskin_tune.datasets import demo
 from petskin_tune.errors import UsageError
-from petskin_tune.opening import NotBegun, Places, open_or_create, open_study
-from petskin_tune.space import distributions
-from petskin_tune.steering import enqueue, init_study
-from petskin_tune.study import Study, create_study
+from petskin_tune.study import attributes
+from petskin_tune.study.space import distributions
+from petskin_tune.study.study import Study, create_study
 
 
 @pytest.fixture

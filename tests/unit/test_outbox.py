@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petskin_tune.outbox import Outbox
 from petskin_tune.protocol import EpochDone
+from petskin_tune.trial.outbox import Outbox
 
 
 def _epoch(number: int, fitness: float = 0.5) -> EpochDone:
@@ -109,7 +109,7 @@ def test_what_is_no_epoch_is_passed_over(tmp_path: Path, line: str) -> None:
 def test_an_epoch_is_on_disk_before_add_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[bytes] = []
     path = tmp_path / "a.jsonl"
-    monkeypatch.setattr("petskin_tune.outbox.os.fsync", lambda _: synced.append(path.read_bytes()))
+    monkeypatch.setattr("petskin_tune.trial.outbox.os.fsync", lambda _: synced.append(path.read_bytes()))
     Outbox(path, 1).add(_epoch(4))
     assert json.loads(synced[0])["epoch"] == 4
 
@@ -118,6 +118,6 @@ def test_a_disk_that_refuses_is_told_to_the_caller(tmp_path: Path, monkeypatch: 
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("petskin_tune.outbox.os.fsync", full)
+    monkeypatch.setattr("petskin_tune.trial.outbox.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         Outbox(tmp_path / "a.jsonl", 1).add(_epoch(4))

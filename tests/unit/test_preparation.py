@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from petskin_tune import preparation
 from petskin_tune.datasets import demo
 from petskin_tune.errors import UsageError
-from petskin_tune.home import Home, resolve_home
-from petskin_tune.spec import StudySpec
+from petskin_tune.home.home import Home, resolve_home
+from petskin_tune.study.spec import StudySpec
+from petskin_tune.trial import inputs as preparation
 
 PUBLISHED = "yolov8n-seg.pt"
 

@@ -10,14 +10,16 @@ import optuna
 import pytest
 from views_studies import NOW, a_spec, a_study, add
 
-from petskin_tune import attributes, final
 from petskin_tune.checkpoints.folder import FolderStore
+from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.commands import final
+from petskin_tune.diagnosis import explain as diagnose
 from petskin_tune.errors import UsageError
-from petskin_tune.keeping import Keeper
-from petskin_tune.ranking import best, ranked
-from petskin_tune.spec import SPEC_VERSION
-from petskin_tune.study import Study
-from petskin_tune.views import diagnose, export, report, status
+from petskin_tune.study import attributes
+from petskin_tune.study.ranking import best, ranked
+from petskin_tune.study.spec import SPEC_VERSION
+from petskin_tune.study.study import Study
+from petskin_tune.views import export, report, status
 
 Trials = list[tuple[str, float | None]]
 

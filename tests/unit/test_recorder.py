@@ -12,15 +12,15 @@ import pytest
 from leased_studies import LeasedStudy, new_study
 from optuna.trial import TrialState
 
-from petskin_tune import attributes
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
-from petskin_tune.leases import Leases
-from petskin_tune.outbox import Outbox
+from petskin_tune.leases.claims import Leases
+from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP, EpochDone, Note, Position, Started
-from petskin_tune.recorder import SECONDS_COLUMN, Recorder
 from petskin_tune.search.pruners import Verdict
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.trial import HeldTrial
+from petskin_tune.study import attributes
+from petskin_tune.trial.outbox import Outbox
+from petskin_tune.trial.recorder import SECONDS_COLUMN, Recorder
 
 SECONDS = 120.0  # for what must happen, on a busy machine
 

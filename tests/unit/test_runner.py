@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.runner import Died, TrialProcess, child_environment, free_folder
+from petskin_tune.trial.process import Died, TrialProcess, child_environment, free_folder
 
 HOLD = (
     "import fcntl, sys, time\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\nprint(1, flush=True)\n"
@@ -84,7 +84,9 @@ def test_a_holder_that_ends_by_itself_is_left_to_it(tmp_path: Path) -> None:
 
 def test_a_folder_whose_holder_is_out_of_sight_is_not_free(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     holder = _holder(tmp_path, "time.sleep(600)")
-    monkeypatch.setattr("petskin_tune.runner._holders", lambda _lock: [])  # as /proc/locks shows another container's
+    monkeypatch.setattr(
+        "petskin_tune.trial.process._holders", lambda _lock: []
+    )  # as /proc/locks shows another container's
     try:
         assert not free_folder(tmp_path, patience=0.1, kill_seconds=0.2)
     finally:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from petskin_tune.search.pruners import Peer, bracket, decides_at, rungs, verdict
-from petskin_tune.spec import PrunerSpec, Range, StudySpec
+from petskin_tune.study.spec import PrunerSpec, Range, StudySpec
 
 
 def study_spec(epochs: int = 27, **pruner) -> StudySpec:

@@ -10,8 +10,8 @@ from petskin_tune.errors import UsageError
 from petskin_tune.search import gaussian
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.search.samplers import draw, sample, seed_of
-from petskin_tune.space import check_point, distributions
-from petskin_tune.spec import Choices, Range, SamplerSpec, StudySpec
+from petskin_tune.study.space import check_point, distributions
+from petskin_tune.study.spec import Choices, Range, SamplerSpec, StudySpec
 
 SEARCH = {
     "optimizer": Choices(choices=("SGD", "Adam", "AdamW")),

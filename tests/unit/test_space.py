@@ -1,7 +1,8 @@
 import pytest
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_cfg
 
-from petskin_tune.arguments import (
+from petskin_tune.errors import UsageError
+from petskin_tune.study.arguments import (
     FIXED_ONLY,
     FREE,
     LIMITS,
@@ -12,9 +13,8 @@ from petskin_tune.arguments import (
     check_name,
     check_value,
 )
-from petskin_tune.errors import UsageError
-from petskin_tune.model_files import find_model
-from petskin_tune.space import (
+from petskin_tune.study.file import parse
+from petskin_tune.study.space import (
     check_point,
     check_settings,
     distributions,
@@ -24,9 +24,9 @@ from petskin_tune.space import (
     make_range,
     parse_point,
 )
-from petskin_tune.spec import Choices, Range
-from petskin_tune.start_points import StartPoints, resolve_defaults, start_points
-from petskin_tune.study_file import parse
+from petskin_tune.study.spec import Choices, Range
+from petskin_tune.study.start_points import StartPoints, resolve_defaults, start_points
+from petskin_tune.trial.model_files import find_model
 
 # Arguments of prediction, export, tracking, drawing and of other tasks: no study can mean them.
 WITHOUT_EFFECT = {
@@ -253,7 +253,7 @@ def test_a_model_is_found_beside_the_study_then_by_ultralytics_own_name(tmp_path
 
 def test_the_model_of_the_demo_is_found_wherever_the_package_lies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from petskin_tune.study_file import find
+    from petskin_tune.study.file import find
 
     demo = find("demo")
     assert demo is not None

@@ -18,8 +18,9 @@ from sqlalchemy import exc
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from petskin_tune import database, schema
-from petskin_tune.database import (
+from petskin_tune.database import engine as database
+from petskin_tune.database import queries as schema
+from petskin_tune.database.engine import (
     Patience,
     engine_options,
     has_tables,
@@ -28,8 +29,8 @@ from petskin_tune.database import (
     normalise_url,
     without_password,
 )
+from petskin_tune.database.storage import PetskinStorage, open_storage, unreachable
 from petskin_tune.errors import UsageError
-from petskin_tune.storage import PetskinStorage, open_storage, unreachable
 
 
 @pytest.fixture

@@ -14,13 +14,15 @@ from leased_studies import new_study
 from packaging.requirements import Requirement
 from views_studies import a_spec, a_study, add
 
-from petskin_tune import attributes, doctor, study_environment
-from petskin_tune.environment_check import EnvironmentCheck, LeftToOthers, keep_in
+from petskin_tune.commands import doctor
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
-from petskin_tune.home import Home
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.study import Study
-from petskin_tune.study_environment import decisive, differences, installation, of_study, pins, render, said
+from petskin_tune.home.home import Home
+from petskin_tune.study import attributes
+from petskin_tune.study import environment as study_environment
+from petskin_tune.study.environment import decisive, differences, installation, of_study, pins, render, said
+from petskin_tune.study.study import Study
+from petskin_tune.worker.environment import EnvironmentCheck, LeftToOthers, keep_in
 
 VERSIONS = {
     "petskin-tune": "0.1.0",
@@ -308,7 +310,7 @@ def test_what_is_left_to_other_machines_is_said_with_the_trials_of_one_reason_to
 
 def test_nothing_heavy_is_imported_to_compare_packages() -> None:
     code = (
-        "import sys; from petskin_tune import study_environment as e; e.here(); import petskin_tune.environment_check; "
+        "import sys; from petskin_tune import study_environment as e; e.here(); import petskin_tune.worker.environment; "
         "print([name for name in ('torch', 'ultralytics', 'cv2') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from petskin_tune.errors import UsageError
-from petskin_tune.space import make_range, parse_point
-from petskin_tune.spec import Range, StudySpec
-from petskin_tune.study_file import dump, parse
+from petskin_tune.study.file import dump, parse
+from petskin_tune.study.space import make_range, parse_point
+from petskin_tune.study.spec import Range, StudySpec
 
 KEYS = [name for name in StudySpec.model_fields if name != "search"]
 REQUIRED = {

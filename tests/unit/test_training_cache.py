@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from petskin_tune.training.data import IMAGE_CACHE_BYTES, ImageCache
-from petskin_tune.training.order import Order
+from petskin_tune.training.data.loading import IMAGE_CACHE_BYTES, ImageCache
+from petskin_tune.training.data.order import Order
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 BYTES = PIXELS.nbytes  # of an image

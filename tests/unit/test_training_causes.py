@@ -17,8 +17,9 @@ from ultralytics.utils.torch_utils import select_device
 
 from petskin_tune import error_text
 from petskin_tune.protocol import Position
-from petskin_tune.training import guards, labels
+from petskin_tune.training import guards
 from petskin_tune.training.causes import kind_of
+from petskin_tune.training.data import labels
 
 
 def other_shape() -> None:

@@ -8,7 +8,7 @@ from multiprocessing import Pipe
 import pytest
 
 from petskin_tune.protocol import Note, Position, Progress, Stop, Suspend
-from petskin_tune.training.channel import WorkerChannel
+from petskin_tune.training.process.channel import WorkerChannel
 
 
 @pytest.fixture

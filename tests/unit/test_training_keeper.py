@@ -10,9 +10,9 @@ import torch
 
 from petskin_tune import faults
 from petskin_tune.protocol import Note, Position, SnapshotWritten
-from petskin_tune.training import keeper as keeper_module
-from petskin_tune.training import snapshot
-from petskin_tune.training.keeper import SHARE, UNNOTICED, SnapshotKeeper
+from petskin_tune.training.snapshots import file as snapshot
+from petskin_tune.training.snapshots import schedule as keeper_module
+from petskin_tune.training.snapshots.schedule import SHARE, UNNOTICED, SnapshotKeeper
 
 HERE = Position(1, 2)
 

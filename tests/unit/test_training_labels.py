@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petskin_tune.training import labels
-from petskin_tune.training.labels import DataError
+from petskin_tune.training.data import labels
+from petskin_tune.training.data.labels import DataError
 
 SQUARE = "0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9"
 TRIANGLE = "2 0.25 0.3 0.5 0.6 0.7 0.2"

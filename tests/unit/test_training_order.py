@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petskin_tune.protocol import Position
-from petskin_tune.training.order import LANES, WINDOW_IMAGES, Order, SampleKey, derive_seed, seed_batch, seeded_sample
+from petskin_tune.training.data.order import (
+    LANES,
+    WINDOW_IMAGES,
+    Order,
+    SampleKey,
+    derive_seed,
+    seed_batch,
+    seeded_sample,
+)
 
 
 def draw():

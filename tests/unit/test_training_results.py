@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from petskin_tune.protocol import MASK_MAP
-from petskin_tune.training import results
+from petskin_tune.training.snapshots import results
 
 
 def found(*classes):

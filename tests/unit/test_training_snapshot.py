@@ -10,9 +10,9 @@ import helpers_training as helpers
 import pytest
 import torch
 
-from petskin_tune import study_environment
 from petskin_tune.protocol import Position
-from petskin_tune.training import snapshot
+from petskin_tune.study import environment as study_environment
+from petskin_tune.training.snapshots import file as snapshot
 
 IDENTITY = {"study": "petskin", "trial": "7", "data": "abc", "model": "yolov8n-seg"}
 ARGUMENTS = {"lr0": 0.01, "optimizer": "SGD"}

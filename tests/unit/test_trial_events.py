@@ -6,9 +6,9 @@ import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
-from petskin_tune.deadline import Times
 from petskin_tune.protocol import Position, SnapshotWritten, Suspended
-from petskin_tune.trial_events import TrialEvents
+from petskin_tune.trial.listener import TrialEvents
+from petskin_tune.trial.timings import Times
 
 SNAPSHOT = SnapshotWritten("/run/snapshots/snapshot-00002-0000040.pt", Position(2, 40), 1000, "ab" * 32, 0.1, 0.5)
 

@@ -11,19 +11,19 @@ from typing import Any, cast
 import pytest
 from leased_studies import new_study
 
-from petskin_tune.checkpoints import Uploader
 from petskin_tune.checkpoints.folder import FolderStore
-from petskin_tune.deadline import Times
+from petskin_tune.checkpoints.uploader import Uploader
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
-from petskin_tune.outbox import Outbox
+from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP, BestWeights, EpochDone, Event, Finished, Position, Started
-from petskin_tune.renewal import Renewal
-from petskin_tune.runner import Died
 from petskin_tune.search.pruners import Verdict
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.trial import HeldTrial
-from petskin_tune.trial_events import Surroundings
-from petskin_tune.trial_run import TrialRun
+from petskin_tune.trial.listener import Surroundings
+from petskin_tune.trial.outbox import Outbox
+from petskin_tune.trial.process import Died
+from petskin_tune.trial.run import TrialRun
+from petskin_tune.trial.timings import Times
 from petskin_tune.views.progress import Progress
 
 

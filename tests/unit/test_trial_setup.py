@@ -12,21 +12,22 @@ import pytest
 from leased_studies import new_study
 from views_studies import a_spec
 
-from petskin_tune import attributes, trial_setup
-from petskin_tune.checkpoints import Uploader
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.keys import trial_prefix
+from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.checkpoints.uploader import Uploader
+from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.datasets.fingerprint import Fingerprint
-from petskin_tune.durable import Unavailable, measure
 from petskin_tune.errors import UsageError
-from petskin_tune.keeping import Keeper
-from petskin_tune.leases import Leases, SnapshotPointer
-from petskin_tune.preparation import Prepared
+from petskin_tune.files.durable import Unavailable, measure
+from petskin_tune.leases.claims import Leases, SnapshotPointer
+from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import Position, SnapshotWritten, TrialJob
-from petskin_tune.storage import PetskinStorage, open_storage
-from petskin_tune.study import Study
-from petskin_tune.trial import HeldTrial
-from petskin_tune.trial_setup import TrialSetup, model_identity
+from petskin_tune.study import attributes
+from petskin_tune.study.study import Study
+from petskin_tune.trial import job as trial_setup
+from petskin_tune.trial.inputs import Prepared
+from petskin_tune.trial.job import TrialSetup, model_identity
 
 PATIENCE = 20.0  # seconds
 UID = "uid"

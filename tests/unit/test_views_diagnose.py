@@ -7,9 +7,9 @@ import pytest
 import views_curves as made
 from views_curves import BOX, MASK, arguments
 
+from petskin_tune.diagnosis.curves import from_history, noise
+from petskin_tune.diagnosis.explain import diagnose_curves
 from petskin_tune.errors import UsageError
-from petskin_tune.views.diagnose import diagnose_curves
-from petskin_tune.views.diagnosis.curves import from_history, noise
 
 
 def kinds(history: made.History, known: dict | None = None) -> list[str]:

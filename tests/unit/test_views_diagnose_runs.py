@@ -11,9 +11,9 @@ import views_curves as made
 import yaml
 from views_curves import BOX, MASK
 
+from petskin_tune.diagnosis.curves import read_run
+from petskin_tune.diagnosis.explain import of_run
 from petskin_tune.errors import UsageError
-from petskin_tune.views.diagnose import of_run
-from petskin_tune.views.diagnosis.curves import read_run
 
 
 def write(folder: Path, history: made.History, arguments: dict | None = None, *, padded: bool = False) -> Path:

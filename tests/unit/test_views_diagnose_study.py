@@ -12,10 +12,10 @@ import views_curves as made
 from views_curves import MASK
 from views_studies import a_spec, a_study, add
 
-from petskin_tune import attributes
+from petskin_tune.diagnosis.explain import of_study
+from petskin_tune.diagnosis.search import identical_failures, warnings
 from petskin_tune.errors import UsageError
-from petskin_tune.views.diagnose import of_study
-from petskin_tune.views.diagnosis.search import identical_failures, warnings
+from petskin_tune.study import attributes
 
 
 def plain(history: made.History) -> dict[str, list[float]]:

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from views_studies import a_spec, a_study, add
 
-from petskin_tune import attributes
 from petskin_tune.errors import UsageError
-from petskin_tune.spec import Subset
+from petskin_tune.study import attributes
+from petskin_tune.study.spec import Subset
 from petskin_tune.views.export import pick, render, training_arguments, write_weights, write_yaml
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from petskin_tune import text as words
 from petskin_tune.protocol import Position
-from petskin_tune.views import words
+from petskin_tune.views.live import LiveProgress
 from petskin_tune.views.progress import NOTEBOOK_VARIABLES, Progress, open_progress
-from petskin_tune.views.progress_live import LiveProgress
 
 PARAMS = {"lr0": 9.8e-05, "optimizer": "AdamW"}
 

@@ -9,8 +9,8 @@ import views_curves as made
 from views_curves import MASK
 from views_studies import NOW, a_spec, a_study, add
 
-from petskin_tune import attributes
 from petskin_tune.errors import UsageError
+from petskin_tune.study import attributes
 from petskin_tune.views import report
 
 

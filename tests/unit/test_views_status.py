@@ -6,8 +6,8 @@ import json
 import pytest
 from views_studies import NOW, a_lease, a_spec, a_study, add
 
-from petskin_tune import attributes
 from petskin_tune.protocol import Position
+from petskin_tune.study import attributes
 from petskin_tune.views.status import collect, render, watch
 
 

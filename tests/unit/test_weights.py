@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from petskin_tune import weights
 from petskin_tune.errors import UsageError
-from petskin_tune.weights import fetch_weights, require_weights
+from petskin_tune.trial import weights
+from petskin_tune.trial.weights import fetch_weights, require_weights
 
 NAME = "yolov8n-seg.pt"
 
@@ -129,5 +129,5 @@ def test_what_torch_saves_is_taken(tmp_path: Path, as_zip: bool) -> None:
 
 
 def test_a_model_is_looked_at_without_torch() -> None:
-    code = "import sys, petskin_tune.preparation; print({'torch', 'ultralytics'} & set(sys.modules))"
+    code = "import sys, petskin_tune.trial.inputs; print({'torch', 'ultralytics'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

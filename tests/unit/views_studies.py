@@ -10,11 +10,11 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from petskin_tune import attributes
 from petskin_tune.identity import Identity
-from petskin_tune.lease import Lease, SnapshotPointer
+from petskin_tune.leases.lease import Lease, SnapshotPointer
 from petskin_tune.protocol import Position
-from petskin_tune.spec import Range, StudySpec
+from petskin_tune.study import attributes
+from petskin_tune.study.spec import Range, StudySpec
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc).timestamp()
 DISTRIBUTIONS = {

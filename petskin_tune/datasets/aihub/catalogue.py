@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from petskin_tune.datasets.aihub.members import Listing, Member, MemberReader, Unreadable
 from petskin_tune.datasets.aihub.records import Record, Unusable, parse
-from petskin_tune.datasets.archive_names import is_litter
+from petskin_tune.datasets.archives.names import is_litter
 from petskin_tune.datasets.parallel import batches, spread
 
 Split = Literal["train", "val", ""]

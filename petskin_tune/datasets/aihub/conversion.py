@@ -16,10 +16,10 @@ from petskin_tune.datasets.aihub.members import Listing, Member, MemberReader, U
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.aihub.records import Record, Unusable, parse
 from petskin_tune.datasets.aihub.selection import Choice
-from petskin_tune.datasets.files import write_whole
 from petskin_tune.datasets.parallel import batches, spread
 from petskin_tune.datasets.pictures import BadPicture, Picture, Window, open_picture, render, written_size
 from petskin_tune.datasets.stratify import seeded
+from petskin_tune.files.atomic import write_whole
 
 _BATCH = 8  # images per message between processes
 _SMALLEST_WINDOW = 64.0  # pixels a side of what --crop cuts

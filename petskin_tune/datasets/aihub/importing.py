@@ -22,9 +22,9 @@ from petskin_tune.datasets.aihub.members import Listing, list_sources
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.aihub.report import Report, summary
 from petskin_tune.datasets.aihub.writing import KEPT, Placed
-from petskin_tune.datasets.archive import write_archive
-from petskin_tune.datasets.files import claim, only_one, write_whole
+from petskin_tune.datasets.archives.writing import write_archive
 from petskin_tune.errors import UsageError
+from petskin_tune.files.atomic import claim, only_one, write_whole
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is, how much there is
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from petskin_tune.datasets.archive_names import disk_name, is_litter, zip_entry_name
+from petskin_tune.datasets.archives.names import disk_name, is_litter, zip_entry_name
 from petskin_tune.errors import UsageError
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field (APPNOTE.TXT 4.3.7)

@@ -20,7 +20,7 @@ from petskin_tune.datasets.aihub.report import Report, SplitCounts, english
 from petskin_tune.datasets.aihub.selection import Choice
 from petskin_tune.datasets.aihub.splitting import SPLITS
 from petskin_tune.datasets.aihub.taxonomy import LESIONS
-from petskin_tune.datasets.files import write_csv, write_whole
+from petskin_tune.files.atomic import write_csv, write_whole
 
 GROUPS = "groups.csv"
 FILES = "import_files.csv"

@@ -1,0 +1,131 @@
+"""A store of files under keys: opened by its URL, the same four verbs whatever it is."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from petskin_tune.checkpoints.keys import digest_in
+from petskin_tune.errors import UsageError
+from petskin_tune.files.durable import StoreError
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file that is in the store and was verified there: size in bytes, SHA-256 in hexadecimal."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a listing says about one file: size in bytes, age in seconds since it was written."""
+
+    key: str
+    size: int
+    age: float
+
+
+class Store(ABC):
+    """Files under keys such as ``study/trial-000007/best-12-….pt``. Safe to use from several threads.
+
+    Every method raises :class:`~petskin_tune.files.durable.Unavailable` when the store does not answer.
+
+    Attributes:
+        url: the address to keep; it carries no credentials.
+    """
+
+    url: str
+
+    @abstractmethod
+    def put(self, local: Path, key: str) -> Stored:
+        """Copy a local file into the store, and return once its size and SHA-256 are verified there.
+
+        Raises:
+            Full: no room left, or a quota is reached.
+            Damaged: what came to lie there is not what was sent.
+            Missing: the local file is not there.
+        """
+
+    def fetch(self, key: str, dest: Path, sha256: str | None = None) -> None:
+        """Copy a file out of the store to ``dest``, which appears whole or not at all.
+
+        Args:
+            key: which file.
+            dest: a local file, replaced if it is there.
+            sha256: what it must hash to, or the start of it; None: what its key promises.
+
+        Raises:
+            Missing: there is no such key.
+            Damaged: its SHA-256 differs.
+            ValueError: neither ``sha256`` nor the key says what the file must hash to.
+        """
+        expected = sha256 or digest_in(key)
+        if expected is None:
+            raise ValueError(f"nothing says what {key} must hash to")
+        self._fetch(key, dest, expected)
+
+    @abstractmethod
+    def _fetch(self, key: str, dest: Path, expected: str) -> None: ...
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Delete a file; one that is not there is fine."""
+
+    @abstractmethod
+    def entries(self, prefix: str = "") -> list[Entry]:
+        """All files whose key lies in the folder ``prefix``, unfinished ones too, by key."""
+
+    def usage(self) -> int:
+        """Bytes in the store."""
+        return sum(entry.size for entry in self.entries())
+
+
+def open_store(url: str, *, network: bool | None = None) -> Store:
+    """Open the store at ``url``: a folder's path, ``s3://BUCKET/FOLDER`` or ``gs://BUCKET/FOLDER``.
+
+    Opening touches nothing; :func:`check_store` tries whether the store can be used.
+
+    Args:
+        url: as :func:`petskin_tune.home.home.store_address` returns it.
+        network: whether a folder is on a network or FUSE disk; None: as this machine's mounts say.
+
+    Raises:
+        UsageError: the URL cannot be used, or the package for it is not installed.
+    """
+    from petskin_tune.home.home import store_address
+
+    address = store_address(url)
+    if "://" in address:
+        from petskin_tune.checkpoints.bucket import open_bucket
+
+        return open_bucket(address)
+    from petskin_tune.checkpoints.folder import FolderStore
+
+    return FolderStore(Path(address), network=network)
+
+
+def check_store(store: Store) -> None:
+    """Write a few bytes into the store, read them back and delete them.
+
+    Raises:
+        UsageError: one of the three failed; says which and why.
+    """
+    key = f"check-{secrets.token_hex(8)}.txt"
+    step = "be written to"
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "sent"
+        local.write_text("petskin-tune looks whether this store can be used\n")
+        try:
+            stored = store.put(local, key)
+            step = "be read"
+            store.fetch(key, Path(folder) / "back", stored.sha256)
+            step = "delete files"
+            store.delete(key)
+        except StoreError as error:
+            raise UsageError(f"The store {store.url} cannot {step}: {error}.") from error

@@ -1,0 +1,201 @@
+"""What stays in a store and what goes, and the way back to the newest snapshot that is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Generic, Literal, Protocol, TypeVar
+
+from petskin_tune.checkpoints.base import Entry, Store
+from petskin_tune.checkpoints.keys import snapshot_position
+from petskin_tune.files.durable import PARTIAL, Damaged, Missing, read_patiently
+from petskin_tune.protocol import Position
+
+ORPHAN_SECONDS = 3600.0  # younger files that no lease points to may be uploads whose lease is being written
+
+
+class Pointer(Protocol):
+    """What a lease says about a snapshot in the store."""
+
+    @property
+    def key(self) -> str:
+        """Key in the store."""
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal."""
+
+    @property
+    def position(self) -> Position:
+        """Where training stood."""
+
+
+AnyPointer = TypeVar("AnyPointer", bound=Pointer)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A snapshot that cannot be used, and why: a clause that names it."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Restored(Generic[AnyPointer]):
+    """The newest good snapshot of a trial, on local disk; no path and no pointer when there is none."""
+
+    path: Path | None
+    pointer: AnyPointer | None
+    rejected: tuple[Rejected, ...]
+
+
+def newest_good(pointers: Sequence[AnyPointer], store: Store, folder: Path) -> Restored[AnyPointer]:
+    """Fetch the first of ``pointers`` (newest first) that is there and whole.
+
+    Args:
+        pointers: as the lease has them.
+        store: where they lie.
+        folder: local folder for the file.
+
+    Raises:
+        Unavailable: the store does not answer, which says nothing about the snapshot: try again later.
+        Full: the local disk has no room.
+    """
+    rejected: list[Rejected] = []
+    for pointer in pointers:
+        path = folder / PurePosixPath(pointer.key).name
+        try:
+            read_patiently(partial(store.fetch, pointer.key, path, pointer.sha256))
+        except (Missing, Damaged) as error:
+            rejected.append(Rejected(pointer.key, str(error)))
+        else:
+            return Restored(path, pointer, tuple(rejected))
+    return Restored(None, None, tuple(rejected))
+
+
+def forget_fetched(folder: Path, but: Path | None = None) -> None:
+    """Delete what :func:`newest_good` has brought into ``folder``, whole or not, except ``but``."""
+    for pattern in ("snapshot-*.pt", f".snapshot-*{PARTIAL}"):
+        for path in folder.glob(pattern):
+            if path != but:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+
+def collect_garbage(
+    store: Store, keep: Collection[str], prefix: str, *, older_than: float = ORPHAN_SECONDS
+) -> list[str]:
+    """Delete what lies under ``prefix``, is not in ``keep`` and is old enough; return the keys.
+
+    Args:
+        store: the store.
+        keep: keys that leases point to, and the weights and curves to keep.
+        prefix: the folder of a study; of one trial when it has ended.
+        older_than: seconds; 0 only where nobody can be uploading (a trial that has ended).
+
+    Raises:
+        Unavailable: the store does not answer; what was deleted stays deleted.
+    """
+    deleted = []
+    for entry in store.entries(prefix):
+        if entry.key not in keep and entry.age >= older_than:
+            store.delete(entry.key)
+            deleted.append(entry.key)
+    return deleted
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a trial has in the store.
+
+    Attributes:
+        prefix: its folder.
+        state: ``paused`` trials may be continued, ``finished`` ones (pruned and failed too) never.
+        snapshots: keys its lease points to, newest first.
+        keep: keys of weights and curves to keep.
+    """
+
+    prefix: str
+    state: Literal["running", "paused", "finished"]
+    snapshots: tuple[str, ...] = ()
+    keep: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What was deleted to make room, and how many bytes are still missing (0: there is room)."""
+
+    deleted: tuple[str, ...]
+    short: int
+
+
+def make_room(
+    store: Store,
+    study_uid: str,
+    holdings: Iterable[Holding],
+    *,
+    limit: int | None,
+    incoming: int,
+    full: bool = False,
+) -> Freed:
+    """Delete what is needed least, until ``incoming`` bytes more fit.
+
+    First go orphans, then what is left of finished trials, then the second snapshots of paused and of running trials
+    (the oldest first), then paused trials' only ones. The newest snapshot of a running trial and kept weights stay.
+
+    Args:
+        store: the store; all studies in it count against the limit, only this study's files are deleted.
+        study_uid: the study's folder.
+        holdings: all of this study's trials that have a lease; what no holding names is an orphan after an hour.
+        limit: bytes that the store may hold; None: no limit but the disk's own.
+        incoming: bytes that are about to be written.
+        full: whether the store has refused for want of room, whatever the limit says.
+
+    Raises:
+        Unavailable: the store does not answer.
+    """
+    if limit is None and not full:
+        return Freed((), 0)
+    entries = store.entries()
+    over = 0 if limit is None else sum(entry.size for entry in entries) + incoming - limit
+    needed = max(over, incoming if full else 0)
+    deleted = []
+    for entry in _least_needed_first(entries, study_uid, holdings):
+        if needed <= 0:
+            break
+        store.delete(entry.key)
+        needed -= entry.size
+        deleted.append(entry.key)
+    return Freed(tuple(deleted), max(0, needed))
+
+
+def _least_needed_first(entries: Sequence[Entry], study_uid: str, holdings: Iterable[Holding]) -> list[Entry]:
+    by_prefix = {holding.prefix: holding for holding in holdings}
+    ranked = []
+    for entry in entries:
+        if entry.key.startswith(f"{study_uid}/"):
+            holding = by_prefix.get(str(PurePosixPath(entry.key).parent))
+            rank = _rank(entry, holding)
+            if rank is not None:
+                ranked.append((rank, -entry.age, entry.key, entry))
+    return [entry for *_, entry in sorted(ranked)]
+
+
+def _rank(entry: Entry, holding: Holding | None) -> int | None:
+    """How early a file goes when room is needed: 0 first; None: never."""
+    if holding is None or entry.key not in (*holding.snapshots, *holding.keep):
+        if holding is not None and holding.state == "finished":
+            return 1
+        return 0 if entry.age >= ORPHAN_SECONDS else None
+    if entry.key in holding.keep or snapshot_position(entry.key) is None:
+        return None
+    if holding.state == "finished":
+        return 1
+    newest = entry.key == holding.snapshots[0]
+    if holding.state == "paused":
+        return 4 if newest else 2
+    return None if newest else 3

@@ -1,0 +1,141 @@
+"""What of the study's trials stays in the store: best weights and curves of the best, snapshots of the unfinished."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from petskin_tune.checkpoints.base import Store
+from petskin_tune.checkpoints.keys import results_key, trial_prefix
+from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Freed, Holding, forget_fetched, make_room
+from petskin_tune.files.durable import StoreError, translated
+from petskin_tune.leases.lease import Lease, read_leases
+from petskin_tune.study import attributes
+from petskin_tune.study.ranking import ranked
+from petskin_tune.study.study import FINISHED, Study
+from petskin_tune.trial.recorder import SECONDS_COLUMN
+
+
+class Keeper:
+    """Applies ``keep_weights`` and ``store_limit`` of one study to its store.
+
+    Args:
+        study: open.
+        store: of the study.
+        copied: the study's database is copied into a network home, which may lose the newest copy: the one before does
+            not know yet that the last trial has ended, so that trial's files stay until the next one's end.
+    """
+
+    def __init__(self, study: Study, store: Store, *, copied: bool = False) -> None:
+        self._study = study
+        self._store = store
+        self._copied = copied
+        self._ended: int | None = None  # the trial that ended last here
+
+    def after(self, number: int, folder: Path) -> None:
+        """Keep what a trial that has ended leaves behind, and delete what no trial needs any more.
+
+        A store that does not answer is left as it is; the end of the next trial tries again.
+
+        Args:
+            number: of the trial that has ended.
+            folder: its run folder on this machine.
+        """
+        self._ended = number
+        if not self.catch_up():
+            return
+        for spent in ("snapshots", "weights"):
+            shutil.rmtree(folder / spent, ignore_errors=True)
+        forget_fetched(folder)
+
+    def catch_up(self) -> bool:
+        """Do what a worker that died at a trial's end has left undone; whether the store answered."""
+        try:
+            self._keep_curves()
+            self._tidy()
+        except StoreError:
+            return False
+        return True
+
+    def _keep_curves(self) -> None:
+        """Bring the curves of the best trials into the store that are not there: whoever ended one may have died."""
+        sizes = {entry.key: entry.size for entry in self._store.entries(self._study.uid)}
+        with translated("keeping the curves"), tempfile.TemporaryDirectory() as folder:
+            for trial in self.best_trials():
+                curves = results_csv(trial.user_attrs.get(attributes.HISTORY, {})).encode()
+                key = results_key(self._prefix(trial.number))
+                if curves and sizes.get(key) != len(curves):
+                    file = Path(folder) / f"{trial.number}.csv"
+                    file.write_bytes(curves)
+                    self._store.put(file, key)
+
+    def _tidy(self) -> None:
+        """Snapshots of finished trials, weights beyond the best ``keep_weights`` and orphans go."""
+        holdings = {holding.prefix: holding for holding in self._holdings()}
+        for entry in self._store.entries(self._study.uid):
+            holding = holdings.get(str(PurePosixPath(entry.key).parent))
+            if holding is None or entry.key in (*holding.snapshots, *holding.keep):
+                continue
+            if holding.state == "finished" or entry.age >= ORPHAN_SECONDS:
+                self._store.delete(entry.key)
+
+    def make_room(self, incoming: int, full: bool) -> Freed:
+        """Delete what is needed least until ``incoming`` bytes more are within ``store_limit``."""
+        limit = self._study.spec.store_limit
+        holdings = self._holdings() if limit is not None or full else []
+        return make_room(self._store, self._study.uid, holdings, limit=limit, incoming=incoming, full=full)
+
+    def best_trials(self) -> list[FrozenTrial]:
+        """The trials whose weights and curves stay, best first."""
+        return ranked(self._study.trials(*FINISHED))[: self._study.spec.keep_weights]
+
+    def _holdings(self) -> list[Holding]:
+        # The leases first: of a trial that ends in between, its lease then says that it runs, and all of it stays.
+        leases = read_leases(self._study.storage, self._study.id)
+        best = {trial.number for trial in self.best_trials()}
+        weights = {trial.number: trial.user_attrs.get(attributes.WEIGHTS) for trial in self._study.trials()}
+        spared = self._ended_lately(leases)
+        holdings = []
+        for lease in leases:
+            prefix = self._prefix(lease.number)
+            state: Literal["running", "paused", "finished"] = "finished"
+            if lease.trial_state == TrialState.RUNNING.name:
+                state = "running"
+            elif lease.number in spared:
+                state = "paused"  # with an older copy of the database it goes on
+            unfinished = state != "finished"
+            pointers = [pointer.key for pointer in (lease.snapshot, lease.previous) if pointer and unfinished]
+            kept = (weights.get(lease.number), results_key(prefix)) if unfinished or lease.number in best else ()
+            holdings.append(Holding(prefix, state, tuple(pointers), frozenset(key for key in kept if key)))
+        return holdings
+
+    def _ended_lately(self, leases: Sequence[Lease]) -> set[int | None]:
+        """Numbers of the trials whose end only the newest copy of the database may know, if it is copied at all."""
+        if not self._copied:
+            return set()
+        ended = [lease for lease in leases if lease.trial_state != TrialState.RUNNING.name]
+        last = max(ended, key=lambda lease: lease.expires_in, default=None)
+        return {self._ended, last.number if last else None}
+
+    def _prefix(self, number: int) -> str:
+        return trial_prefix(self._study.uid, number)
+
+
+def results_csv(history: Mapping[str, Sequence[float]]) -> str:
+    """A trial's history in the form of Ultralytics' ``results.csv``; nothing where there is none.
+
+    Args:
+        history: ``{column: one value an epoch}``, as the trial keeps it.
+    """
+    epochs = history.get("epoch", ())
+    columns = {"epoch": epochs, "time": list(accumulate(history.get(SECONDS_COLUMN, ())))}
+    columns |= {name: values for name, values in history.items() if name not in ("epoch", SECONDS_COLUMN)}
+    columns = {name: values for name, values in columns.items() if len(values) == len(epochs) > 0}
+    rows = [",".join(f"{value:.6g}" for value in row) for row in zip(*columns.values(), strict=True)]
+    return "".join(f"{line}\n" for line in (",".join(columns), *rows)) if rows else ""

@@ -1,0 +1,1 @@
+"""What a person types: each command beside its options."""

@@ -1,0 +1,130 @@
+"""How long a study takes and how much room it needs, from what a few real batches took. Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from petskin_tune.search.pruners import rungs
+from petskin_tune.study.spec import StudySpec
+
+SESSION_SECONDS = 24 * 3600.0
+FEWEST_TRIALS = 20  # of a session, below which a search learns little
+BRACKETS_SEEN = 300  # trials over which Hyperband's brackets are averaged
+LEAST_IMGSZ = 256
+SNAPSHOTS = 3  # of one trial at a time: the two newest, and the one on its way
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a few real batches of a trial took.
+
+    Attributes:
+        images_per_second: of training.
+        validated_per_second: images validated in a second; None: not measured.
+        set_up_seconds: from the start of a trial's process to its first batch.
+        snapshot_seconds: that training lost to one snapshot.
+        snapshot_bytes: of one snapshot.
+        weights_bytes: of the best weights.
+    """
+
+    images_per_second: float
+    validated_per_second: float | None = None
+    set_up_seconds: float = 0.0
+    snapshot_seconds: float = 0.0
+    snapshot_bytes: int = 0
+    weights_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study of these images will see; seconds and bytes."""
+
+    set_up: float  # of a trial, before its first batch
+    epoch: float
+    full_trial: float
+    epochs_of_a_trial: float  # on average, with this pruner
+    a_trial: float  # on average, with this pruner
+    trials: float  # in a session
+    disk: int
+    store: int
+
+
+def estimate(spec: StudySpec, measured: Measured, train_images: int, val_images: int) -> Estimate:
+    """The study's figures.
+
+    Args:
+        spec: the study.
+        measured: on this machine.
+        train_images: in force, of one epoch.
+        val_images: in force.
+    """
+    # A forward pass alone is about a third of a training step.
+    validated_per_second = measured.validated_per_second or 3 * measured.images_per_second
+    epoch = train_images / measured.images_per_second + val_images / validated_per_second
+    pauses = max(spec.snapshot_every, epoch if spec.snapshot_every == 0 else 0.0)
+    share = measured.snapshot_seconds / pauses if pauses else 0.0
+    epochs = expected_epochs(spec)
+    epoch_with_snapshots = epoch * (1 + share)
+    a_trial = measured.set_up_seconds + epochs * epoch_with_snapshots
+    one_trial_holds = SNAPSHOTS * measured.snapshot_bytes + 2 * measured.weights_bytes
+    return Estimate(
+        set_up=measured.set_up_seconds,
+        epoch=epoch,
+        full_trial=measured.set_up_seconds + spec.epochs * epoch_with_snapshots,
+        epochs_of_a_trial=epochs,
+        a_trial=a_trial,
+        trials=SESSION_SECONDS / a_trial,
+        disk=one_trial_holds,
+        store=one_trial_holds + spec.keep_weights * measured.weights_bytes,
+    )
+
+
+def expected_epochs(spec: StudySpec) -> float:
+    """Epochs of a trial on average, when trials come in random order: one in ``reduction_factor`` passes each rung.
+
+    A sampler that learns draws trials that pass more often, so that they are fewer and longer. The median pruner ends
+    half of them at its first verdict.
+    """
+    if spec.pruner.name == "median":
+        first = min((spec.pruner.min_epochs or 0) + 1, spec.epochs)
+        return first + (spec.epochs - first) / 2
+    numbers = range(BRACKETS_SEEN) if spec.pruner.name == "hyperband" else range(1)
+    return mean(_passing(rungs(spec, number), spec.epochs, spec.pruner.reduction_factor) for number in numbers)
+
+
+def _passing(at: Sequence[int], epochs: int, factor: int) -> float:
+    total, left, before = 0.0, 1.0, 0
+    for rung in (*at, epochs):
+        total += left * (rung - before)
+        left, before = left / factor, rung
+    return total
+
+
+def suggestions(spec: StudySpec, figures: Estimate, train_images: int, val_images: int) -> list[str]:
+    """What would make room for 20 trials in a session, each enough by itself; nothing where they fit.
+
+    Work grows with the number of images and of epochs, and with the square of the image size.
+    """
+    if figures.trials >= FEWEST_TRIALS:
+        return []
+    allowed, takes = SESSION_SECONDS / FEWEST_TRIALS, SESSION_SECONDS / figures.trials
+    share = (allowed - figures.set_up) / (takes - figures.set_up)
+    train, val = _round_down(train_images * share), _round_down(val_images * share)
+    found = [f"subset: {{train: {train}, val: {val}}}"] if train and val else []
+    imgsz = int(spec.train.get("imgsz", 640))
+    smaller = int(imgsz * share**0.5) // 32 * 32
+    if smaller >= LEAST_IMGSZ:
+        found.append(f"imgsz: {smaller} (now {imgsz})")
+    epochs = int(spec.epochs * share)
+    if epochs >= 1:
+        with_rungs = " with rungs in proportion" if spec.pruner.rungs else ""
+        found.append(f"epochs: {epochs}{with_rungs} (now {spec.epochs})")
+    return found
+
+
+def _round_down(count: float) -> int:
+    """Two significant digits."""
+    unit = 10 ** max(len(str(int(count))) - 2, 0)
+    return int(count) // unit * unit

@@ -1,0 +1,163 @@
+"""The Optuna storage of a study, which rides out an outage.
+
+The study stays an ordinary Optuna study in ordinary tables. :class:`PetskinStorage` adds to Optuna's ``RDBStorage``:
+
+* retries of the idempotent calls while the database is away (:class:`~petskin_tune.database.engine.Patience`);
+* :meth:`PetskinStorage.transaction`: one transaction over Optuna's tables and ours, tried again from its start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models as _models
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session
+
+from petskin_tune.database.engine import (
+    Patience,
+    create_tables,
+    engine_options,
+    is_outage,
+    mask,
+    named_incompatibility,
+    normalise_url,
+    optunas_url,
+    prepare,
+    without_password,
+)
+from petskin_tune.errors import UsageError
+
+Result = TypeVar("Result")
+models: Any = _models  # Optuna's tables; their annotations do not tell columns from values
+
+# Each opens one transaction of its own and, run twice, leaves what one run leaves.
+IDEMPOTENT_CALLS = (
+    "_get_best_trial_id",
+    "_get_trials",
+    "_set_trial_param",
+    "get_all_studies",
+    "get_study_directions",
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_system_attrs",
+    "get_study_user_attrs",
+    "get_trial",
+    "get_trial_id_from_study_id_trial_number",
+    "get_trial_param",
+    "get_trial_system_attrs",
+    "get_trial_user_attrs",
+    "set_study_system_attr",
+    "set_study_user_attr",
+    "set_trial_intermediate_value",
+    "set_trial_system_attr",
+    "set_trial_user_attr",
+)
+
+
+class PetskinStorage(RDBStorage):
+    """Optuna's ``RDBStorage`` that waits out an outage.
+
+    Args:
+        url: SQLite or PostgreSQL.
+        patience: how long calls wait for a database that is away.
+
+    Raises:
+        UsageError: the tables belong to another version.
+    """
+
+    def __init__(self, url: str | URL, patience: Patience | None = None) -> None:
+        parsed = normalise_url(url) if isinstance(url, str) else url
+        self.patience = patience or Patience()
+        self.patience.call(lambda: self._open(parsed))
+
+    def _open(self, url: URL) -> None:
+        create_tables(url)
+        with named_incompatibility():
+            super().__init__(optunas_url(url), engine_kwargs=engine_options(url), skip_table_creation=True)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self.engine.dispose()  # connections opened before are not prepared
+        prepare(self.engine)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        del state["patience"]  # its event and its listener belong to this process
+        return state
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        self.patience = Patience()
+        super().__setstate__(state)
+        self._prepare()
+
+    def transaction(self, work: Callable[[Session], Result]) -> Result:
+        """Run ``work`` in one transaction, again from its start when the database was away.
+
+        ``work`` must be idempotent: after a lost acknowledgement it runs on top of its own result.
+        """
+
+        def attempt() -> Result:
+            session = self.scoped_session()
+            try:
+                result = work(session)
+                session.commit()
+                return result
+            except BaseException:
+                _quietly(session.rollback)
+                raise
+            finally:
+                _quietly(session.close)
+
+        return self.patience.call(attempt)
+
+
+def _quietly(close: Callable[[], None]) -> None:
+    with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
+        close()
+
+
+def _with_patience(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: PetskinStorage, *args: Any, **kwargs: Any) -> Any:
+        return self.patience.call(lambda: method(self, *args, **kwargs))
+
+    return call
+
+
+for _name in IDEMPOTENT_CALLS:
+    setattr(PetskinStorage, _name, _with_patience(getattr(RDBStorage, _name)))
+
+
+def open_storage(url: str, patience: Patience | None = None) -> PetskinStorage:
+    """The storage at ``url``, its tables created where they are missing.
+
+    Raises:
+        UsageError: not a database, out of reach, or it refuses the password (never shown).
+    """
+    parsed = normalise_url(url)
+    try:
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        return PetskinStorage(parsed, patience)
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, OSError) as error:
+        raise unreachable(parsed, error) from None
+
+
+def unreachable(url: URL, error: BaseException) -> UsageError:
+    """What to tell a person whose database cannot be opened."""
+    if isinstance(error, UsageError):
+        return error
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    text = without_password(str(getattr(cause, "orig", None) or cause), url)
+    if "authentication failed" in text or "no password supplied" in text:
+        return UsageError(f"The database {mask(url)} refuses the user or the password.")
+    verb = "reached" if is_outage(error) else "opened"
+    return UsageError(f"The database {mask(url)} cannot be {verb}: {text}")

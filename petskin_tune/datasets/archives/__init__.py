@@ -1,0 +1,1 @@
+"""Archives: their names, writing them, unpacking them."""

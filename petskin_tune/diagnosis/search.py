@@ -1,0 +1,104 @@
+"""Is the search searching: trials that all end alike, and a best that is no better than the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from petskin_tune.diagnosis.comparison import curves_of
+from petskin_tune.diagnosis.curves import fitness_noise
+from petskin_tune.study import attributes
+from petskin_tune.study.ranking import best
+from petskin_tune.study.spec import StudySpec
+from petskin_tune.study.trials import failure_kind
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+IN_A_ROW = 5  # trials that end alike before it is said
+ENOUGH_TRIALS = 10  # finished ones, before the best is held against the defaults
+USUAL_NOISE = 0.007  # of mask mAP50-95 from one epoch to the next, median of public YOLO segmentation runs
+
+Concern = Literal["same-value", "same-failure", "no-better-than-defaults"]
+
+
+def concerns(trials: Sequence[FrozenTrial], spec: StudySpec | None, in_a_row: int = IN_A_ROW) -> dict[Concern, str]:
+    """What is wrong with the search itself, each in a sentence; empty where nothing is."""
+    said: dict[Concern, str | None] = {
+        "same-value": _same_value(trials, in_a_row),
+        "same-failure": _same_failure(trials, in_a_row),
+        "no-better-than-defaults": _no_better_than_defaults(trials, spec),
+    }
+    return {concern: sentence for concern, sentence in said.items() if sentence}
+
+
+def warnings(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> list[str]:
+    """The sentences of :func:`concerns`, after as many trials in a row as the study lets fail alike."""
+    return list(concerns(trials, spec, spec.max_identical_failures if spec else IN_A_ROW).values())
+
+
+def identical_failures(trials: Sequence[FrozenTrial]) -> tuple[str, int] | None:
+    """The kind of failure with which the trials that ended last all ended, and how many in a row; None: otherwise."""
+    newest_first = sorted((trial for trial in trials if trial.state.is_finished()), key=_ended, reverse=True)
+    kinds = [failure_kind(trial) for trial in newest_first]
+    if not kinds or kinds[0] is None:
+        return None
+    return kinds[0], next((index for index, kind in enumerate(kinds) if kind != kinds[0]), len(kinds))
+
+
+def _ended(trial: FrozenTrial) -> tuple[datetime, int]:
+    return trial.datetime_complete or datetime.min, trial.number
+
+
+def _same_value(trials: Sequence[FrozenTrial], in_a_row: int) -> str | None:
+    complete = [trial for trial in sorted(trials, key=_ended) if trial.state.name == "COMPLETE" and trial.values]
+    last = complete[-in_a_row:]
+    if len(last) < in_a_row or len({trial.values[0] for trial in last}) > 1:
+        return None
+    return (
+        f"The last {in_a_row} complete trials have the same value, {last[0].values[0]:.4g}: what is searched has no "
+        "effect, or nothing is learnt at all."
+    )
+
+
+def _same_failure(trials: Sequence[FrozenTrial], in_a_row: int) -> str | None:
+    found = identical_failures(trials)
+    if found is None or found[1] < in_a_row:
+        return None
+    kind, count = found
+    newest = max((trial for trial in trials if failure_kind(trial) == kind), key=_ended)
+    message = newest.user_attrs.get(attributes.FAILURE, {}).get("message", "")
+    return f"The last {count} trials all failed in the same way, {kind}" + (f": {message}" if message else ".")
+
+
+def _no_better_than_defaults(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> str | None:
+    defaults, first = defaults_trial(trials, spec), best(trials)
+    finished = sum(trial.state.is_finished() for trial in trials)
+    if defaults is None or first is None or not defaults.values or finished < ENOUGH_TRIALS:
+        return None
+    curves = curves_of(first)
+    margin = 2 * (fitness_noise(curves) if curves else USUAL_NOISE)
+    ahead = first.values[0] - defaults.values[0]
+    if ahead > margin:
+        return None
+    lead = (
+        "The defaults themselves are the best trial"
+        if first.number == defaults.number
+        else (
+            f"The best trial ({first.number}) lies within noise of the defaults (trial {defaults.number}): "
+            f"{ahead:+.4f}, noise {margin / 2:.4f}"
+        )
+    )
+    return f"{lead} after {finished} trials: widen the ranges, or accept the defaults."
+
+
+def defaults_trial(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> FrozenTrial | None:
+    """The complete trial that tried `defaults`: start points are enqueued first and in order."""
+    if spec is None or "defaults" not in spec.start:
+        return None
+    starts = [t for t in trials if t.user_attrs.get(attributes.ORIGIN) == "start point"]
+    place = spec.start.index("defaults")
+    in_order = sorted(starts, key=lambda trial: trial.number)
+    found = in_order[place] if place < len(in_order) else None
+    return found if found is not None and found.state.name == "COMPLETE" else None

@@ -1,0 +1,1 @@
+"""Files that are whole or absent, also on disks that lie."""

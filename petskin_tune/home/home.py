@@ -1,0 +1,347 @@
+"""Where everything of a user lies: the database, the snapshots and this machine's own working folder.
+
+::
+
+    home = resolve_home(home=None, storage=None, checkpoints=None, environ=os.environ, study="petskin")
+    home.start()                 # folders; on a network disk: claim it, bring the database to this machine
+    ...                          # work with home.storage_url and home.store_for(...)
+    home.epoch_saved()           # after every epoch: the database is copied into a network home, in the background
+    home.close()
+
+``--home`` > ``TUNE_HOME`` > ``runs``; ``--storage`` > ``TUNE_STORAGE`` > the database of the home; ``--checkpoints`` >
+``TUNE_CHECKPOINTS`` > the store that the study names > the home's ``checkpoints`` folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from petskin_tune.errors import UsageError
+from petskin_tune.files.disks import is_network, local_folder
+from petskin_tune.files.paths import typed
+
+if TYPE_CHECKING:
+    from petskin_tune.home.replica import NetworkDatabase
+
+DATABASE = "tune.db"
+CHECKPOINTS = "checkpoints"
+IN_THE_HOME = f"home:{CHECKPOINTS}"  # how a study names the store of its own home, wherever that home is mounted
+COLAB_DRIVE = Path("/content/drive")
+
+Notebook = Literal["colab", "kaggle"]
+Mode = Literal["owner", "guest", "reader"]
+
+
+@dataclass
+class Home:
+    """The places in force. Nothing is created before :meth:`start`.
+
+    Attributes:
+        folder: what the user named (absolute).
+        storage_url: SQLAlchemy URL of the study's database, password included.
+        asked_store: the store that the user named; None: the study's own, else the home's.
+        work: this machine's own folder for run folders, outboxes and logs; never on a network disk.
+        network: whether ``folder`` is on a network or FUSE disk.
+        local_checkpoints: whether a store that only this machine sees was insisted upon.
+        copied: the home's database, where it is copied into a network home; None: it is used where it lies.
+    """
+
+    folder: Path
+    storage_url: str
+    asked_store: str | None
+    work: Path
+    network: bool
+    local_checkpoints: bool = False
+    copied: NetworkDatabase | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the home's folder exists.
+
+        Raises:
+            UsageError: its disk does not answer.
+        """
+        try:
+            return self.folder.is_dir()
+        except OSError as error:
+            raise UsageError(f"The home {self.folder} does not answer ({error.strerror}): try again later.") from error
+
+    def start(
+        self, mode: Mode = "owner", *, take_over: bool = False, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Create the folders; on a network home also claim it and bring its database to this machine.
+
+        To be called before the database is opened.
+
+        Args:
+            mode: ``owner``: a worker; ``guest``: a command that writes, or the worker of one GPU, beside an owner on
+                this machine; ``reader``: creates and claims nothing.
+            take_over: the user says that whoever claims a network home is gone.
+            say: takes one sentence for people.
+
+        Raises:
+            UsageError: a folder cannot be created; another worker uses the network home, it does not answer, or none
+                of its copies is whole.
+        """
+        if mode != "reader":
+            for folder in (self.folder, self.work):
+                _create(folder)
+        database = self.database
+        if database is not None and self._copies_database:
+            from petskin_tune.home.replica import NetworkDatabase  # only here: most homes need none of it
+
+            self.copied = NetworkDatabase(self.folder, database, say)
+            self.copied.open(mode, take_over=take_over)
+
+    @property
+    def database_is_left_over(self) -> bool:
+        """Whether a database on this machine is all that is left of a network home that was deleted."""
+        return self._copies_database and (self.copied is None or not self.copied.has_home)
+
+    @property
+    def _copies_database(self) -> bool:
+        """Whether the database on this machine is a copy of the one in a network home."""
+        return self.network and self.database is not None and self.database.parent == self.work.parent
+
+    def epoch_saved(self) -> None:
+        """The database has something new worth keeping: copy it into a network home soon.
+
+        Raises:
+            LeaseLost: another worker has taken the network home over.
+        """
+        if self.copied is not None:
+            self.copied.request_save()
+
+    def require(self) -> None:
+        """Make sure that a network home is still this machine's.
+
+        Raises:
+            LeaseLost: another worker has taken it over.
+        """
+        if self.copied is not None:
+            self.copied.require()
+
+    def save(self) -> None:
+        """Return once a network home has all that the database has.
+
+        To be called before something is deleted that an older copy of the database points to.
+
+        Raises:
+            StoreError: the home refuses (:data:`petskin_tune.files.durable.PASSING`).
+            LeaseLost: another worker has taken the network home over.
+        """
+        if self.copied is not None:
+            self.copied.save()
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the home has all that :meth:`epoch_saved` announced."""
+        return self.copied is None or self.copied.is_saved
+
+    def close(self, timeout: float = 60.0) -> bool:
+        """Copy the database for the last time, within ``timeout`` seconds; whether the home has everything."""
+        return self.copied is None or self.copied.close(timeout)
+
+    def network_store(self, url: str) -> bool | None:
+        """For :func:`petskin_tune.checkpoints.open_store`: whether a store is on a network disk, where we know better.
+
+        None: as this machine's mounts say.
+        """
+        return self.network if "://" not in url and Path(url).is_relative_to(self.folder) else None
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file; None when the study is in a database server."""
+        return sqlite_file(self.storage_url)
+
+    def store_for(self, recorded: str | None, holds_study: Callable[[str], bool]) -> str:
+        """The URL of the store in force for a study.
+
+        Args:
+            recorded: what the study names as its store (:attr:`to_record` of the home that created it); None: new.
+            holds_study: whether the store of a URL holds anything of this study.
+
+        Raises:
+            UsageError: the store asked for is not the study's, or nobody but this machine could read it.
+        """
+        own = None if recorded is None else self._absolute(recorded)
+        asked = self.asked_store
+        if asked is not None and own not in (None, asked) and not self.local_checkpoints and not holds_study(asked):
+            raise UsageError(
+                f"The study keeps its snapshots in {own}, and {asked} holds none of them: leave --checkpoints out, or "
+                f"copy the snapshots to {asked} first."
+            )
+        url = asked or own or self._absolute(IN_THE_HOME)
+        self._refuse_store_of_this_machine(url)
+        return url
+
+    @property
+    def to_record(self) -> str:
+        """What a new study stores as its store: a URL, or a name that holds wherever this home is mounted."""
+        return self.asked_store or IN_THE_HOME
+
+    def _absolute(self, recorded: str) -> str:
+        return str(self.folder / CHECKPOINTS) if recorded == IN_THE_HOME else recorded
+
+    def _refuse_store_of_this_machine(self, url: str) -> None:
+        if self.local_checkpoints or "://" in url or is_network(Path(url)):
+            return
+        if (host := database_host(self.storage_url)) is not None:
+            raise UsageError(
+                f"The study's database is on {host} but its snapshots would lie on this machine's disk ({url}), where "
+                "no other worker could go on with a trial: name a shared store with --checkpoints (s3://, gs:// or a "
+                "shared folder), or insist with --local-checkpoints."
+            )
+
+
+def resolve_home(
+    home: str | None,
+    storage: str | None,
+    checkpoints: str | None,
+    environ: Mapping[str, str],
+    *,
+    study: str,
+    ephemeral: bool = False,
+    local_checkpoints: bool = False,
+    command: str = "tune-worker",
+) -> Home:
+    """Settle where everything lies, from the command line, the environment and the machine. Creates nothing.
+
+    ``TUNE_NETWORK_HOME=1`` (or ``0``) overrules what the mounts say about the home's disk.
+
+    Raises:
+        UsageError: the machine's disk would be deleted with the session, Drive is not mounted, SQLite would lie on a
+            network disk, or a URL cannot be used.
+    """
+    home = home or environ.get("TUNE_HOME") or None
+    storage = storage or environ.get("TUNE_STORAGE") or None
+    checkpoints = checkpoints or environ.get("TUNE_CHECKPOINTS") or None
+    notebook = hosted_notebook(environ)
+    if notebook and not (home or storage or ephemeral):
+        raise UsageError(_deleted_disk(notebook, command, study))
+    folder = typed(home or "runs").resolve()
+    if notebook == "colab":
+        _require_drive(folder)
+    forced = environ.get("TUNE_NETWORK_HOME")
+    network = is_network(folder) if forced is None else forced == "1"
+    local = local_folder(environ) / _short_hash(str(folder)) if network else folder
+    if storage is None:
+        storage = f"sqlite:///{local / DATABASE}"
+    else:
+        _refuse_sqlite_on_network(storage)
+    return Home(
+        folder=folder,
+        storage_url=storage,
+        asked_store=None if checkpoints is None else store_address(checkpoints),
+        work=(local / "work").absolute(),  # trials run in a folder of their own
+        network=network,
+        local_checkpoints=local_checkpoints,
+    )
+
+
+def hosted_notebook(environ: Mapping[str, str]) -> Notebook | None:
+    """Whether this is a hosted notebook whose disk goes with the session.
+
+    Kaggle is looked for first: its image is built on Colab's.
+    """
+    if "KAGGLE_KERNEL_RUN_TYPE" in environ or "KAGGLE_URL_BASE" in environ:
+        return "kaggle"
+    if any(name.startswith("COLAB_") for name in environ):
+        return "colab"
+    google = importlib.util.find_spec("google")
+    places = google.submodule_search_locations if google and google.submodule_search_locations else ()
+    return "colab" if any((Path(place) / "colab").is_dir() for place in places) else None
+
+
+def store_address(url: str) -> str:
+    """A store's URL as it may be kept: a folder's absolute path, or ``s3://`` and ``gs://`` without credentials.
+
+    Raises:
+        UsageError: the URL carries credentials or a query, or has a scheme that is not known.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme == "file":
+        return str(typed(rest if separator else url).resolve())
+    if scheme not in ("s3", "gs"):
+        raise UsageError(f"A store is a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, not {scheme}://…")
+    if "@" in rest.partition("/")[0] or "?" in rest:
+        where = (
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL)"
+            if scheme == "s3"
+            else "GOOGLE_APPLICATION_CREDENTIALS"
+        )
+        raise UsageError(f"Leave credentials and options out of the store's URL, which is kept: put them into {where}.")
+    if not rest.strip("/"):
+        raise UsageError(f"The store's URL names no bucket: {scheme}://BUCKET/FOLDER is needed.")
+    return f"{scheme}://{rest.strip('/')}"
+
+
+def sqlite_file(storage_url: str) -> Path | None:
+    """The file behind a SQLite URL; None for a database server or a database in memory."""
+    scheme, _, rest = storage_url.partition(":///")
+    if scheme.partition("+")[0] != "sqlite" or not rest or rest.startswith(":memory:"):
+        return None
+    return Path(rest.partition("?")[0])
+
+
+def database_host(storage_url: str) -> str | None:
+    """The host of a database server on another machine; None when the database is on this one.
+
+    Raises:
+        UsageError: this is no database URL.
+    """
+    from sqlalchemy.engine import make_url  # only here: it takes a quarter of a second to import
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        host = make_url(storage_url).host
+    except (ArgumentError, ValueError):
+        raise UsageError("The database's URL cannot be read: postgresql://USER:PASSWORD@HOST/NAME is needed.") from None
+    here = {"localhost", "127.0.0.1", "::1", socket.gethostname()}
+    return None if not host or host in here else host
+
+
+def _create(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"The folder {folder} cannot be created ({error.strerror}): name another place with --home."
+        ) from error
+
+
+def _deleted_disk(notebook: Notebook, command: str, study: str) -> str:
+    name = Path(study).stem
+    way_on = (
+        f"--home {COLAB_DRIVE}/MyDrive/{name}"
+        if notebook == "colab"
+        else f"--storage postgresql://… --checkpoints s3://BUCKET/{name}"
+    )
+    return f"This machine's disk is deleted when the session ends. Type: {command} --study {study} {way_on}"
+
+
+def _require_drive(folder: Path) -> None:
+    if folder.is_relative_to(COLAB_DRIVE) and not is_network(folder):
+        raise UsageError(
+            f"Google Drive is not mounted at {COLAB_DRIVE}: run `from google.colab import drive; "
+            f"drive.mount('{COLAB_DRIVE}')` in a cell first, then the same command again."
+        )
+
+
+def _refuse_sqlite_on_network(storage: str) -> None:
+    file = sqlite_file(storage)
+    if file is not None and is_network(file):
+        raise UsageError(
+            f"SQLite gets damaged on a network disk ({file.parent}): use --home {file.parent} instead of --storage, "
+            "which keeps the database on this machine and copies it there."
+        )
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Who owns a running trial: births, take-overs, and every write under a token."""

@@ -1,0 +1,306 @@
+"""The study: created from a study file or opened from the database, one truth in the database.
+
+A study is an ordinary Optuna study. Its spec, its store and its data set's fingerprint are user attributes of it. It is
+born in one transaction together with its start points, so that of racing workers one creates it and the others open it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from petskin_tune.database import queries as schema
+from petskin_tune.database.storage import PetskinStorage, models
+from petskin_tune.errors import UsageError
+from petskin_tune.study import attributes, ranking
+from petskin_tune.study import file as study_file
+from petskin_tune.study.spec import CHANGEABLE, StudySpec, read_spec
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person named with ``--study``: a name, and the file behind it where there is one."""
+
+    name: str
+    spec: StudySpec | None = None
+    folder: Path | None = None  # of the study file
+    shipped: bool = False
+    warnings: tuple[str, ...] = ()
+    frozen: bool = False  # the study in the database stands, whatever this spec says
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether the file has a say once the study is in the database."""
+        return self.spec is not None and not (self.shipped or self.frozen)
+
+
+def wanted(name_or_path: str) -> Wanted:
+    """Find and parse the study file, if there is one.
+
+    Raises:
+        UsageError: a path that is not there, or a file that is broken or contradictory.
+    """
+    found = study_file.find(name_or_path)
+    if found is None:
+        if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+            raise study_file.not_found(name_or_path)
+        return Wanted(name_or_path)
+    parsed = found.read()
+    return Wanted(parsed.spec.study, parsed.spec, found.path.absolute().parent, found.shipped, tuple(parsed.warnings))
+
+
+@dataclass
+class Study:
+    """A study in the database; ``spec`` is the one in force when it was last read."""
+
+    storage: PetskinStorage
+    optuna: optuna.Study
+    spec: StudySpec
+    uid: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> int:
+        """Optuna's study id."""
+        return self.optuna._study_id
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.spec.study
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where relative paths of the spec are looked up: the folder of the study file it was created from."""
+        base = self.attributes.get(attributes.BASE)
+        return [Path(base)] if base else []
+
+    @property
+    def store(self) -> str | None:
+        """The store as the study names it, see :meth:`petskin_tune.home.home.Home.store_for`."""
+        return self.attributes.get(attributes.STORE)
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """The trials (in ``states``, or all) as they are now, by number. Not copies: read only."""
+        return self.optuna.get_trials(deepcopy=False, states=states or None)
+
+    def best(self) -> FrozenTrial | None:
+        """The best trial, see :func:`petskin_tune.study.ranking.ranked`; None while no trial has a value."""
+        return ranking.best(self.trials(*FINISHED))
+
+    def refresh(self) -> None:
+        """Read the spec in force and the requests of other processes again.
+
+        Raises:
+            UsageError: somebody deleted the study.
+        """
+        try:
+            self.attributes = self.optuna.user_attrs
+        except KeyError:
+            raise UsageError(f"The study {self.name!r} was deleted from the database.") from None
+        self.spec = read_spec(self.attributes)
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set a user attribute of the study."""
+        self.optuna.set_user_attr(key, value)
+        self.attributes = {**self.attributes, key: value}
+
+    def set_once(self, key: str, value: Any) -> Any:
+        """Set a user attribute unless it is set; what is in force then."""
+
+        def work(session: Session) -> Any:
+            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            row = _attribute(session, self.id, key)
+            if row is None:
+                session.add(_new_attribute(self.id, key, value))
+                return value
+            return json.loads(row.value_json)
+
+        in_force = self.storage.transaction(work)
+        self.attributes = {**self.attributes, key: in_force}
+        return in_force
+
+    def add_once(self, key: str, value: Any) -> None:
+        """Add ``value`` to the list under a user attribute of the study, unless it is in it."""
+        if value in self.attributes.get(key, ()):
+            return
+
+        def work(session: Session) -> list[Any]:
+            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            row = _attribute(session, self.id, key)
+            listed = [] if row is None else json.loads(row.value_json)
+            if value not in listed:
+                listed.append(value)
+                if row is None:
+                    session.add(_new_attribute(self.id, key, listed))
+                else:
+                    row.value_json = json.dumps(listed)
+            return listed
+
+        self.attributes = {**self.attributes, key: self.storage.transaction(work)}
+
+    def change(self, **values: Any) -> None:
+        """Change keys of the spec that may change at any time (:data:`~petskin_tune.study.spec.CHANGEABLE`)."""
+        if not set(values) <= set(CHANGEABLE):
+            raise ValueError(f"only {CHANGEABLE} may change")
+
+        def work(session: Session) -> StudySpec:
+            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            row = _attribute(session, self.id, attributes.SPEC)
+            spec = read_spec({attributes.SPEC: json.loads(row.value_json)}).model_copy(update=values)
+            row.value_json = json.dumps(_to_json(spec))
+            return spec
+
+        self.spec = self.storage.transaction(work)
+
+    def request_stop(self) -> None:
+        """Ask every worker that runs now to suspend; those that start later are not meant."""
+        self._add_one(attributes.STOP_REQUESTED)
+
+    def stop_requests(self) -> int:
+        """How often :meth:`request_stop` was called so far."""
+        return int(self.optuna.user_attrs.get(attributes.STOP_REQUESTED, 0))
+
+    def _add_one(self, key: str) -> None:
+        def work(session: Session) -> None:
+            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            row = _attribute(session, self.id, key)
+            if row is None:
+                session.add(_new_attribute(self.id, key, 1))
+            else:
+                row.value_json = json.dumps(json.loads(row.value_json) + 1)
+
+        self.storage.transaction(work)
+
+    def enqueue(self, point: Mapping[str, Any], origin: str) -> int:
+        """Let the next free worker try ``point`` (searched names left out are drawn). Returns the trial's number."""
+        nonce = uuid.uuid4().hex
+
+        def work(session: Session) -> int:
+            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            known = (
+                session.query(models.TrialSystemAttributeModel)
+                .filter_by(key=attributes.ENQUEUED, value_json=json.dumps(nonce))
+                .one_or_none()
+            )
+            if known is not None:
+                return models.TrialModel.find_or_raise_by_id(known.trial_id, session).number
+            template = _waiting(point, self.spec, origin, nonce)
+            return self.storage._get_prepared_new_trial(self.id, template, session).number  # type: ignore[return-value]
+
+        return self.storage.transaction(work)
+
+
+# ---- opening ---------------------------------------------------------------------------------------------------------
+
+
+def find_study(storage: PetskinStorage, name: str) -> Study | None:
+    """The study of that name in the database, or None.
+
+    Raises:
+        UsageError: an Optuna study of that name is there, but it is none of ours, or a newer petskin-tune made it.
+    """
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+    stored = storage.get_study_user_attrs(study_id)
+    if attributes.SPEC not in stored:
+        raise UsageError(f"The database has a study {name!r} that petskin-tune did not create; choose another name.")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of an outage are whole statements
+    opened = optuna.Study(study_name=name, storage=storage)
+    return Study(storage, opened, read_spec(stored), stored[attributes.UID], stored)
+
+
+def refuse_differences(study: Study, asked: Wanted) -> None:
+    """Refuse a study file that differs from the study in what may not change.
+
+    Raises:
+        UsageError: says what differs, and the way on.
+    """
+    if not asked.is_compared or asked.spec is None:
+        return
+    if lines := study_file.differences(study.spec, asked.spec):
+        raise UsageError(
+            f"The study {study.name!r} was begun with another study file: {'; '.join(lines)}. To begin another study "
+            f"with this file, type: petskin-tune init --study {study.name}2 --from {study.name} FILE"
+        )
+
+
+def take_changes(study: Study, asked: Wanted) -> None:
+    """Let what may change at any time be as the study file that a person named has it: the newest wins."""
+    if not asked.is_compared or asked.spec is None:
+        return
+    changed = {key: getattr(asked.spec, key) for key in CHANGEABLE}
+    if changed != {key: getattr(study.spec, key) for key in CHANGEABLE}:
+        study.change(**changed)
+
+
+def create_study(
+    storage: PetskinStorage,
+    spec: StudySpec,
+    *,
+    points: tuple[Mapping[str, Any], ...],
+    attributes_of_study: Mapping[str, Any],
+) -> Study:
+    """Create the study with its start points in one transaction, or open it when another worker was faster."""
+    stored = {**attributes_of_study, attributes.SPEC: _to_json(spec), attributes.UID: uuid.uuid4().hex[:12]}
+
+    def work(session: Session) -> None:
+        direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
+        row = models.StudyModel(study_name=spec.study, directions=[direction])
+        session.add(row)
+        session.flush()
+        for key, value in stored.items():
+            session.add(_new_attribute(row.study_id, key, value))
+        for point in points:
+            storage._get_prepared_new_trial(
+                row.study_id, _waiting(point, spec, "start point", uuid.uuid4().hex), session
+            )
+
+    with contextlib.suppress(IntegrityError):  # the name is taken: by a faster worker, or by our own lost attempt
+        storage.transaction(work)
+    study = find_study(storage, spec.study)
+    assert study is not None
+    return study
+
+
+def _to_json(spec: StudySpec) -> Any:
+    return spec.model_dump(mode="json")
+
+
+def _new_attribute(study_id: int, key: str, value: Any) -> Any:
+    return models.StudyUserAttributeModel(study_id=study_id, key=key, value_json=json.dumps(value))
+
+
+def _attribute(session: Session, study_id: int, key: str) -> Any:
+    return session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=key).one_or_none()
+
+
+def _waiting(point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str) -> FrozenTrial:
+    """As ``optuna.Study.enqueue_trial`` makes one; what is not searched is the trial's own."""
+    searched = {name: value for name, value in point.items() if name in spec.search}
+    fixed = {name: value for name, value in point.items() if name not in spec.search}
+    return create_trial(
+        state=TrialState.WAITING,
+        system_attrs={"fixed_params": searched, attributes.ENQUEUED: nonce},
+        user_attrs={attributes.ORIGIN: origin, **({attributes.FIXED: fixed} if fixed else {})},
+    )
+
+
+def settings_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial trains with beside what the study fixes: its parameters, and arguments that are its alone."""
+    return {**trial.user_attrs.get(attributes.FIXED, {}), **trial.params}

@@ -1,0 +1,285 @@
+"""The data sets and the loader of a training: Ultralytics' augmentations in our order, with our random numbers."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterator
+from copy import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+from PIL import Image
+from torch.utils.data import DataLoader
+from ultralytics.data.augment import (
+    Compose,
+    CopyPaste,
+    CutMix,
+    Format,
+    MixUp,
+    Mosaic,
+    RandomFlip,
+    RandomHSV,
+    RandomPerspective,
+)
+from ultralytics.data.dataset import YOLODataset
+
+from petskin_tune.protocol import Position
+from petskin_tune.training.data.labels import DataError, check_decodable, read_labels, unreadable
+from petskin_tune.training.data.order import LANES, Order, SampleKey, seeded_sample
+from petskin_tune.training.process.isolation import ignore_signals
+
+IMAGE_CACHE_BYTES = 3 << 29  # decoded training images kept in memory, over all loader processes
+PREFETCHED_BATCHES = 4  # per loader process, as Ultralytics
+
+LoadedImage = tuple[np.ndarray, tuple[int, int], tuple[int, int]]  # pixels, original and resized (height, width)
+
+
+def image_cache_bytes() -> int:
+    """Return how many bytes of decoded images to keep, over all loader processes: less on a machine short of memory."""
+    return min(IMAGE_CACHE_BYTES, psutil.virtual_memory().available // 8)
+
+
+class ImageCache:
+    """Images as they were loaded, the least recently used dropped first when they exceed ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self.misses = 0
+        self._images: OrderedDict[int, LoadedImage] = OrderedDict()
+
+    def get(self, index: int) -> LoadedImage | None:
+        """Return image ``index``, or None."""
+        found = self._images.get(index)
+        if found is None:
+            self.misses += 1
+        else:
+            self._images.move_to_end(index)
+        return found
+
+    def put(self, index: int, image: LoadedImage) -> None:
+        """Keep an image."""
+        self._images[index] = image
+        self.bytes += image[0].nbytes
+        while self.bytes > self.limit:
+            _, (pixels, _, _) = self._images.popitem(last=False)
+            self.bytes -= pixels.nbytes
+
+
+class StrictDataset(YOLODataset):
+    """Ultralytics' segmentation data set that names an unusable file instead of going on without it."""
+
+    def __init__(self, *, label_cache: Path, **options: Any) -> None:
+        self._label_cache = label_cache
+        super().__init__(**options)
+
+    def get_img_files(self, img_path: str | list[str]) -> list[str]:
+        """Return the paths of the split's images, sorted.
+
+        Raises:
+            DataError: There are none.
+        """
+        try:
+            return super().get_img_files(img_path)
+        except FileNotFoundError as error:
+            raise DataError(f"{img_path}: there are no images") from error
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """Return the labels of all images (see ``read_labels``)."""
+        labels = read_labels(self.im_files, self.get_label_files(), len(self.data["names"]), self._label_cache)
+        self.verify_labels(labels, self._label_cache)
+        return labels
+
+    def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> LoadedImage:
+        """Load image ``i``, resized to the training size.
+
+        Raises:
+            DataError: The file is gone, truncated or no image.
+        """
+        if self.ims[i] is None:
+            check_decodable(self.im_files[i])
+        try:
+            return super().load_image(i, rect_mode, resize_short)
+        except FileNotFoundError as error:  # Ultralytics' way to say that OpenCV and Pillow gave nothing
+            raise DataError(f"{self.im_files[i]}: the image cannot be read") from error
+        except (cv2.error, Image.DecompressionBombError, MemoryError) as error:  # a very large one
+            raise unreadable(self.im_files[i], error) from error
+
+
+class WindowMosaic(Mosaic):
+    """Mosaic whose partners come from the data set's window at the current sample, not from a buffer with a history."""
+
+    def get_indexes(self) -> list[int]:
+        """Return three partners for the current sample."""
+        return random.choices(self.dataset.partners(), k=self.n - 1)
+
+
+class TrainDataset(StrictDataset):
+    """The training images; asked with a ``SampleKey``, it answers the same in any process and after any restart.
+
+    Args:
+        seed: The training's seed.
+        mosaic_until: The first epoch (0-based) without mosaic, copy-paste, mixup and cutmix.
+        cache_bytes: How many bytes of decoded images this process may keep; a cache of pure reads changes no result.
+        options: As Ultralytics' ``YOLODataset``.
+    """
+
+    def __init__(self, *, seed: int, mosaic_until: int, cache_bytes: int, **options: Any) -> None:
+        self._seed = seed
+        self._mosaic_until = mosaic_until
+        self.images = ImageCache(cache_bytes)
+        self._place = SampleKey(0, 0, 0)
+        self._window: tuple[tuple[int, int], list[int]] | None = None
+        super().__init__(**options)
+        self.max_buffer_length = 0  # Ultralytics' own buffer stays empty
+        self.order = Order(seed, len(self), min(self.batch_size, len(self)))
+
+    def build_transforms(self, hyp: SimpleNamespace) -> Compose:
+        """Return the augmentations before mosaic closes; those after are kept in ``closed_transforms``."""
+        closed = copy(hyp)
+        closed.mosaic = closed.copy_paste = closed.mixup = closed.cutmix = 0.0
+        self.closed_transforms = self._pipeline(closed)
+        return self._pipeline(hyp)
+
+    def _pipeline(self, hyp: SimpleNamespace) -> Compose:
+        """``v8_transforms`` and ``Format`` of Ultralytics for segmentation, with our mosaic and without Albumentations.
+
+        Ultralytics adds Albumentations where it happens to be installed, with generators of its own.
+        """
+        mosaic = WindowMosaic(self, imgsz=self.imgsz, p=hyp.mosaic)
+        affine = RandomPerspective(
+            degrees=hyp.degrees,
+            translate=hyp.translate,
+            scale=hyp.scale,
+            shear=hyp.shear,
+            perspective=hyp.perspective,
+            size=(self.imgsz, self.imgsz),
+        )
+        if hyp.copy_paste_mode == "flip":
+            mixed = Compose([mosaic, CopyPaste(self, p=hyp.copy_paste, mode="flip"), affine])
+        else:
+            partner = Compose([WindowMosaic(self, imgsz=self.imgsz, p=hyp.mosaic), affine])
+            mixed = Compose([mosaic, affine, CopyPaste(self, partner, p=hyp.copy_paste, mode=hyp.copy_paste_mode)])
+        return Compose(
+            [
+                mixed,
+                MixUp(self, pre_transform=mixed, p=hyp.mixup),
+                CutMix(self, pre_transform=mixed, p=hyp.cutmix),
+                RandomHSV(hgain=hyp.hsv_h, sgain=hyp.hsv_s, vgain=hyp.hsv_v),
+                RandomFlip(direction="vertical", p=hyp.flipud, flip_idx=[]),
+                RandomFlip(direction="horizontal", p=hyp.fliplr, flip_idx=[]),
+                Format(
+                    bbox_format="xywh",
+                    normalize=True,
+                    return_mask=True,
+                    batch_idx=True,
+                    mask_ratio=hyp.mask_ratio,
+                    mask_overlap=hyp.overlap_mask,
+                    bgr=hyp.bgr,
+                ),
+            ]
+        )
+
+    def partners(self) -> list[int]:
+        """Return the images that the current sample may be combined with by mosaic."""
+        place = self._place.epoch, self._place.batch
+        if self._window is None or self._window[0] != place:
+            self._window = place, self.order.window(*place)
+        return self._window[1]
+
+    def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> LoadedImage:
+        """Load image ``i`` from the cache or from disk, for reading only.
+
+        An augmentation that wrote into a cached image would make its next use depend on this one. None of Ultralytics'
+        does (they work on the mosaic or on the warped image); if one ever should, numpy refuses.
+        """
+        if (image := self.images.get(i)) is not None:
+            return image
+        pixels, original, resized = super().load_image(i, rect_mode, resize_short)
+        pixels = pixels.view()
+        pixels.flags.writeable = False
+        image = pixels, original, resized
+        if self.cache != "ram":  # Ultralytics' own cache holds all images, and is filled by several threads
+            self.images.put(i, image)
+        return image
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:  # type: ignore[override]
+        """Return the sample ``key``, augmented under its own seed."""
+        with seeded_sample(self._seed, key):
+            self._place = key
+            transforms = self.transforms if key.epoch < self._mosaic_until else self.closed_transforms
+            return transforms(self.get_image_and_label(key.image))
+
+
+class TrainLoader:
+    """Batches of a training from any position on, prefetched across the ends of epochs.
+
+    Iterating yields what is left of the current epoch, so that ``for batch in loader`` is one epoch, as with
+    Ultralytics' ``InfiniteDataLoader``, whose other attributes that the trainer reads are here too.
+
+    Args:
+        dataset: What is loaded; its order is the loader's.
+        epochs: Epochs of the training.
+        workers: Loader processes; as many are started as divide the order's lanes.
+        pin_memory: Hand batches over in page-locked memory, for a GPU.
+    """
+
+    drop_last = False
+
+    def __init__(self, dataset: TrainDataset, epochs: int, workers: int, pin_memory: bool) -> None:
+        self.dataset = dataset
+        self.order = dataset.order
+        self.epochs = epochs
+        self.num_workers = max((number for number in range(1, workers + 1) if LANES % number == 0), default=0)
+        self.pin_memory = pin_memory
+        self.batch_size = self.order.batch
+        self.sampler = range(self.order.images)
+        self._next = Position(0, 0)
+        self._iterator: Iterator[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return self.order.batches
+
+    def seek(self, position: Position) -> None:
+        """Let the next batch be the one at ``position``."""
+        self.close()
+        at_end = position.batch >= len(self)
+        self._next = Position(position.epoch + 1, 0) if at_end else position
+
+    def reset(self) -> None:
+        """Forget what was prefetched and go on from the next batch."""
+        self.seek(self._next)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the rest of the current epoch."""
+        if self._iterator is None:
+            self._iterator = iter(self._loader())
+        epoch = self._next.epoch
+        for batch in range(self._next.batch, len(self)):
+            loaded = next(self._iterator)
+            self._next = Position(epoch, batch + 1) if batch + 1 < len(self) else Position(epoch + 1, 0)
+            yield loaded
+
+    def close(self) -> None:
+        """End the loader processes; the next iteration starts new ones."""
+        shut_down = getattr(self._iterator, "_shutdown_workers", None)
+        if shut_down:
+            shut_down()
+        self._iterator = None
+
+    def _loader(self) -> DataLoader:
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self.order.stream(self._next, self.epochs),  # an iterable is enough
+            num_workers=self.num_workers,
+            prefetch_factor=PREFETCHED_BATCHES if self.num_workers else None,
+            pin_memory=self.pin_memory,
+            collate_fn=self.dataset.collate_fn,
+            worker_init_fn=ignore_signals,
+        )

@@ -1,0 +1,1 @@
+"""The trial's own process: how it starts, what it may see, how it talks."""

@@ -1,0 +1,1 @@
+"""One trial on this machine: its inputs, its process, what it says and what becomes of it."""

@@ -1,0 +1,110 @@
+"""What must lie on this machine before a trial can train: the data set in force and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from petskin_tune.datasets import fingerprint as fingerprints
+from petskin_tune.datasets import layout, source, subset
+from petskin_tune.errors import UsageError
+from petskin_tune.home.home import Home
+from petskin_tune.study.spec import StudySpec
+from petskin_tune.trial.model_files import find_model
+from petskin_tune.trial.weights import fetch_weights, require_weights
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a trial of a study reads from this machine's disk.
+
+    Attributes:
+        data: YAML of the data set in force, subset applied.
+        model: path of the weights or of the architecture; empty where nobody has asked for it yet.
+        fingerprint: of the data set in force.
+        classes: how many.
+        train_images: of the whole data set, for the final run.
+    """
+
+    data: Path
+    model: str
+    fingerprint: fingerprints.Fingerprint
+    classes: int
+    train_images: int
+
+
+def prepare(spec: StudySpec, home: Home, folders: Sequence[Path], data: str | None = None) -> Prepared:
+    """Find, unpack, make or fetch what the study needs; weights last, which stay where they were fetched.
+
+    Args:
+        spec: of the study.
+        home: its folder holds weights that were fetched; its work folder what is made of data sets.
+        folders: where relative paths are looked up, before the current folder.
+        data: what a person named with ``--data`` instead of the study's own entry.
+
+    Raises:
+        UsageError: the data set or the model is not there or cannot be used; says how to get it.
+    """
+    model = _find(spec, home, folders)
+    prepared = prepare_data(spec, home, folders, model, data)
+    return replace(prepared, model=_fetched(model, home))
+
+
+def prepare_model(spec: StudySpec, home: Home, folders: Sequence[Path]) -> str:
+    """The path of the study's weights or architecture, fetched where Ultralytics publishes it.
+
+    Raises:
+        UsageError: it is not there and cannot be fetched, or holds no weights.
+    """
+    return _fetched(_find(spec, home, folders), home)
+
+
+def _find(spec: StudySpec, home: Home, folders: Sequence[Path]) -> str:
+    """The path of the model, or the bare name of one that Ultralytics publishes."""
+    model = find_model(spec.model, (*folders, home.folder, home.folder / "weights"))
+    if model.endswith(".pt") and Path(model).is_file():
+        require_weights(Path(model))
+    return model
+
+
+def _fetched(model: str, home: Home) -> str:
+    if model.endswith(".pt") and not Path(model).is_file():
+        return str(fetch_weights(model, home.folder / "weights"))
+    return model
+
+
+def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: str, data: str | None = None) -> Prepared:
+    """What :func:`prepare` does for the data: the data set in force, with the model found before.
+
+    Raises:
+        UsageError: the data set is not there or cannot be used, or a label file is one that stops every training.
+    """
+    base = folders[0] if folders else Path.cwd()
+    cache = home.work / "data"
+    whole = source.prepare(data or spec.data, base=base, cache=cache)
+    in_force = whole
+    if spec.subset is not None:
+        wanted = (spec.subset.train, spec.subset.val)
+        in_force = subset.write(whole, *wanted, spec.seed, cache / f"subset-{spec.study}")
+    data_set = layout.read(whole)
+    return Prepared(
+        data=in_force,
+        model=model,
+        fingerprint=fingerprints.fingerprint(in_force, cache, for_training=True),
+        classes=len(data_set.names),
+        train_images=len(data_set.images["train"]),
+    )
+
+
+def require_same_data(stored: dict, mine: fingerprints.Fingerprint) -> None:
+    """Refuse a data set that is not the one the study's trials were trained on.
+
+    Raises:
+        UsageError: says what differs.
+    """
+    if difference := fingerprints.difference(fingerprints.Fingerprint.from_json(stored), mine):
+        raise UsageError(
+            f"The data set here is not the one that this study was begun with: {difference}. Give the same data set "
+            "with --data, or begin another study."
+        )

@@ -1,0 +1,78 @@
+"""Epochs that wait on local disk until the database has them: one append-only file for each trial.
+
+An epoch is written here, and synced, before anything else is done with it. Entries carry the token under which they
+were trained. Whoever takes the trial over on this machine answers for those of its direct predecessor; older ones are
+dropped, because somebody else may have trained the trial elsewhere in between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from petskin_tune.files.durable import replace_with, sync_folder
+from petskin_tune.protocol import EpochDone
+
+
+class Outbox:
+    """The epochs of one trial that were trained on this machine.
+
+    Args:
+        path: the file; it need not exist.
+        token: of the lease under which this worker holds the trial.
+    """
+
+    def __init__(self, path: Path, token: int) -> None:
+        self.path = path
+        self.token = token
+
+    def add(self, epoch: EpochDone) -> None:
+        """Append an epoch; it is on disk when this returns.
+
+        Raises:
+            OSError: the disk refuses (full, gone).
+        """
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write("\n" + self._line(epoch))  # on a line of its own, whatever a kill has left of the one before
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync_folder(self.path.parent)
+
+    def take_over(self) -> list[EpochDone]:
+        """The epochs of this owner and of its direct predecessor, by epoch; they are this owner's from now on."""
+        found: dict[int, EpochDone] = {}
+        for token, epoch in self._entries():
+            if token in (self.token, self.token - 1):
+                found.setdefault(epoch.epoch, epoch)
+        epochs = [found[number] for number in sorted(found)]
+        if epochs:
+            replace_with(self.path, "".join(self._line(epoch) for epoch in epochs).encode())
+        else:
+            self.discard()
+        return epochs
+
+    def discard(self) -> None:
+        """Forget everything: the database has it, or the trial is another's."""
+        self.path.unlink(missing_ok=True)
+
+    def _line(self, epoch: EpochDone) -> str:
+        return json.dumps({"token": self.token, **asdict(epoch)}) + "\n"
+
+    def _entries(self) -> Iterator[tuple[int, EpochDone]]:
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return
+        for line in text.split("\n")[:-1]:
+            try:
+                entry: dict[str, Any] = json.loads(line)
+                yield entry.pop("token"), EpochDone(**entry)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue  # cut off by a kill, or of another version: no epoch, it will be trained again

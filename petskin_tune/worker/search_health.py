@@ -1,0 +1,64 @@
+"""What a worker makes of the curves it sees: a trial's when it ends, and whether the search as a whole is searching.
+
+Pure: trials and curves in, words out. The rules themselves are those of ``petskin-tune diagnose``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from petskin_tune.diagnosis import search
+from petskin_tune.diagnosis.curves import from_history
+from petskin_tune.diagnosis.verdict import judge
+from petskin_tune.errors import UsageError
+from petskin_tune.protocol import FailureKind
+from petskin_tune.search.constraints import constraint_attrs
+from petskin_tune.study.spec import StudySpec
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+def findings(history: Mapping[str, Sequence[float]], arguments: Mapping[str, Any]) -> dict[str, str]:
+    """What the curves of an ended trial show, the gravest first: ``{"overfitting": "Overfitting since epoch 31: …"}``.
+
+    Args:
+        history: one value an epoch in every column, named as in ``results.csv``.
+        arguments: Ultralytics', in force.
+
+    Returns:
+        nothing for a healthy or a very short trial.
+    """
+    try:
+        curves = from_history(history, arguments)
+    except UsageError:  # not a single epoch
+        return {}
+    return {finding.kind: finding.message for finding in judge(curves)}
+
+
+class SearchWatch:
+    """Says what is wrong with the search when it begins to be, and not again after every trial."""
+
+    def __init__(self) -> None:
+        self._known: set[search.Concern] = set()
+
+    def news(self, trials: Sequence[FrozenTrial], spec: StudySpec) -> list[str]:
+        """Sentences on what was right when this was asked last; what passed may be said again when it comes back."""
+        concerns = search.concerns(trials, spec, spec.max_identical_failures)
+        new = [sentence for concern, sentence in concerns.items() if concern not in self._known]
+        self._known = set(concerns)
+        return new
+
+
+def stopped_by_failures(trials: Sequence[FrozenTrial], spec: StudySpec) -> str | None:
+    """Why to go on would be a waste: the last ``max_identical_failures`` trials failed alike; None: nothing is.
+
+    What the sampler is told as a constraint it learns to avoid, if not at once: while there are complete trials too,
+    such failures are a warning and no end.
+    """
+    alike = search.identical_failures(trials)
+    is_constraint = alike is not None and any(constraint_attrs(cast(FailureKind, alike[0])).values())
+    if is_constraint and any(trial.state.name == "COMPLETE" for trial in trials):
+        return None
+    return search.concerns(trials, spec, spec.max_identical_failures).get("same-failure")
