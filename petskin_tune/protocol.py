@@ -50,7 +50,7 @@ class TrialJob:
     snapshot: str | None = None  # local file to resume from
     identity: Mapping[str, str] = field(default_factory=dict)  # study, trial, data, model: what a snapshot must match
     recorded_machine: Mapping[str, Any] | None = None  # versions, threads, device model, CUDA of the trial's last run
-    environment: Mapping[str, Any] | None = None  # the study's, see ``study_environment``
+    environment: Mapping[str, Any] | None = None  # the study's, see ``packages``
     allow_different_machine: bool = False  # another release of Ultralytics, too
     exact: bool = False  # decline what cannot be continued bit for bit
     on_oom: Literal["split", "prune"] = "split"

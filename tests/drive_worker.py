@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from petskin_tune.checkpoints.base import Stored, open_store
+from petskin_tune.checkpoints.base import Stored
 from petskin_tune.checkpoints.keys import trial_prefix
 from petskin_tune.checkpoints.restore import newest_good
 from petskin_tune.checkpoints.uploader import Uploader
@@ -91,8 +91,7 @@ def run(home: Home, epochs: int, durable_log: Path, *, free: bool) -> str:
     home.start(say=lambda line: print(line, file=sys.stderr))
     assert home.database is not None
     study = Study(home.database)
-    url = home.store_for(None, lambda _url: False)
-    store = open_store(url, network=home.network_store(url))
+    store = home.open_store(None)
     folder = home.work / "trial"
     pointers = study.pointers()
     found = newest_good(pointers, store, folder)

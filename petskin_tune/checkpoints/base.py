@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 from petskin_tune.checkpoints.keys import digest_in
-from petskin_tune.errors import UsageError
-from petskin_tune.files.durable import StoreError
 
 
 @dataclass(frozen=True)
@@ -84,48 +80,3 @@ class Store(ABC):
     def usage(self) -> int:
         """Bytes in the store."""
         return sum(entry.size for entry in self.entries())
-
-
-def open_store(url: str, *, network: bool | None = None) -> Store:
-    """Open the store at ``url``: a folder's path, ``s3://BUCKET/FOLDER`` or ``gs://BUCKET/FOLDER``.
-
-    Opening touches nothing; :func:`check_store` tries whether the store can be used.
-
-    Args:
-        url: as :func:`petskin_tune.home.home.store_address` returns it.
-        network: whether a folder is on a network or FUSE disk; None: as this machine's mounts say.
-
-    Raises:
-        UsageError: the URL cannot be used, or the package for it is not installed.
-    """
-    from petskin_tune.home.home import store_address
-
-    address = store_address(url)
-    if "://" in address:
-        from petskin_tune.checkpoints.bucket import open_bucket
-
-        return open_bucket(address)
-    from petskin_tune.checkpoints.folder import FolderStore
-
-    return FolderStore(Path(address), network=network)
-
-
-def check_store(store: Store) -> None:
-    """Write a few bytes into the store, read them back and delete them.
-
-    Raises:
-        UsageError: one of the three failed; says which and why.
-    """
-    key = f"check-{secrets.token_hex(8)}.txt"
-    step = "be written to"
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / "sent"
-        local.write_text("petskin-tune looks whether this store can be used\n")
-        try:
-            stored = store.put(local, key)
-            step = "be read"
-            store.fetch(key, Path(folder) / "back", stored.sha256)
-            step = "delete files"
-            store.delete(key)
-        except StoreError as error:
-            raise UsageError(f"The store {store.url} cannot {step}: {error}.") from error

@@ -19,7 +19,6 @@ from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.study import attributes
 from petskin_tune.study.ranking import ranked
 from petskin_tune.study.study import FINISHED, Study
-from petskin_tune.trial.recorder import SECONDS_COLUMN
 
 
 class Keeper:
@@ -134,8 +133,8 @@ def results_csv(history: Mapping[str, Sequence[float]]) -> str:
         history: ``{column: one value an epoch}``, as the trial keeps it.
     """
     epochs = history.get("epoch", ())
-    columns = {"epoch": epochs, "time": list(accumulate(history.get(SECONDS_COLUMN, ())))}
-    columns |= {name: values for name, values in history.items() if name not in ("epoch", SECONDS_COLUMN)}
+    columns = {"epoch": epochs, "time": list(accumulate(history.get(attributes.SECONDS_COLUMN, ())))}
+    columns |= {name: values for name, values in history.items() if name not in ("epoch", attributes.SECONDS_COLUMN)}
     columns = {name: values for name, values in columns.items() if len(values) == len(epochs) > 0}
     rows = [",".join(f"{value:.6g}" for value in row) for row in zip(*columns.values(), strict=True)]
     return "".join(f"{line}\n" for line in (",".join(columns), *rows)) if rows else ""

@@ -19,10 +19,11 @@ import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy.pool import NullPool
 
+from petskin_tune import packages
 from petskin_tune import text as words
-from petskin_tune.checkpoints.base import check_store, open_store
+from petskin_tune.checkpoints.base import Store
+from petskin_tune.checkpoints.opening import check_store
 from petskin_tune.commands.estimate import FEWEST_TRIALS, Estimate, Measured, estimate, suggestions
-from petskin_tune.commands.looking import store_of
 from petskin_tune.commands.opening import Places, open_existing, resolve
 from petskin_tune.commands.probe import Probe, measure
 from petskin_tune.database import queries as schema
@@ -198,7 +199,7 @@ def _environment(study: Study, home: Home) -> Check | None:
     lines, refused = study_environment.news(study.name, study.attributes, trials, home.folder)
     if lines:
         return Check("environment", "problem" if refused else "warning", "; ".join(lines))
-    release = environment["versions"].get(study_environment.ULTRALYTICS)
+    release = environment["versions"].get(packages.ULTRALYTICS)
     return Check("environment", "ok", f"the packages that the study was begun with, ultralytics {release}")
 
 
@@ -229,15 +230,14 @@ def _clock(patient: _Patient) -> Check:
 
 
 def _store(patient: _Patient) -> Check:
-    store = open_store(_store_url(patient))
+    store = _open_store(patient)
     check_store(store)
     return Check("store", "ok", f"{store.url} can be written to, read and cleaned up")
 
 
-def _store_url(patient: _Patient) -> str:
-    if patient.study is not None:
-        return store_of(patient.study, patient.home)
-    return patient.home.store_for(None, lambda _: False)
+def _open_store(patient: _Patient) -> Store:
+    study = patient.study
+    return patient.home.open_store(None) if study is None else patient.home.open_store(study.store, study.uid)
 
 
 def _weights(patient: _Patient) -> Check:
@@ -297,7 +297,7 @@ def _device(patient: _Patient) -> Check:
     others = _begun_elsewhere(patient.study, machine) if patient.study else []
     if others:
         numbers = ", ".join(str(number) for number in others)
-        advice = f"a worker here goes on with them, {study_environment.INEXACT}, unless --exact is given"
+        advice = f"a worker here goes on with them, {packages.INEXACT}, unless --exact is given"
         return Check("device", "warning", f"{said}; unfinished trials ran on another machine ({numbers}): {advice}")
     return Check("device", "ok", said)
 
@@ -323,8 +323,7 @@ def _trials(patient: _Patient) -> Iterator[Check]:
             yield Check(f"trial {trial.number}", "warning", f"{said}; all of it: {look}")
     if patient.model is None or patient.prepared is None:
         return
-    url = _store_url(patient)
-    store = open_store(url, network=patient.home.network_store(url))
+    store = _open_store(patient)
     reasons = {trial.number: lease.reason or "its owner is silent" for trial, lease in given_back(study)}
     runner = Runner(patient.home.work / "ultralytics")
     for attempt in attempts(study, patient.prepared, store, runner, patient.home.work / "trials" / "doctor"):
@@ -361,7 +360,7 @@ def _disk(patient: _Patient) -> Check:
 
 def _store_room(patient: _Patient, needed: Estimate, said: str) -> Check:
     said = f"{said}; the store needs about {words.size(needed.store)}"
-    limit, url = patient.spec.store_limit, _store_url(patient)
+    limit, url = patient.spec.store_limit, _open_store(patient).url
     if limit is not None and limit < needed.store:
         return Check("disk", "warning", f"{said}, store_limit is {words.size(limit)}: raise it, or lower keep_weights")
     if "://" not in url and (room := psutil.disk_usage(str(_nearest(Path(url)))).free) < needed.store:

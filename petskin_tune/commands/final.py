@@ -11,6 +11,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from petskin_tune import packages
 from petskin_tune.commands.opening import Places, open_study
 from petskin_tune.commands.start import start_worker
 from petskin_tune.errors import UsageError
@@ -82,7 +83,7 @@ def _require_the_release_of(study: Study, home: Home) -> None:
         UsageError: it is another; says what to type.
     """
     environment = study_environment.of_study(study.attributes, study.trials())
-    if environment and (found := study_environment.decisive(environment, study_environment.here())):
+    if environment and (found := packages.decisive(environment, packages.here())):
         raise UsageError(study_environment.refusal(study.name, environment, found, home.folder))
 
 

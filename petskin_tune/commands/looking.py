@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.checkpoints.base import open_store
 from petskin_tune.commands.opening import Places, open_study
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import StoreError
@@ -72,8 +71,7 @@ def show_best(places: Places, say: Callable[[str], None], yaml_file: str | None,
             trial = export.write_yaml(study.optuna, Path(yaml_file), **_found_here(study, home))
             say(f"{yaml_file} has the settings of trial {trial.number}; type: yolo train cfg={yaml_file}")
         if weights is not None:
-            url = store_of(study, home)
-            store = open_store(url, network=home.network_store(url))
+            store = home.open_store(study.store, study.uid)
             try:
                 trial = export.write_weights(study.optuna, Path(weights), store.fetch)
             except StoreError as error:
@@ -102,8 +100,3 @@ def serve_dashboard(places: Places, say: Callable[[str], None], port: int) -> No
 
     with open_study(places) as (_, study):
         dashboard.serve(study.storage, study.optuna, port, say=say)
-
-
-def store_of(study: Study, home: Home) -> str:
-    """The URL of the study's store, as this machine reaches it."""
-    return home.store_for(study.store, lambda url: bool(open_store(url).entries(study.uid)))

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from petskin_tune.checkpoints.base import check_store, open_store
+from petskin_tune.checkpoints.opening import check_store
 from petskin_tune.database.engine import Patience, has_tables, mask, normalise_url
 from petskin_tune.database.storage import open_storage, unreachable
 from petskin_tune.errors import UsageError
@@ -297,6 +297,6 @@ def _check_new_store(home: Home) -> None:
     Raises:
         UsageError: it refuses, or only this machine could read it.
     """
-    url = home.store_for(None, lambda _: False)
+    store = home.open_store(None)
     if home.asked_store is not None:
-        check_store(open_store(url, network=home.network_store(url)))
+        check_store(store)

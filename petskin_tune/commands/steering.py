@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from petskin_tune.checkpoints.base import check_store, open_store
-from petskin_tune.commands.looking import store_of
+from petskin_tune.checkpoints.opening import check_store
 from petskin_tune.commands.opening import NotBegun, Places, open_or_create, open_study
 from petskin_tune.errors import UsageError
 from petskin_tune.leases.claims import Leases
@@ -42,8 +41,7 @@ def init_study(
     opened = open_or_create(places, say, data, name=name, more_points=points)
     study, home = opened.study, opened.home
     try:
-        url = store_of(study, home)
-        check_store(open_store(url, network=home.network_store(url)))
+        check_store(home.open_store(study.store, study.uid))
         if source and opened.prepared is None:
             raise UsageError(
                 f"The study {study.name!r} has begun already, and takes no start points from {source!r} any more; "

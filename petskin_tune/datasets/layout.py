@@ -172,8 +172,8 @@ def first_fault(label: Path, classes: int) -> str | None:
 def row_fault(words: Sequence[str]) -> str | None:
     """Why a row of a label file is no outline, whatever its class; None where it is one.
 
-    As strict as the training (``petskin_tune/training/data/labels.py``), which ends at such a row. Ultralytics leaves the
-    image out with a warning, or fails at the first batch where all rows are boxes.
+    As strict as the training (``petskin_tune.training.data.labels``), which ends at such a row. Ultralytics leaves
+    the image out with a warning, or fails at the first batch where all rows are boxes.
     """
     if len(words) < 1 + 2 * _FEWEST_CORNERS or len(words) % 2 == 0:
         what = "a box without an outline" if len(words) == 1 + _BOX_VALUES else f"{len(words)} values"

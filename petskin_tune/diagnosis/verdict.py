@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from petskin_tune.diagnosis.curves import Curves
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from petskin_tune.diagnosis.curves import Curves, from_history
 from petskin_tune.diagnosis.divergence import diverged
 from petskin_tune.diagnosis.finding import Finding
 from petskin_tune.diagnosis.learning_rate import learning_rate_too_low, never_warmed_up, still_improving
 from petskin_tune.diagnosis.masks import class_never_found, mask_worse_than_box
 from petskin_tune.diagnosis.overfitting import overfitting
 from petskin_tune.diagnosis.standstill import not_learning, nothing_found, stuck
+from petskin_tune.errors import UsageError
 
 LEAST_EPOCHS = 5  # a shorter run says nothing but that it diverged
 
@@ -25,3 +29,20 @@ def judge(curves: Curves) -> list[Finding]:
     # A run that still climbs is told so once, with its cause where that is known.
     course = course or learning_rate_too_low(curves) or still_improving(curves)
     return [finding for finding in (course, class_never_found(curves), mask_worse_than_box(curves)) if finding]
+
+
+def findings(history: Mapping[str, Sequence[float]], arguments: Mapping[str, Any]) -> dict[str, str]:
+    """What the curves of an ended trial show, the gravest first: ``{"overfitting": "Overfitting since epoch 31: …"}``.
+
+    Args:
+        history: one value an epoch in every column, named as in ``results.csv``.
+        arguments: Ultralytics', in force.
+
+    Returns:
+        nothing for a healthy or a very short trial.
+    """
+    try:
+        curves = from_history(history, arguments)
+    except UsageError:  # not a single epoch
+        return {}
+    return {finding.kind: finding.message for finding in judge(curves)}

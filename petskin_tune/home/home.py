@@ -22,11 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from petskin_tune.checkpoints import opening
 from petskin_tune.errors import UsageError
 from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.paths import typed
 
 if TYPE_CHECKING:
+    from petskin_tune.checkpoints.base import Store
     from petskin_tune.home.replica import NetworkDatabase
 
 DATABASE = "tune.db"
@@ -149,16 +151,26 @@ class Home:
         return self.copied is None or self.copied.close(timeout)
 
     def network_store(self, url: str) -> bool | None:
-        """For :func:`petskin_tune.checkpoints.open_store`: whether a store is on a network disk, where we know better.
-
-        None: as this machine's mounts say.
-        """
+        """Whether a store is on a network disk, where the home knows better than this machine's mounts; else None."""
         return self.network if "://" not in url and Path(url).is_relative_to(self.folder) else None
 
     @property
     def database(self) -> Path | None:
         """The SQLite file; None when the study is in a database server."""
         return sqlite_file(self.storage_url)
+
+    def open_store(self, recorded: str | None, uid: str | None = None) -> Store:
+        """Open the store in force for a study.
+
+        Args:
+            recorded: what the study names as its store (:attr:`to_record` of the home that created it); None: new.
+            uid: the study's; None: new.
+
+        Raises:
+            UsageError: see :meth:`store_for` and :func:`petskin_tune.checkpoints.opening.open_store`.
+        """
+        url = self.store_for(recorded, lambda url: uid is not None and bool(opening.open_store(url).entries(uid)))
+        return opening.open_store(url, network=self.network_store(url))
 
     def store_for(self, recorded: str | None, holds_study: Callable[[str], bool]) -> str:
         """The URL of the store in force for a study.
@@ -238,7 +250,7 @@ def resolve_home(
     return Home(
         folder=folder,
         storage_url=storage,
-        asked_store=None if checkpoints is None else store_address(checkpoints),
+        asked_store=None if checkpoints is None else opening.store_address(checkpoints),
         work=(local / "work").absolute(),  # trials run in a folder of their own
         network=network,
         local_checkpoints=local_checkpoints,
@@ -257,29 +269,6 @@ def hosted_notebook(environ: Mapping[str, str]) -> Notebook | None:
     google = importlib.util.find_spec("google")
     places = google.submodule_search_locations if google and google.submodule_search_locations else ()
     return "colab" if any((Path(place) / "colab").is_dir() for place in places) else None
-
-
-def store_address(url: str) -> str:
-    """A store's URL as it may be kept: a folder's absolute path, or ``s3://`` and ``gs://`` without credentials.
-
-    Raises:
-        UsageError: the URL carries credentials or a query, or has a scheme that is not known.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme == "file":
-        return str(typed(rest if separator else url).resolve())
-    if scheme not in ("s3", "gs"):
-        raise UsageError(f"A store is a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, not {scheme}://…")
-    if "@" in rest.partition("/")[0] or "?" in rest:
-        where = (
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL)"
-            if scheme == "s3"
-            else "GOOGLE_APPLICATION_CREDENTIALS"
-        )
-        raise UsageError(f"Leave credentials and options out of the store's URL, which is kept: put them into {where}.")
-    if not rest.strip("/"):
-        raise UsageError(f"The store's URL names no bucket: {scheme}://BUCKET/FOLDER is needed.")
-    return f"{scheme}://{rest.strip('/')}"
 
 
 def sqlite_file(storage_url: str) -> Path | None:

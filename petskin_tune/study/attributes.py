@@ -11,6 +11,7 @@ SECONDS = "seconds"  # spent training, over all workers
 EPOCHS = "epochs"  # epochs done
 BEST_EPOCH = "best_epoch"  # 1-based
 METRICS = "metrics"  # all metrics of the best epoch
+SECONDS_COLUMN = "seconds"  # of the history: what an epoch took, validation included
 HISTORY = "history"  # {column: [one value an epoch]}: the trial's results.csv
 ARGUMENTS = "arguments"  # Ultralytics' arguments in force
 BATCH = "batch"  # effective batch in force

@@ -7,104 +7,34 @@ that it was begun with; anything else may change, and the trials that it concern
 from __future__ import annotations
 
 import os
-import re
 import shlex
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petskin_tune import __version__
-from petskin_tune.protocol import SNAPSHOT_FORMAT
+from petskin_tune.packages import (
+    ABSENT,
+    CUDA,
+    DEVICE,
+    FORMAT,
+    INEXACT,
+    OURS,
+    PINNABLE,
+    PYTHON,
+    ULTRALYTICS,
+    Difference,
+    differences,
+    here,
+    installation,
+    pins,
+    said,
+)
 from petskin_tune.study import attributes
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 FILE = "environment.txt"  # in the home: the packages of the study that was worked on last
-PACKAGES = ("ultralytics", "torch", "torchvision", "numpy", "opencv-python", "opencv-python-headless")
-ULTRALYTICS, OURS, PYTHON = "ultralytics", "petskin-tune", "python"
-FORMAT, THREADS, CUDA, DEVICE = "snapshot format", "threads", "CUDA", "device"
-INEXACT = "no longer exactly as undisturbed"
-
-_DECISIVE = (ULTRALYTICS, FORMAT)  # no study mixes them unseen
-_KEYS = {"snapshot_format": FORMAT, "threads": THREADS, "cuda": CUDA, "device_model": DEVICE}
-_ABSENT = "none"
-_PINNABLE = re.compile(r"[0-9][0-9A-Za-z.!]*")  # a version as an index has it, without a local suffix
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing that is not here as it was recorded."""
-
-    name: str  # a package, or one of FORMAT, THREADS, CUDA, DEVICE
-    here: str
-    recorded: str
-
-    @property
-    def is_decisive(self) -> bool:
-        """Whether going on would mix what may not be mixed unseen."""
-        return self.name in _DECISIVE and self.recorded != _ABSENT
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.here} instead of {self.recorded}"
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that training depends on, as they are installed here; nothing is imported."""
-    found = {OURS: __version__, PYTHON: f"{sys.version_info.major}.{sys.version_info.minor}"}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def here() -> dict[str, Any]:
-    """This machine as far as a worker knows it, in the form in which a study records its environment."""
-    return {"versions": versions(), "snapshot_format": SNAPSHOT_FORMAT}
-
-
-def differences(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[Difference]:
-    """How ``current`` differs from ``recorded``; what one of them does not know is not compared.
-
-    Args:
-        recorded: ``versions``, and of ``snapshot_format``, ``threads``, ``cuda`` and ``device_model`` what is known.
-        current: the same of this machine. The index of a device does not count.
-    """
-    found = []
-    old, new = recorded.get("versions", {}), current["versions"]
-    for package in sorted({*old, *new}):
-        if not _same_version(old.get(package), new.get(package)):
-            found.append(Difference(package, new.get(package, _ABSENT), old.get(package, _ABSENT)))
-    for key, name in _KEYS.items():
-        mine, theirs = current.get(key), recorded.get(key)
-        if mine is not None and theirs is not None and mine != theirs:
-            found.append(Difference(name, str(mine), str(theirs)))
-    return found
-
-
-def _same_version(one: str | None, other: str | None) -> bool:
-    """Whether two versions name one release: an index of one's own adds ``+cu128``, PyPI says nothing of it."""
-    if one is None or other is None or ("+" in one and "+" in other):
-        return one == other
-    return one.partition("+")[0] == other.partition("+")[0]
-
-
-def decisive(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[Difference]:
-    """The differences that may not be passed over."""
-    return [difference for difference in differences(recorded, current) if difference.is_decisive]
-
-
-def said(found: Iterable[Difference]) -> str:
-    """Differences as a person reads them."""
-    return ", ".join(str(difference) for difference in found)
-
-
-# ---- what a study has recorded ---------------------------------------------------------------------------------------
 
 
 def of_study(stored: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> dict[str, Any] | None:
@@ -136,12 +66,6 @@ def of_trial(recorded: Mapping[str, Any]) -> dict[str, Any] | None:
 # ---- what to type ----------------------------------------------------------------------------------------------------
 
 
-def pins(environment: Mapping[str, Any]) -> dict[str, str]:
-    """The packages of an environment that pip can install from an index, by name; local suffixes are left out."""
-    public = {name: str(number).partition("+")[0] for name, number in environment["versions"].items()}
-    return {name: public[name] for name in PACKAGES if _PINNABLE.fullmatch(public.get(name, ""))}
-
-
 def render(study: str, environment: Mapping[str, Any]) -> str:
     """The text of the home's ``environment.txt``: requirements and constraints of pip at once.
 
@@ -150,11 +74,11 @@ def render(study: str, environment: Mapping[str, Any]) -> str:
     """
     recorded = environment["versions"]
     python = recorded.get(PYTHON, "")
-    only = f' ; python_version == "{python}"' if _PINNABLE.fullmatch(python) else ""
+    only = f' ; python_version == "{python}"' if PINNABLE.fullmatch(python) else ""
     lines = [
         f"# What the study {_one_line(study)} is trained with; petskin-tune keeps this file. On another machine, type:",
         f"#   pip install -r {FILE}",
-        f"# {OURS} {_one_line(recorded.get(OURS, _ABSENT))}, {PYTHON} {_one_line(python)}",
+        f"# {OURS} {_one_line(recorded.get(OURS, ABSENT))}, {PYTHON} {_one_line(python)}",
     ]
     device = {CUDA: environment.get("cuda"), DEVICE: environment.get("device_model")}
     lines += [f"# {name} {_one_line(value)}" for name, value in device.items() if value]
@@ -166,13 +90,6 @@ def render(study: str, environment: Mapping[str, Any]) -> str:
 
 def _one_line(value: object) -> str:
     return " ".join(str(value).split())
-
-
-def installation(found: Iterable[Difference]) -> str:
-    """The command that installs what was recorded, named one by one; '' where pip installs none of it."""
-    wanted = {difference.name: difference.recorded for difference in found if difference.name in PACKAGES}
-    listed = [f"{name}=={number}" for name, number in pins({"versions": wanted}).items()]
-    return f"pip install {' '.join(listed)}" if listed else ""
 
 
 def way_back(study: str, environment: Mapping[str, Any], found: Iterable[Difference], home: Path) -> str:

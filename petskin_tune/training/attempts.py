@@ -17,9 +17,8 @@ from typing import Any
 
 import torch
 
-from petskin_tune import error_text
+from petskin_tune import error_text, packages
 from petskin_tune.protocol import TRAIN_LOG, Declined, Failed, Finished, Note, Suspended, TrialJob
-from petskin_tune.study import environment as study_environment
 from petskin_tune.training import causes, guards
 from petskin_tune.training.process import environment
 from petskin_tune.training.process.channel import Channel
@@ -114,24 +113,24 @@ def _check_machine(job: TrialJob, channel: Channel, trainer: ResumableTrainer, s
     """Record how this machine differs from the one whose state is continued, or decline where it may not."""
     recorded = state["machine"] if state else job.recorded_machine
     if recorded is None:  # a new trial: it goes on with nothing, but stands beside the study's others
-        found = study_environment.differences(job.environment or trainer.machine, trainer.machine)
+        found = packages.differences(job.environment or trainer.machine, trainer.machine)
         if found:
-            channel.send(Note("machine", f"trained with {study_environment.said(found)}, unlike the study's first"))
+            channel.send(Note("machine", f"trained with {packages.said(found)}, unlike the study's first"))
         return
-    found = study_environment.differences(recorded, trainer.machine)
+    found = packages.differences(recorded, trainer.machine)
     if not found:
         return
     declines = any(difference.is_decisive for difference in found) and not job.allow_different_machine
     if declines or job.exact:
         raise _Declines(Declined("different-machine", _left_alone(found, declines)))
-    channel.send(Note("machine", f"goes on with {study_environment.said(found)}: {study_environment.INEXACT}"))
+    channel.send(Note("machine", f"goes on with {packages.said(found)}: {packages.INEXACT}"))
 
 
-def _left_alone(found: list[study_environment.Difference], decisive: bool) -> str:
-    command = study_environment.installation(found)
+def _left_alone(found: list[packages.Difference], decisive: bool) -> str:
+    command = packages.installation(found)
     way_on = f"type `{command}`, or " if command else ""
     leave = "allow it with --allow-different-machine" if decisive else "leave out --exact to go on here"
-    return f"this machine has {study_environment.said(found)}: {way_on}{leave}, {study_environment.INEXACT}"
+    return f"this machine has {packages.said(found)}: {way_on}{leave}, {packages.INEXACT}"
 
 
 def _decide(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note]:

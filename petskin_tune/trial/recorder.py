@@ -20,8 +20,6 @@ from petskin_tune.search.pruners import Verdict
 from petskin_tune.study import attributes
 from petskin_tune.trial.outbox import Outbox
 
-SECONDS_COLUMN = "seconds"  # of the history: what an epoch took, validation included
-
 Judge = Callable[[int, Mapping[int, float]], Verdict]
 
 
@@ -171,7 +169,7 @@ class Recorder:
         if event.epoch in self.curve:
             self._compare(event)
             return
-        row = {**event.metrics, SECONDS_COLUMN: event.seconds}
+        row = {**event.metrics, attributes.SECONDS_COLUMN: event.seconds}
         self.history = appended(self.history, event.epoch, row)
         news = self._trial.report(event.epoch, event.fitness, summary(self.history))
         self.curve[event.epoch] = event.fitness
@@ -219,7 +217,7 @@ def summary(history: Mapping[str, list[float]]) -> dict[str, Any]:
         attributes.EPOCHS: len(fitness),
         attributes.BEST_EPOCH: best + 1,
         attributes.METRICS: {name: values[best] for name, values in history.items() if len(values) == len(fitness)},
-        attributes.SECONDS: sum(history.get(SECONDS_COLUMN, [])),
+        attributes.SECONDS: sum(history.get(attributes.SECONDS_COLUMN, [])),
     }
 
 
@@ -229,8 +227,8 @@ def past_epochs(history: tuple[Mapping[str, float], ...]) -> list[EpochDone]:
         EpochDone(
             epoch=index + 1,
             fitness=row[MASK_MAP],
-            metrics={name: value for name, value in row.items() if name not in ("epoch", SECONDS_COLUMN)},
-            seconds=row.get(SECONDS_COLUMN, 0.0),
+            metrics={name: value for name, value in row.items() if name not in ("epoch", attributes.SECONDS_COLUMN)},
+            seconds=row.get(attributes.SECONDS_COLUMN, 0.0),
         )
         for index, row in enumerate(history)
     ]

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import sqlalchemy
 from optuna.trial import TrialState
 
+from petskin_tune.diagnosis.verdict import findings
 from petskin_tune.error_text import LONGEST_DETAIL, named, shortened, tail
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
@@ -43,7 +44,6 @@ from petskin_tune.trial.listener import Surroundings, TrialEvents
 from petskin_tune.trial.outbox import Outbox
 from petskin_tune.trial.process import TrialProcess
 from petskin_tune.trial.recorder import Recorder
-from petskin_tune.worker.search_health import findings
 
 End = Literal["complete", "pruned", "failed", "suspended", "lost", "declined"]
 
@@ -258,7 +258,7 @@ class TrialRun:
         return self._tell(TrialState.PRUNED, "pruned", verdict.reason, {}, constraint_attrs(None))
 
     def _failed(self, failure: Failure, kind: FailureKind) -> Outcome | None:
-        """Tell Optuna how the trial ended, unless the failure says nothing about it (see ``petskin_tune.study.failures``).
+        """Tell Optuna how the trial ended, unless the failure says nothing about it (see ``study.failures``).
 
         Raises:
             UsageError: the trial was given back.

@@ -11,14 +11,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from petskin_tune.errors import UsageError
+from petskin_tune.study.published import PUBLISHED
 
-# The segmentation models that Ultralytics trained itself (GITHUB_ASSETS_NAMES in ultralytics.utils.downloads).
-# Of yolo12 there is an architecture, and no weights that segment.
-PUBLISHED = (
-    *(f"yolo{family}{scale}-seg.pt" for family in ("v8", "11", "26") for scale in "nsmlx"),
-    "yolov9c-seg.pt",
-    "yolov9e-seg.pt",
-)
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # ultralytics.utils.downloads
 TIMEOUT_SECONDS = 20.0
 BLOCK = 1 << 20

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from petskin_tune import packages
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import StoreError, translated, write_new
 from petskin_tune.home.home import Home
@@ -31,7 +32,7 @@ class EnvironmentCheck:
         self._home = home
         self._allowed = allowed
         self._say = say
-        self._here = study_environment.here()  # once: what is installed later is not what this worker runs
+        self._here = packages.here()  # once: what is installed later is not what this worker runs
         self._kept = ""
 
     def require(self) -> None:
@@ -44,7 +45,7 @@ class EnvironmentCheck:
         if environment is None:
             return
         self._keep(environment)
-        found = study_environment.decisive(environment, self._here)
+        found = packages.decisive(environment, self._here)
         if not found:
             return
         if not self._allowed:
@@ -71,9 +72,9 @@ class EnvironmentCheck:
         return environment
 
     def _remember_that_it_was_allowed(self) -> None:
-        release = self._here["versions"].get(study_environment.ULTRALYTICS, "none")
+        release = self._here["versions"].get(packages.ULTRALYTICS, "none")
         environment = self._study.attributes[attributes.ENVIRONMENT]
-        if release != environment["versions"].get(study_environment.ULTRALYTICS):
+        if release != environment["versions"].get(packages.ULTRALYTICS):
             self._study.add_once(attributes.OTHER_RELEASES, release)
 
     def _keep(self, environment: dict[str, Any]) -> None:

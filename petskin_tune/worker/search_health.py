@@ -5,36 +5,16 @@ Pure: trials and curves in, words out. The rules themselves are those of ``petsk
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from petskin_tune.diagnosis import search
-from petskin_tune.diagnosis.curves import from_history
-from petskin_tune.diagnosis.verdict import judge
-from petskin_tune.errors import UsageError
 from petskin_tune.protocol import FailureKind
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.study.spec import StudySpec
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-
-def findings(history: Mapping[str, Sequence[float]], arguments: Mapping[str, Any]) -> dict[str, str]:
-    """What the curves of an ended trial show, the gravest first: ``{"overfitting": "Overfitting since epoch 31: …"}``.
-
-    Args:
-        history: one value an epoch in every column, named as in ``results.csv``.
-        arguments: Ultralytics', in force.
-
-    Returns:
-        nothing for a healthy or a very short trial.
-    """
-    try:
-        curves = from_history(history, arguments)
-    except UsageError:  # not a single epoch
-        return {}
-    return {finding.kind: finding.message for finding in judge(curves)}
 
 
 class SearchWatch:

@@ -1,6 +1,6 @@
 """A worker's life: find work, run it, report it, stop in time.
 
-A trial whose owner is gone comes first, then one that waits, then a new one; see :class:`petskin_tune.leases.claims.Leases`.
+A trial whose owner is gone comes first, then one that waits, then a new one; see ``leases.claims``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from petskin_tune.checkpoints.base import open_store
 from petskin_tune.checkpoints.retention import Keeper
-from petskin_tune.commands.looking import store_of
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
 from petskin_tune.files.durable import StoreError
 from petskin_tune.home.home import Home
@@ -103,8 +101,7 @@ class Worker:
         self._study_best: float | None = None
         self._away_since: float | None = None  # the instant (monotonic) since which the database has been away
         self._waited_for: set[tuple[int, int]] = set()  # (trial id, token) of leases, said to be waited for
-        self._store_url = store_of(study, home)
-        self._store = open_store(self._store_url, network=home.network_store(self._store_url))
+        self._store = home.open_store(study.store, study.uid)
         self._keeper = Keeper(study, self._store, copied=home.copied is not None)
         self._runner = Runner(home.work / "ultralytics")
         self._setup = TrialSetup(
@@ -279,7 +276,7 @@ class Worker:
             runner=self._runner,
             view=self._view,
             worker=self._options.worker,
-            store_name=place(self._store_url),
+            store_name=place(self._store.url),
             make_job=lambda remember, refused: self._setup.job(trial, params, remember, refused),
             make_uploader=lambda say: self._setup.uploader(trial, say),
             judge=lambda epoch, own: self._setup.judge(trial, epoch, own),

@@ -26,6 +26,7 @@ import pytest
 import workers
 
 import petskin_tune
+from petskin_tune import packages
 from petskin_tune.home.home import resolve_home
 from petskin_tune.study import environment as study_environment
 from petskin_tune.worker.environment import keep_in
@@ -220,7 +221,7 @@ def test_the_next_day_the_install_cell_brings_the_packages_of_the_first_whatever
     assert installed(colab, package) == {"ultralytics": "8.4.190", "torch": "2.14.0"}
 
     found = {name: distribution.version for name, distribution in distributions(colab).items()}
-    text = study_environment.render("demo", {"versions": {**found, "python": study_environment.versions()["python"]}})
+    text = study_environment.render("demo", {"versions": {**found, "python": packages.versions()["python"]}})
     colab.home.mkdir()
     keep_in(resolve_home(str(colab.home), None, None, {"TUNE_NETWORK_HOME": "1"}, study="demo"), text)
     tiny_wheel(index, "ultralytics", "8.4.191", "torch")

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from petskin_tune.checkpoints import bucket, keys
-from petskin_tune.checkpoints.base import Store, check_store, open_store
+from petskin_tune.checkpoints.base import Store
+from petskin_tune.checkpoints.opening import check_store, open_store
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import Damaged, Full, Missing, Unavailable

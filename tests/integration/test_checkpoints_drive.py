@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from petskin_tune.checkpoints import keys
-from petskin_tune.checkpoints.base import Stored, open_store
+from petskin_tune.checkpoints.base import Stored
 from petskin_tune.checkpoints.folder import FolderStore
+from petskin_tune.checkpoints.opening import open_store
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.files.disks import is_network, mount_of
 from petskin_tune.files.durable import Damaged, Full, Unavailable

@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from petskin_tune.checkpoints import bucket
-from petskin_tune.checkpoints.base import Store, check_store, open_store
+from petskin_tune.checkpoints.base import Store
+from petskin_tune.checkpoints.opening import check_store, open_store
 from petskin_tune.files.durable import Damaged, Missing
 
 pytest.importorskip("gcsfs", reason="gcsfs is not installed")

@@ -10,7 +10,7 @@ import pytest
 
 from petskin_tune.datasets import demo, layout
 from petskin_tune.diagnosis.curves import read_run
-from petskin_tune.diagnosis.verdict import judge
+from petskin_tune.diagnosis.verdict import findings, judge
 from petskin_tune.protocol import MASK_MAP, EpochDone, Finished, Progress, Suspend
 from petskin_tune.training import trainer as loop
 from petskin_tune.training.attempts import run
@@ -19,7 +19,6 @@ from petskin_tune.training.setup import TrialSetup
 from petskin_tune.training.snapshots.state import Decisions
 from petskin_tune.training.trainer import ResumableTrainer
 from petskin_tune.trial.recorder import appended
-from petskin_tune.worker.search_health import findings
 
 BATCH_SECONDS, VALIDATION_SECONDS = 0.3, 40.0
 LEARNS = {"epochs": 6, "batch": 4, "nbs": 4, "lr0": 0.005, "mosaic": 0.0, "warmup_bias_lr": 0.0}

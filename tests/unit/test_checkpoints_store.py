@@ -14,9 +14,10 @@ import pytest
 
 from petskin_tune import faults
 from petskin_tune.checkpoints import keys
-from petskin_tune.checkpoints.base import Store, check_store, open_store
+from petskin_tune.checkpoints.base import Store
 from petskin_tune.checkpoints.bucket import BucketStore
 from petskin_tune.checkpoints.folder import FolderStore
+from petskin_tune.checkpoints.opening import check_store, open_store
 from petskin_tune.errors import UsageError
 from petskin_tune.files import disks
 from petskin_tune.files.disks import Mount

@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from petskin_tune.checkpoints.opening import store_address
 from petskin_tune.errors import UsageError
 from petskin_tune.files import disks
 from petskin_tune.files.disks import Mount
 from petskin_tune.home import home
-from petskin_tune.home.home import (
-    IN_THE_HOME,
-    Home,
-    database_host,
-    hosted_notebook,
-    resolve_home,
-    sqlite_file,
-    store_address,
-)
+from petskin_tune.home.home import IN_THE_HOME, Home, database_host, hosted_notebook, resolve_home, sqlite_file
 
 COLAB = {"COLAB_RELEASE_TAG": "release-colab"}
 KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", **COLAB}

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from test_views_diagnose_study import failing, plain
 from views_studies import a_spec, a_study, add
 
+from petskin_tune.diagnosis.verdict import findings
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.study import attributes
-from petskin_tune.worker.search_health import SearchWatch, findings, stopped_by_failures
+from petskin_tune.worker.search_health import SearchWatch, stopped_by_failures
 
 
 def test_an_ended_trial_is_told_by_the_names_that_diagnose_gives() -> None:

@@ -23,7 +23,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
 from petskin_tune.study import attributes
 from petskin_tune.study.study import Study
-from petskin_tune.trial.recorder import SECONDS_COLUMN, appended, summary
+from petskin_tune.trial.recorder import appended, summary
 
 UID = "uid"
 
@@ -54,7 +54,7 @@ class Shelf:
         history: dict[str, list[float]] = {}
         for epoch, fitness in enumerate(curve, start=1):
             done = EpochDone(epoch, fitness, {"train/box_loss": 1 / epoch, MASK_MAP: fitness}, seconds=60.0)
-            history = appended(history, epoch, {**done.metrics, SECONDS_COLUMN: done.seconds})
+            history = appended(history, epoch, {**done.metrics, attributes.SECONDS_COLUMN: done.seconds})
             trial.report(epoch, fitness, summary(history))
         prefix = trial_prefix(UID, trial.number)
         for epoch in (1, 2):

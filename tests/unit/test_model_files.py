@@ -9,10 +9,11 @@ import pytest
 from petskin_tune.datasets import demo, source
 from petskin_tune.errors import UsageError
 from petskin_tune.study.file import parse
+from petskin_tune.study.published import PUBLISHED
 from petskin_tune.study.study import wanted
 from petskin_tune.trial import weights
 from petskin_tune.trial.model_files import find_model
-from petskin_tune.trial.weights import PUBLISHED, fetch_weights
+from petskin_tune.trial.weights import fetch_weights
 
 STUDY = "study: mine\nmodel: {model}\ndata: {data}\nepochs: 3\nsearch: {{mosaic: [0, 1]}}\n"
 OWN = "yolov8n-seg.yaml"

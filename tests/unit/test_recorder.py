@@ -20,7 +20,7 @@ from petskin_tune.protocol import MASK_MAP, EpochDone, Note, Position, Started
 from petskin_tune.search.pruners import Verdict
 from petskin_tune.study import attributes
 from petskin_tune.trial.outbox import Outbox
-from petskin_tune.trial.recorder import SECONDS_COLUMN, Recorder
+from petskin_tune.trial.recorder import Recorder
 
 SECONDS = 120.0  # for what must happen, on a busy machine
 
@@ -43,8 +43,8 @@ def _epoch(number: int, fitness: float | None = None) -> EpochDone:
 
 
 def _started(*epochs: EpochDone) -> Started:
-    history = tuple({**epoch.metrics, "epoch": epoch.epoch, SECONDS_COLUMN: epoch.seconds} for epoch in epochs)
-    return Started(1, (), {}, {}, 16, Position(len(epochs), 0), 10, history)
+    rows = [{**epoch.metrics, "epoch": epoch.epoch, attributes.SECONDS_COLUMN: epoch.seconds} for epoch in epochs]
+    return Started(1, (), {}, {}, 16, Position(len(epochs), 0), 10, tuple(rows))
 
 
 def _never(_epoch: int, _curve: Mapping[int, float]) -> Verdict:

@@ -310,7 +310,7 @@ def test_what_is_left_to_other_machines_is_said_with_the_trials_of_one_reason_to
 
 def test_nothing_heavy_is_imported_to_compare_packages() -> None:
     code = (
-        "import sys; from petskin_tune import study_environment as e; e.here(); import petskin_tune.worker.environment; "
+        "import sys; from petskin_tune import packages as e; e.here(); import petskin_tune.worker.environment; "
         "print([name for name in ('torch', 'ultralytics', 'cv2') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

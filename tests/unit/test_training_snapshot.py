@@ -10,8 +10,8 @@ import helpers_training as helpers
 import pytest
 import torch
 
+from petskin_tune import packages
 from petskin_tune.protocol import Position
-from petskin_tune.study import environment as study_environment
 from petskin_tune.training.snapshots import file as snapshot
 
 IDENTITY = {"study": "petskin", "trial": "7", "data": "abc", "model": "yolov8n-seg"}
@@ -37,7 +37,7 @@ def path(tmp_path):
 
 
 def test_the_format_of_snapshots_is_the_one_that_workers_compare():
-    assert study_environment.here()["snapshot_format"] == snapshot.FORMAT
+    assert packages.here()["snapshot_format"] == snapshot.FORMAT
 
 
 def test_what_was_written_is_read(path):

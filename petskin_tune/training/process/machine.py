@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from petskin_tune.study import environment as study_environment
+from petskin_tune import packages
 
-_VERSIONS = study_environment.versions()  # while they are imported: a later `pip install` changes nothing in memory
+_VERSIONS = packages.versions()  # while they are imported: a later `pip install` changes nothing in memory
 
 
 def describe(device: torch.device, threads: int) -> dict[str, Any]:
