@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from workers import SMALL_STUDY, run, write_study
 
 from petskin_tune.datasets import demo
+from tests.support.workers import SMALL_STUDY, run, write_study
 
 
 def refused(folder: Path, *arguments: str, command: str = "tune-worker", **environment: str) -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from soak import times
-from workers import PATIENCE_SECONDS, SMALL_STUDY, UNREACHABLE, Said, load, run, start, write_study
 
 from petskin_tune import text as words
 from petskin_tune.database.storage import open_storage
 from petskin_tune.leases.lease import read_leases
 from petskin_tune.protocol import Position
+from tests.support.soak import times
+from tests.support.workers import PATIENCE_SECONDS, SMALL_STUDY, UNREACHABLE, Said, load, run, start, write_study
 
 BATCHES = 32  # of an epoch: 64 images
 CHANGES = {"target_trials": 2, "epochs": 400, "train": {**SMALL_STUDY["train"], "batch": 2}}

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from workers import BIN, environment, load
+
+from tests.support.workers import BIN, environment, load
 
 LEAST_TRIALS = 8
 LEAST_MASK_MAP = 0.30

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import running_server
-from workers import SMALL_STUDY, load, run, write_study
 
 from petskin_tune.datasets import demo
+from tests.support.servers import running_server
+from tests.support.workers import SMALL_STUDY, load, run, write_study
 
 NAMES = ["versions", "database", "clock", "store", "weights", "data", "training", "device", "disk"]
 

@@ -21,11 +21,23 @@ from typing import Any
 import optuna
 import psutil
 import pytest
-from killing import kill_at_random
-from soak import times
-from workers import SMALL_STUDY, UNREACHABLE, Process, Said, essence, fired, load, run, start, wait_until, write_study
 
-from tests.drive import Faults, SimulatedDrive, unavailable
+from tests.support.drive import Faults, SimulatedDrive, unavailable
+from tests.support.killing import kill_at_random
+from tests.support.soak import times
+from tests.support.workers import (
+    SMALL_STUDY,
+    UNREACHABLE,
+    Process,
+    Said,
+    essence,
+    fired,
+    load,
+    run,
+    start,
+    wait_until,
+    write_study,
+)
 
 pytestmark = [
     pytest.mark.skipif(unavailable() is not None, reason=unavailable() or ""),

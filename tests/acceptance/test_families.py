@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import helpers_training as helpers
 import pytest
-from workers import SMALL_STUDY, best_weights, fired, load, run, write_study
+
+from tests.support import training as helpers
+from tests.support.workers import SMALL_STUDY, best_weights, fired, load, run, write_study
 
 WIDTHS = {"v8": 0.0625, "11": 0.125, "26": 0.125}
 LOSSES = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from workers import Said, interrupt_stopped, load, run, start, stopped_by, write_study
 
 from petskin_tune.study import attributes
+from tests.support.workers import Said, interrupt_stopped, load, run, start, stopped_by, write_study
 
 pytestmark = pytest.mark.slow
 

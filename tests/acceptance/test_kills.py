@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from killing import kill_at_random
-from soak import times
-from workers import SMALL_STUDY, UNREACHABLE, best_weights, essence, fired, load, run, start, write_study
+
+from tests.support.killing import kill_at_random
+from tests.support.soak import times
+from tests.support.workers import SMALL_STUDY, UNREACHABLE, best_weights, essence, fired, load, run, start, write_study
 
 # Where the worker (or with kill-all the trial's process and the worker) dies, one after the other in one study: each
 # finds what it needs in what the one before has left, and all of them before the study's four trials are done.

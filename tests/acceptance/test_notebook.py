@@ -23,15 +23,15 @@ from typing import Any
 
 import psutil
 import pytest
-import workers
 
 import petskin_tune
 from petskin_tune import packages
 from petskin_tune.home.home import resolve_home
 from petskin_tune.study import environment as study_environment
 from petskin_tune.worker.environment import keep_in
+from tests.support import workers
+from tests.support.places import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 NOTEBOOK = PROJECT / "notebooks" / "colab.ipynb"
 COLAB_DRIVE = "/content/drive"
 PATIENCE = 240.0

@@ -15,9 +15,13 @@ from typing import Any
 import optuna
 import psutil
 import pytest
-from servers import Server, maintenance, running_server
 from sqlalchemy.engine import make_url
-from workers import (
+
+from petskin_tune.database.storage import open_storage
+from petskin_tune.datasets import demo
+from petskin_tune.leases.claims import Lease, read_leases
+from tests.support.servers import Server, maintenance, running_server
+from tests.support.workers import (
     BIN,
     PATIENCE_SECONDS,
     SMALL_STUDY,
@@ -33,10 +37,6 @@ from workers import (
     wait_until,
     write_study,
 )
-
-from petskin_tune.database.storage import open_storage
-from petskin_tune.datasets import demo
-from petskin_tune.leases.claims import Lease, read_leases
 
 LEASE = 90.0  # that of an owner who lives never runs out; a test lets that of another one end when it wants it to
 LEFT = 5.0  # seconds that are left of a lease when an outage begins

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import optuna
 import pytest
-from workers import run, write_study
 
-SHARED = Path(os.environ.get("PETSKIN_TUNE_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+from tests.support.places import SHARED
+from tests.support.workers import run, write_study
+
 DATA, WEIGHTS = SHARED / "data" / "pets" / "data.yaml", SHARED / "weights" / "yolov8n-seg.pt"
 
 

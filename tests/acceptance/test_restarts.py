@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from workers import load, run, start, write_study
 
 from petskin_tune.files.durable import measure
 from petskin_tune.training.snapshots import file as snapshot
+from tests.support.workers import load, run, start, write_study
 
 
 @pytest.fixture(scope="module")

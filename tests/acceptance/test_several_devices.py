@@ -8,20 +8,20 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_many_workers import assert_exactly, settle_on_a_target, tiny_study
-from workers import UNREACHABLE, Said, interrupt_stopped, load, start, stopped_by, wait_until
 
 from petskin_tune.database.storage import open_storage
 from petskin_tune.leases.claims import read_leases
 from petskin_tune.study.study import find_study
+from tests.support.many import assert_exactly, settle_on_a_target, tiny_study
+from tests.support.places import PROVOKED
+from tests.support.workers import UNREACHABLE, Said, interrupt_stopped, load, start, stopped_by, wait_until
 
-HOOKS = Path(__file__).parent / "provoked"
 DEVICES = ("--device", "0,1", "--name", "gpu")
 EPOCHS = 20  # of one batch each
 
 
 def start_on_two(folder: Path, study: Path, **more: str) -> Said:
-    hooks = {"PYTHONPATH": str(HOOKS), "PROVOKE_GPUS": "1", "PROVOKED": str(folder / "provoked.log")}
+    hooks = {"PYTHONPATH": str(PROVOKED), "PROVOKE_GPUS": "1", "PROVOKED": str(folder / "provoked.log")}
     return Said(start("--study", str(study), *DEVICES, cwd=folder, **hooks, **more))
 
 

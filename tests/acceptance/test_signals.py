@@ -13,18 +13,18 @@ from pathlib import Path
 import psutil
 import pytest
 from servers import Server, running_server
-from soak import times
-from workers import SMALL_STUDY, UNREACHABLE, Process, load, run, stopped_by, wait_until, write_study
-from workers import start as start_worker
 
 from petskin_tune.database.storage import open_storage
 from petskin_tune.leases.claims import read_leases
 from petskin_tune.study.study import find_study
+from tests.support.places import PROVOKED
+from tests.support.soak import times
+from tests.support.workers import SMALL_STUDY, UNREACHABLE, Process, load, run, stopped_by, wait_until, write_study
+from tests.support.workers import start as start_worker
 
 IN_TIME = (
     120.0  # seconds from SIGTERM to the exit: a watchdog; the twelve that are promised are those of a free machine
 )
-HOOKS = Path(__file__).parent / "provoked"
 LONG = 400  # epochs: more than are trained before a signal comes
 SHORT = {"epochs": 1, "train": {**SMALL_STUDY["train"], "close_mosaic": 0, "warmup_epochs": 0}}
 OVER = "the time is over before everything was done"
@@ -203,7 +203,7 @@ def test_many_sigterms_at_random_instants_lose_nothing_and_repeat_no_batch(tmp_p
     slowest = 0.0
     lives = times(50, least=12)
     for life in range(lives):
-        worker = start("--study", str(study), cwd=tmp_path, PYTHONPATH=str(HOOKS), **count)
+        worker = start("--study", str(study), cwd=tmp_path, PYTHONPATH=str(PROVOKED), **count)
         wait_for_handlers(worker)
         if life % 2:
             before = log.stat().st_size

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import releases
 import sqlalchemy
-from workers import SMALL_STUDY, load, run, start, wait_until, write_study
 
 from petskin_tune.study import attributes
+from tests.support import releases
+from tests.support.workers import SMALL_STUDY, load, run, start, wait_until, write_study
 
 TRAIN = {**SMALL_STUDY["train"], "batch": 16, "nbs": 16, "close_mosaic": 0, "warmup_epochs": 0}
 INSTALLED = version("ultralytics")

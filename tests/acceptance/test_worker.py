@@ -9,7 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from workers import BIN, Said, environment, essence, interrupt_stopped, load, run, start, stopped_by, write_study
+
+from tests.support.workers import (
+    BIN,
+    Said,
+    environment,
+    essence,
+    interrupt_stopped,
+    load,
+    run,
+    start,
+    stopped_by,
+    write_study,
+)
 
 EPOCHS = 12  # of a trial that is suspended in its third
 BATCHES = 8  # of an epoch
@@ -177,6 +189,6 @@ def test_a_device_that_is_named_twice_is_refused(tmp_path: Path) -> None:
 
 
 def _train() -> dict:
-    from workers import SMALL_STUDY
+    from tests.support.workers import SMALL_STUDY
 
     return dict(SMALL_STUDY["train"])

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-SLOW = Path(__file__).parents[2] / ".ci" / "slow"
+from tests.support.places import PROJECT
+
+SLOW = PROJECT / ".ci" / "slow"
 TESTS = """
 import pathlib, pytest
 seen = pathlib.Path(__file__).with_name("seen")

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import helpers_training as helpers
 import pytest
 import torch
 
 from petskin_tune.protocol import EpochDone, Finished, SnapshotWritten, Started, TrialJob
+from tests.support import training as helpers
 
 pytestmark = [
     pytest.mark.gpu,

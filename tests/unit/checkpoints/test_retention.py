@@ -1,0 +1,226 @@
+"""What stays of a study's trials in its store: on a real study with leases and a folder store, without a training."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from petskin_tune.checkpoints import retention as keeping
+from petskin_tune.checkpoints.folder import FolderStore
+from petskin_tune.checkpoints.keys import results_key, trial_prefix, weights_key
+from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.database.storage import PetskinStorage, open_storage
+from petskin_tune.files.durable import Unavailable
+from petskin_tune.leases.claims import SnapshotPointer
+from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.protocol import MASK_MAP, EpochDone, Position
+from petskin_tune.study import attributes
+from petskin_tune.study.study import Study
+from petskin_tune.trial.recorder import appended, summary
+from tests.support.leased_studies import LeasedStudy, new_study
+from tests.support.studies import a_spec
+
+UID = "uid"
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage]:
+    opened = open_storage(f"sqlite:///{tmp_path_factory.mktemp('keeping') / 'tune.db'}")
+    yield opened
+    opened.engine.dispose()
+
+
+class Shelf:
+    """A study whose best trial's weights are kept, its store, and its trials in the hands of one worker each."""
+
+    def __init__(self, storage: PetskinStorage, folder: Path) -> None:
+        self.leased: LeasedStudy = new_study(storage)
+        self.folder = folder
+        self.store = FolderStore(folder / "store", network=False)
+        self.study = Study(storage, self.leased.optuna, a_spec(keep_weights=1), UID)
+        self.keeper = Keeper(self.study, self.store)
+
+    def begin(self, *curve: float) -> HeldTrial:
+        """A trial that has trained for as many epochs, with two snapshots and best weights in the store."""
+        leases = self.leased.worker("a worker")
+        held = leases.next_trial(10**6)
+        assert held is not None
+        trial = HeldTrial(leases, held)
+        history: dict[str, list[float]] = {}
+        for epoch, fitness in enumerate(curve, start=1):
+            done = EpochDone(epoch, fitness, {"train/box_loss": 1 / epoch, MASK_MAP: fitness}, seconds=60.0)
+            history = appended(history, epoch, {**done.metrics, attributes.SECONDS_COLUMN: done.seconds})
+            trial.report(epoch, fitness, summary(history))
+        prefix = trial_prefix(UID, trial.number)
+        for epoch in (1, 2):
+            stored = self.store.put(self._file(), f"{prefix}/snapshot-1-{epoch}-0-abcd.pt")
+            trial.point_to(SnapshotPointer(stored.key, stored.sha256, Position(epoch, 0)))
+        stored = self.store.put(self._file(), weights_key(prefix, 1, "ab" * 32))
+        trial.describe({attributes.WEIGHTS: stored.key})
+        return trial
+
+    def end(self, *curve: float) -> HeldTrial:
+        trial = self.begin(*curve)
+        trial.tell(TrialState.COMPLETE, max(curve), {}, {})
+        return trial
+
+    def after(self, trial: HeldTrial) -> None:
+        self.keeper.after(trial.number, self.folder / str(trial.number))
+
+    def kinds(self, trial: HeldTrial) -> list[str]:
+        """What of a trial is in the store: the first words of its files' names."""
+        found = self.store.entries(trial_prefix(UID, trial.number))
+        return [entry.key.rpartition("/")[2].partition("-")[0].removesuffix(".csv") for entry in found]
+
+    def _file(self) -> Path:
+        path = self.folder / "local"
+        path.write_bytes(b"x" * 100)
+        return path
+
+
+@pytest.fixture
+def shelf(storage: PetskinStorage, tmp_path: Path) -> Shelf:
+    return Shelf(storage, tmp_path)
+
+
+ALL = ["best", "snapshot", "snapshot"]
+
+
+# ---- curves ----
+
+
+def test_the_best_trial_keeps_weights_and_curves_and_the_others_nothing(shelf: Shelf) -> None:
+    good, bad = shelf.end(0.1, 0.3), shelf.end(0.1, 0.2)
+    shelf.after(bad)
+    assert shelf.kinds(good) == ["best", "results"]
+    assert shelf.kinds(bad) == []
+
+
+def test_curves_whose_worker_died_with_the_end_of_their_trial_are_kept_at_the_next_one(shelf: Shelf) -> None:
+    trial = shelf.end(0.1, 0.3, 0.2)  # nobody tidies up after it
+    shelf.after(shelf.end(0.1))
+    kept = shelf.folder / "store" / results_key(trial_prefix(UID, trial.number))
+    with open(kept, encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "time", "train/box_loss", MASK_MAP]
+    assert [float(row[MASK_MAP]) for row in rows] == [0.1, 0.3, 0.2]
+    assert [(row["epoch"], row["time"]) for row in rows] == [("1", "60"), ("2", "120"), ("3", "180")]
+
+
+def test_curves_that_a_killed_worker_left_half_written_are_written_again(shelf: Shelf) -> None:
+    trial = shelf.end(0.1, 0.3)
+    kept = shelf.folder / "store" / results_key(trial_prefix(UID, trial.number))
+    kept.write_text("epoch,ti")
+    shelf.after(trial)
+    whole = kept.read_text()
+    assert whole.startswith("epoch,time,")
+    written = kept.stat().st_mtime_ns
+    shelf.after(trial)
+    assert kept.stat().st_mtime_ns == written, "it was there"
+
+
+def test_a_store_that_refuses_after_one_trial_has_its_curves_after_the_next(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = shelf.end(0.1, 0.3)
+    with monkeypatch.context() as away:
+        away.setattr(shelf.store, "put", _refuse)
+        shelf.after(trial)
+    assert shelf.kinds(trial) == ALL, "what could not be kept must not make room for anything"
+    shelf.after(shelf.end(0.1))
+    assert shelf.kinds(trial) == ["best", "results"]
+
+
+def test_curves_are_kept_for_a_best_trial_without_weights(shelf: Shelf) -> None:
+    trial = shelf.begin(0.1, 0.3)
+    trial.describe({attributes.WEIGHTS: None})
+    trial.tell(TrialState.COMPLETE, 0.3, {}, {})
+    for _ in range(2):
+        shelf.after(trial)
+        assert shelf.kinds(trial) == ["results"]
+
+
+def _refuse(*_: object) -> None:
+    raise Unavailable("Input/output error")
+
+
+# ---- a trial that ends meanwhile ----
+
+
+@pytest.mark.parametrize("first", ["trials", "leases"])
+def test_the_weights_of_a_trial_that_ends_elsewhere_meanwhile_stay(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    ended, elsewhere = shelf.end(0.1), shelf.begin(0.1, 0.3)
+    waiting = [lambda: elsewhere.tell(TrialState.COMPLETE, 0.3, {}, {})]
+    owner, name = (shelf.study, "trials") if first == "trials" else (keeping, "read_leases")
+    real = getattr(owner, name)
+
+    def read(*arguments: Any) -> Any:
+        found = real(*arguments)
+        if waiting and tidying:
+            waiting.pop()()
+        return found
+
+    tidying = False
+    monkeypatch.setattr(owner, name, read)
+    monkeypatch.setattr(shelf.keeper, "_keep_curves", lambda: None)
+    tidying = True
+    shelf.after(ended)
+    assert waiting == [], "it did not end meanwhile"
+    assert "best" in shelf.kinds(elsewhere)
+
+
+# ---- a database that is copied ----
+
+
+def test_where_the_database_is_copied_a_trial_keeps_all_it_has_until_the_next_one_has_ended(shelf: Shelf) -> None:
+    shelf.keeper = Keeper(shelf.study, shelf.store, copied=True)
+    first = shelf.end(0.1)
+    shelf.after(first)
+    assert shelf.kinds(first)[-2:] == ["snapshot", "snapshot"]
+    second = shelf.end(0.3)
+    shelf.after(second)
+    assert shelf.kinds(first) == []
+    assert shelf.kinds(second) == ["best", "results", "snapshot", "snapshot"]
+    third = shelf.end(0.2)
+    shelf.after(third)
+    assert shelf.kinds(second) == ["best", "results"]
+    assert shelf.kinds(third) == ALL
+
+
+def test_room_is_made_of_what_the_last_ended_trial_may_need_only_when_nothing_else_is_left(shelf: Shelf) -> None:
+    shelf.keeper = Keeper(shelf.study, shelf.store, copied=True)
+    earlier, last = shelf.end(0.1), shelf.end(0.3)  # and then their worker could not tidy up
+    running = shelf.begin(0.1)
+    shelf.study.spec = a_spec(keep_weights=1, store_limit=shelf.store.usage())
+    shelf.keeper.make_room(300, False)
+    assert shelf.kinds(earlier) == []
+    assert shelf.kinds(last) == shelf.kinds(running) == ALL
+    shelf.keeper.make_room(500, False)
+    assert shelf.kinds(last) == shelf.kinds(running) == ["best", "snapshot"]
+
+
+def test_who_finds_the_study_done_brings_the_curves_that_a_killed_worker_left(shelf: Shelf) -> None:
+    last = shelf.end(0.3)  # and then its worker was killed
+    assert "results" not in shelf.kinds(last)
+    assert shelf.keeper.catch_up()
+    assert shelf.kinds(last) == ["best", "results"]
+
+
+# ---- this machine's disk ----
+
+
+def test_an_ended_trial_leaves_no_snapshot_on_this_disk(shelf: Shelf) -> None:
+    trial = shelf.end(0.1)
+    folder = shelf.folder / str(trial.number)
+    for name in ("snapshots/snapshot-00001-0000000.pt", "snapshot-1-1-0-abcd.pt", "train.log", "results.csv"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    shelf.after(trial)
+    assert sorted(path.name for path in folder.rglob("*")) == ["results.csv", "train.log"]

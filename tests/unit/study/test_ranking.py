@@ -1,0 +1,111 @@
+"""What is called the best trial is one thing, whoever says it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import pytest
+
+from petskin_tune.checkpoints.folder import FolderStore
+from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.commands import final
+from petskin_tune.diagnosis import explain as diagnose
+from petskin_tune.errors import UsageError
+from petskin_tune.study import attributes
+from petskin_tune.study.ranking import best, ranked
+from petskin_tune.study.spec import SPEC_VERSION
+from petskin_tune.study.study import Study
+from petskin_tune.views import export, report, status
+from tests.support.studies import NOW, a_spec, a_study, add
+
+Trials = list[tuple[str, float | None]]
+
+STUDIES: dict[str, tuple[Trials, list[int]]] = {
+    "complete ones by value": ([("COMPLETE", 0.1), ("COMPLETE", 0.3), ("COMPLETE", 0.2)], [1, 2, 0]),
+    "the older one of equals": ([("COMPLETE", 0.1), ("COMPLETE", 0.1)], [0, 1]),
+    "complete before pruned": ([("PRUNED", 0.9), ("COMPLETE", 0.1)], [1, 0]),
+    "all pruned": ([("PRUNED", 0.1), ("PRUNED", 0.2), ("PRUNED", None)], [1, 0]),
+    "values below and at nothing": ([("PRUNED", -0.1), ("PRUNED", 0.0), ("COMPLETE", 0.0)], [2, 1, 0]),
+    "what is not finite": ([("COMPLETE", float("inf")), ("COMPLETE", 0.1)], [1]),
+    "nothing ended": ([("RUNNING", None), ("WAITING", None), ("FAIL", None)], []),
+    "a running one is never": ([("RUNNING", None), ("PRUNED", 0.1)], [1]),
+}
+
+
+def made(trials: Trials, **changes: Any) -> optuna.Study:
+    study = a_study(a_spec(**changes))
+    for number, (state, value) in enumerate(trials):
+        curve = {1: 0.95} if state == "RUNNING" else {}
+        add(study, state, value, curve=curve, **{attributes.WEIGHTS: f"uid/trial-{number:06d}/best-1-abcd.pt"})
+    return study
+
+
+def ours(study: optuna.Study) -> Study:
+    return Study(cast(Any, study._storage), study, a_spec(), "uid")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_trials_are_ranked(name: str) -> None:
+    trials, expected = STUDIES[name]
+    assert [trial.number for trial in ranked(made(trials).trials)] == expected
+
+
+def told(study: optuna.Study, tmp_path: Path) -> dict[str, int | None]:
+    """Who everybody calls the best."""
+    mine = ours(study)
+    shown = status.collect(study, [], NOW)
+    keeper = Keeper(mine, FolderStore(tmp_path / "store", network=False))
+    first = mine.best()
+    fetched: list[str] = []
+    return {
+        "worker": first.number if first else None,
+        "status": shown.best.number if shown.best else None,
+        "best": export.pick(study).number,
+        "weights": export.write_weights(study, tmp_path / "best.pt", lambda key, _: fetched.append(key)).number,
+        "kept": keeper.best_trials()[0].number,
+        "train": final._chosen(mine, None, None)[0].number,
+        "diagnose": int(re.findall(r"The best trial:\ntrial (\d+)", diagnose.of_study(study))[0]),
+        "report": int(re.findall(r"<tr><td>(\d+)</td>", report.render(study, NOW))[0]),
+    }
+
+
+@pytest.mark.parametrize("name", [name for name, (_, expected) in STUDIES.items() if expected])
+def test_everybody_calls_the_same_trial_the_best(name: str, tmp_path: Path) -> None:
+    trials, expected = STUDIES[name]
+    assert set(told(made(trials), tmp_path).values()) == {expected[0]}
+
+
+def test_a_study_of_pruned_trials_has_a_best_that_is_told_as_pruned() -> None:
+    study = made([("PRUNED", 0.1), ("PRUNED", 0.2)], target_trials=2)
+    text = status.render(status.collect(study, [], NOW))
+    assert "best: mask mAP 0.200 in trial 1 (pruned): lr0=" in text
+    assert text.splitlines()[-1].endswith("type: petskin-tune best --study petskin --yaml best.yaml")
+    assert "trial 1" in export.render(study)
+
+
+def test_weights_that_the_store_need_not_keep_are_not_offered(tmp_path: Path) -> None:
+    study = made([("COMPLETE", 0.1), ("COMPLETE", 0.3), ("COMPLETE", 0.2)], keep_weights=1)
+    add(study, "COMPLETE", 0.05)
+    with pytest.raises(UsageError, match=r"kept are those of trial 1\)"):
+        export.write_weights(study, tmp_path / "best.pt", lambda key, dest: None, number=3)
+
+
+def test_a_study_of_a_newer_version_is_refused_by_every_view() -> None:
+    study = made([("COMPLETE", 0.1)])
+    newer = {**study.user_attrs[attributes.SPEC], "version": SPEC_VERSION + 1, "unheard_of": 1}
+    study.set_user_attr(attributes.SPEC, newer)
+    for look in (
+        lambda: status.collect(study, [], NOW),
+        lambda: diagnose.of_study(study),
+        lambda: report.render(study, NOW),
+        lambda: export.training_arguments(study, study.trials[0]),
+    ):
+        with pytest.raises(UsageError, match="made by a newer petskin-tune"):
+            look()
+
+
+def test_a_study_without_an_ended_trial_has_no_best() -> None:
+    assert best(made(STUDIES["nothing ended"][0]).trials) is None

@@ -1,0 +1,123 @@
+"""The stack's files: what they publish, what they keep secret, and how a worker's end becomes a restart or none."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.places import PROJECT
+
+DOCKER = PROJECT / "docker"
+
+
+@pytest.fixture
+def stack() -> dict[str, Any]:
+    return yaml.safe_load((DOCKER / "compose.yaml").read_text())
+
+
+def test_every_published_port_is_on_loopback_and_only_the_login_has_one(stack: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in stack["services"].items() if "ports" in service}
+    assert list(published) == ["dashboard"]
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    assert stack["services"]["login"]["network_mode"] == "service:dashboard"
+    inside = published["dashboard"][0].rsplit(":", 1)[1]
+    assert f"listen {inside};" in (DOCKER / "login/dashboard.conf.template").read_text()
+
+
+def test_no_secret_has_a_default_and_each_is_named_in_the_example(stack: dict[str, Any]) -> None:
+    text = (DOCKER / "compose.yaml").read_text()
+    secrets = {name for name in re.findall(r"\$\{(\w+)", text) if "PASSWORD" in name}
+    example = (DOCKER / ".env.example").read_text()
+    assert secrets == {"POSTGRES_PASSWORD", "DASHBOARD_PASSWORD"}
+    for name in secrets:
+        assert all(default == "?" for default in re.findall(rf"\$\{{{name}:(.)", text))
+        assert f"\n{name}=\n" in example
+
+
+def test_every_variable_of_the_stack_is_explained_in_the_example_or_has_a_default() -> None:
+    example = (DOCKER / ".env.example").read_text()
+    for file in DOCKER.glob("compose*.yaml"):
+        for name, rest in re.findall(r"\$\{(\w+)([^}]*)\}", file.read_text()):
+            assert rest.startswith(":-") or f"{name}=" in example
+
+
+def test_a_variable_has_one_default_whichever_service_and_file_names_it() -> None:
+    defaults: dict[str, set[str]] = {}
+    for file in DOCKER.glob("compose*.yaml"):
+        for name, default in re.findall(r"\$\{(\w+):-([^}]*)\}", file.read_text()):
+            defaults.setdefault(name, set()).add(default)
+    assert "STUDY" in defaults
+    assert {name: found for name, found in defaults.items() if len(found) > 1} == {}
+
+
+def test_an_index_of_torch_wheels_is_recommended_beside_pypi_not_instead_of_it() -> None:
+    recommended = [
+        line
+        for file in (DOCKER / "Dockerfile", DOCKER / ".env.example")
+        for line in file.read_text().splitlines()
+        if "PIP_ARGS=" in line and "index-url" in line
+    ]
+    assert len(recommended) == 2
+    for line in recommended:
+        assert re.search(r'PIP_ARGS="?--extra-index-url ', line)
+
+
+def test_everything_that_others_wait_for_has_a_health_check_and_what_may_train_has_time_to_suspend(
+    stack: dict[str, Any],
+) -> None:
+    services = stack["services"]
+    for service in services.values():
+        for name, condition in service.get("depends_on", {}).items():
+            if condition["condition"] == "service_healthy":
+                assert "healthcheck" in services[name]
+    assert services["worker"]["stop_grace_period"] == "3m"
+    assert services["worker"]["init"] is True  # or a process of pid 1 ignores SIGTERM
+
+
+def test_no_env_file_gets_into_the_image() -> None:
+    lines = (DOCKER.parent / ".dockerignore").read_text().splitlines()
+    assert lines[0] == "*"
+    assert not any(".env" in line for line in lines)
+
+
+# ---- docker/worker.sh -----------------------------------------------------------------------------------------------
+
+
+def as_container(tmp_path: Path, script: str) -> subprocess.Popen[str]:
+    """Run worker.sh with a `tune-worker` that is ``script``."""
+    fake = tmp_path / "tune-worker"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    return subprocess.Popen(
+        ["sh", str(DOCKER / "worker.sh"), "--study", "demo"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(("worker", "container"), [(0, 0), (75, 0), (2, 0), (1, 1), (137, 137)])
+def test_only_an_end_that_a_restart_can_mend_is_told_to_docker(tmp_path: Path, worker: int, container: int) -> None:
+    process = as_container(tmp_path, f'echo "$@"; exit {worker}')
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == container
+    assert output.startswith("--study demo\n")
+    assert ("not restarted" in output) is (worker in (2, 75))
+
+
+def test_a_stopped_container_lets_its_worker_suspend_and_waits_for_it(tmp_path: Path) -> None:
+    process = as_container(
+        tmp_path,
+        "trap 'echo suspending; sleep 1; echo suspended; exit 75' TERM; echo ready; while :; do sleep 0.1; done",
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0
+    assert output.splitlines() == ["suspending", "suspended", "tune-worker ended with exit code 75: not restarted"]

@@ -1,0 +1,267 @@
+"""What a held trial is given before its process starts: on a real study with leases and a folder store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from petskin_tune.checkpoints.folder import FolderStore
+from petskin_tune.checkpoints.keys import trial_prefix
+from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.checkpoints.uploader import Uploader
+from petskin_tune.database.storage import PetskinStorage, open_storage
+from petskin_tune.datasets.fingerprint import Fingerprint
+from petskin_tune.errors import UsageError
+from petskin_tune.files.durable import Unavailable, measure
+from petskin_tune.leases.claims import Leases, SnapshotPointer
+from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.protocol import Position, SnapshotWritten, TrialJob
+from petskin_tune.study import attributes
+from petskin_tune.study.study import Study
+from petskin_tune.trial import job as trial_setup
+from petskin_tune.trial.inputs import Prepared
+from petskin_tune.trial.job import TrialSetup, model_identity
+from tests.support.leased_studies import new_study
+from tests.support.studies import a_spec
+
+PATIENCE = 20.0  # seconds
+UID = "uid"
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage]:
+    opened = open_storage(f"sqlite:///{tmp_path_factory.mktemp('setup') / 'tune.db'}")
+    yield opened
+    opened.engine.dispose()
+
+
+class Machine:
+    """A worker on a disk of its own, with a trial in its hands."""
+
+    def __init__(self, storage: PetskinStorage, folder: Path) -> None:
+        leased = new_study(storage)
+        self.folder = folder
+        self.study = Study(storage, leased.optuna, a_spec(), UID)
+        self.store = FolderStore(folder / "store", network=False)
+        self.model = folder / "mine-seg.yaml"
+        self.model.write_text("nc: 7\n")
+        self.said: list[str] = []
+        self.leases: Leases = leased.worker("me")
+        held = self.leases.next_trial(1)
+        assert held is not None
+        self.trial = HeldTrial(self.leases, held)
+        self.setup = self.begin()
+        self.opened: list[Uploader] = []
+
+    def begin(self) -> TrialSetup:
+        """The setup of a worker that has just started."""
+        home = SimpleNamespace(work=self.folder / "work", copied=None, save=lambda: None)
+        runner = SimpleNamespace(warm_up=lambda: None)
+        data = Fingerprint("digest", ("a",), {})
+        prepared = Prepared(self.folder / "data.yaml", str(self.model), data, classes=1, train_images=1)
+        keeper = Keeper(self.study, self.store)
+        return TrialSetup(
+            self.study, cast(Any, home), self.store, keeper, cast(Any, runner), worker="me", prepared=prepared
+        )
+
+    def add_snapshot(self, epoch: int) -> SnapshotPointer:
+        """A snapshot that the lease points to."""
+        file = self.folder / "local"
+        file.write_text(f"epoch {epoch} " * 500)
+        stored = self.store.put(file, f"{trial_prefix(UID, self.trial.number)}/snapshot-1-{epoch}-0-{epoch:08x}.pt")
+        pointer = SnapshotPointer(stored.key, stored.sha256, Position(epoch, 0))
+        self.trial.point_to(pointer)
+        return pointer
+
+    def damage(self, pointer: SnapshotPointer) -> None:
+        (self.folder / "store" / pointer.key).write_text("")
+
+    def uploader(self) -> Uploader:
+        self.opened.append(self.setup.uploader(self.trial, self.said.append))
+        return self.opened[-1]
+
+    def job(self, *refused: SnapshotPointer) -> TrialJob:
+        names = {pointer.key.rpartition("/")[2] for pointer in refused}
+        return self.setup.job(self.trial, {}, self.said.append, names)
+
+    def train(self, uploader: Uploader, epoch: int, batch: int) -> SnapshotPointer:
+        """Its process writes a snapshot, which is brought into the store."""
+        file = self.folder / f"snapshot-{epoch}-{batch}.pt"
+        file.write_text(f"epoch {epoch} {batch} " * 500)
+        size, sha256 = measure(file)
+        pointers: list[SnapshotPointer] = []
+
+        def commit(stored: Any) -> None:
+            pointers.append(SnapshotPointer(stored.key, stored.sha256, Position(epoch, batch)))
+            self.trial.point_to(pointers[0])
+
+        uploader.submit(SnapshotWritten(str(file), Position(epoch, batch), size, sha256, 0.0), commit)
+        assert uploader.drain(PATIENCE)
+        return pointers[0]
+
+    def pointers(self) -> tuple[SnapshotPointer | None, SnapshotPointer | None]:
+        lease = self.leases.lease_of(self.trial.held)
+        return lease.snapshot, lease.previous
+
+    def fetched(self) -> list[str]:
+        """The names of the snapshots in the run folder, fetched ones and halves of them."""
+        folder = self.setup.folder(self.trial.number)
+        return sorted(path.name for path in folder.iterdir() if "snapshot" in path.name)
+
+
+@pytest.fixture
+def machine(storage: PetskinStorage, tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(storage, tmp_path)
+    yield machine
+    for uploader in machine.opened:
+        uploader.close()
+
+
+# ---- the snapshot to go on from ----
+
+
+@pytest.mark.parametrize("why", ["damaged in the store", "refused by the process"])
+def test_the_snapshot_that_training_goes_on_from_outlives_the_newer_one_that_is_no_good(
+    machine: Machine, why: str
+) -> None:
+    good, bad = machine.add_snapshot(1), machine.add_snapshot(2)
+    uploader = machine.uploader()
+    if why == "damaged in the store":
+        machine.damage(bad)
+    job = machine.job(*([bad] if why == "refused by the process" else []))
+    assert job.snapshot is not None
+    assert Path(job.snapshot).read_text().startswith("epoch 1 ")
+    assert machine.pointers() == (good, None)
+    assert uploader.state.durable == good.position, "what is no good was called safe"
+    newer = machine.train(uploader, 1, 40)
+    assert machine.pointers() == (newer, good)
+    machine.store.fetch(good.key, machine.folder / "back", good.sha256)
+    newest = machine.train(uploader, 1, 80)
+    assert machine.pointers() == (newest, newer)
+    assert {entry.key for entry in machine.store.entries()} == {newest.key, newer.key}
+
+
+def test_after_a_fall_back_progress_counts_from_where_training_stands(machine: Machine) -> None:
+    machine.add_snapshot(1)
+    machine.damage(machine.add_snapshot(3))
+    machine.leases.count_crash(machine.trial.held)
+    uploader = machine.uploader()
+    machine.job()
+    machine.train(uploader, 2, 0)
+    assert machine.leases.lease_of(machine.trial.held).progressed()
+
+
+def test_when_no_snapshot_is_good_the_lease_keeps_both_until_there_are_new_ones(machine: Machine) -> None:
+    first, second = machine.add_snapshot(1), machine.add_snapshot(2)
+    uploader = machine.uploader()
+    for pointer in (first, second):
+        machine.damage(pointer)
+    assert machine.job().snapshot is None
+    assert machine.pointers() == (second, first)
+    assert uploader.state.durable is None
+
+
+def test_with_a_good_newest_snapshot_nothing_changes(machine: Machine) -> None:
+    first, second = machine.add_snapshot(1), machine.add_snapshot(2)
+    uploader = machine.uploader()
+    assert machine.job().snapshot is not None
+    assert machine.pointers() == (second, first)
+    assert uploader.state.durable == second.position
+
+
+# ---- its file on this disk ----
+
+
+def test_a_fetched_snapshot_stays_until_training_has_written_two_of_its_own(machine: Machine) -> None:
+    machine.add_snapshot(1)
+    uploader = machine.uploader()
+    fetched = Path(machine.job().snapshot or "")
+    machine.train(uploader, 1, 40)
+    assert fetched.exists()
+    machine.train(uploader, 1, 80)
+    assert not fetched.exists()
+
+
+def test_what_was_fetched_for_earlier_processes_goes_once_the_next_snapshot_is_here(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.add_snapshot(1)
+    machine.uploader()
+    first = Path(machine.job().snapshot or "")
+    half = first.with_name(f".{first.name}.12345678.partial")
+    half.write_text("half of it")
+    second = machine.add_snapshot(2)
+    with monkeypatch.context() as away:
+        away.setattr(machine.store, "_fetch", _refuse)
+        with pytest.raises(Unavailable):
+            machine.job()
+    assert machine.fetched() == sorted([half.name, first.name])
+    machine.job()
+    assert machine.fetched() == [second.key.rpartition("/")[2]]
+
+
+def _refuse(*_: object) -> None:
+    raise Unavailable("Input/output error")
+
+
+# ---- the model ----
+
+
+def test_a_snapshot_is_of_a_model_by_name_and_content(machine: Machine) -> None:
+    identity = machine.job().identity["model"]
+    digest = measure(machine.model)[1]
+    assert identity == f"mine-seg.yaml (SHA-256 {digest[:16]})"
+    elsewhere = machine.folder / "elsewhere" / machine.model.name
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(machine.model.read_text())
+    assert model_identity(str(elsewhere)) == identity
+    machine.model.write_text("nc: 8\n")
+    assert model_identity(str(machine.model)) != identity
+    assert model_identity("yolov8n-seg.yaml") == "yolov8n-seg.yaml"
+
+
+def test_a_model_file_is_read_once_in_each_of_its_states(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def count(path: Path) -> tuple[int, str]:
+        read.append(path)
+        return measure(path)
+
+    monkeypatch.setattr(trial_setup, "measure", count)
+    for _ in range(3):
+        machine.job()
+    assert read == [machine.model]
+    os.utime(machine.model, (1, 1))
+    machine.job()
+    assert len(read) == 2
+
+
+def test_a_model_that_was_edited_or_replaced_is_refused_rather_than_mixed_into_the_study(machine: Machine) -> None:
+    machine.job()
+    assert machine.study.optuna.user_attrs[attributes.MODEL] == model_identity(str(machine.model))
+    machine.model.write_text("nc: 8\n")
+    with pytest.raises(UsageError, match=r"The model here is not the one .*: mine-seg.yaml \(SHA-256 "):
+        machine.begin().prepare()
+    with pytest.raises(UsageError, match="begin another study"):
+        machine.job()
+    machine.model.write_text("nc: 7\n")
+    machine.job()
+
+
+def test_a_model_that_cannot_be_read_once_is_read_again(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = [OSError(5, "Input/output error")]
+
+    def refuse_once(path: Path) -> tuple[int, str]:
+        if refusals:
+            raise refusals.pop()
+        return measure(path)
+
+    monkeypatch.setattr(trial_setup, "measure", refuse_once)
+    trial_setup._sha256.cache_clear()
+    assert "SHA-256" in machine.job().identity["model"]
+    assert refusals == []

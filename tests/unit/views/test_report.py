@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import optuna
+import pytest
+
+from petskin_tune.errors import UsageError
+from petskin_tune.study import attributes
+from petskin_tune.views import report
+from tests.support import curves as made
+from tests.support.curves import MASK
+from tests.support.studies import NOW, a_spec, a_study, add
+
+
+def a_searched_study(complete: int) -> optuna.Study:
+    study = a_study(a_spec())
+    for number in range(complete):
+        history = {name: [float(value) for value in values] for name, values in made.healthy(number, epochs=27).items()}
+        curve = dict(enumerate(history[MASK], start=1))
+        attrs = {attributes.HISTORY: history, attributes.SECONDS: 3600.0, attributes.EPOCHS: 27}
+        add(study, "COMPLETE", max(history[MASK]), curve=curve, lr0=10 ** -(1 + number / complete), **attrs)
+    return study
+
+
+def text_of(html: str) -> str:
+    """What a person reads: without scripts and tags."""
+    return re.sub(r"<[^>]+>", " ", re.sub(r"<(script|style)[ >].*?</\1>", "", html, flags=re.DOTALL))
+
+
+def test_the_report_shows_best_diagnosis_plots_trials_and_failures() -> None:
+    study = a_searched_study(6)
+    add(study, "FAIL", failure={"kind": "data", "message": "image 7 cannot be read", "detail": ""})
+    html = report.render(study, NOW)
+    text = text_of(html)
+    for piece in ("petskin", "best: mask mAP 0.4", "Diagnosis", "Importance of the parameters", "Trials (7)"):
+        assert piece in text
+    assert "image 7 cannot be read" in text
+    assert html.count("Plotly.newPlot(") == 4
+
+
+def test_the_report_loads_nothing_from_anywhere() -> None:
+    html = report.render(a_searched_study(5), NOW)
+    assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", html)
+
+
+def test_importance_needs_four_complete_trials_and_says_so() -> None:
+    html = report.render(a_searched_study(3), NOW)
+    assert "Needs 4 complete trials, there are 3." in text_of(html)
+    assert html.count("Plotly.newPlot(") == 3
+
+
+def test_an_empty_study_and_one_whose_values_are_all_alike_still_make_a_report() -> None:
+    assert "No trial is complete yet." in text_of(report.render(a_study(a_spec()), NOW))
+    study = a_study(a_spec())
+    for _ in range(5):
+        add(study, "COMPLETE", 0.2)
+    assert "The last 5 complete trials have the same value" in text_of(report.render(study, NOW))
+
+
+def test_what_a_study_says_can_put_no_markup_into_its_report() -> None:
+    study = a_searched_study(4)
+    attack = "<img src=x onerror=alert(1)>"
+    failure = {"kind": attack, "message": attack, "detail": f"{attack}\n</pre>{attack}", "log": f"/home/{attack}"}
+    add(study, "FAIL", failure=failure)
+    add(study, "RUNNING", given_back=failure)
+    html = report.render(study, NOW)
+    assert "</pre>&lt;img" not in html
+    assert attack not in html
+    assert attack.replace("<", "&lt;").replace(">", "&gt;") in html
+
+
+def test_writing_a_report_leaves_the_study_and_optunas_verbosity_as_they_were(tmp_path: Path) -> None:
+    study = a_searched_study(4)
+    before, verbosity = repr(study.trials), optuna.logging.get_verbosity()
+    report.write(study, tmp_path / "report.html")
+    assert (repr(study.trials), optuna.logging.get_verbosity()) == (before, verbosity)
+    assert (tmp_path / "report.html").stat().st_size > 1_000_000
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_it_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "render", lambda *_: pytest.fail("drawn for nothing"))
+    with pytest.raises(UsageError, match=r"r\.html cannot be written: there is no folder .*nowhere"):
+        report.write(a_study(a_spec()), tmp_path / "nowhere" / "r.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_recorded_of_a_failure_is_in_the_report_its_end_above_all() -> None:
+    study = a_searched_study(4)
+    detail = "Traceback\n" + "  in between\n" * 3000 + "RuntimeError: Error(s) in loading:\n\tsize mismatch for x\n"
+    add(study, "FAIL", failure={"kind": "crashed", "message": "m", "detail": detail, "log": "/runs/7/train.log"})
+    text = text_of(report.render(study, NOW))
+    assert "size mismatch for x" in text
+    assert "all of it: /runs/7/train.log" in text
+    assert text.count("in between") < 30

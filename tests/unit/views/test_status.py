@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from petskin_tune.protocol import Position
+from petskin_tune.study import attributes
+from petskin_tune.views.status import collect, render, watch
+from tests.support.studies import NOW, a_lease, a_spec, a_study, add
+
+
+def test_status_counts_trials_by_state_against_the_target_and_names_the_best() -> None:
+    study = a_study(a_spec())
+    add(study, "COMPLETE", 0.10)
+    add(study, "COMPLETE", 0.13, lr0=9.8e-5)
+    add(study, "PRUNED", curve={3: 0.02})
+    add(study, "FAIL", failure={"kind": "data", "message": "broken"})
+    status = collect(study, [], NOW)
+    assert status.states == {"complete": 2, "pruned": 1, "failed": 1, "running": 0, "waiting": 0}
+    assert (status.done, status.target) == (4, 6)
+    assert status.best is not None
+    assert (status.best.number, status.best.value) == (1, 0.13)
+    text = render(status)
+    assert "4 of 6 trials done (2 complete, 1 pruned, 1 failed)" in text
+    assert "best: mask mAP 0.130 in trial 1: lr0=9.8e-05 optimizer=AdamW" in text
+
+
+def test_a_value_that_is_not_finite_is_never_the_best() -> None:
+    study = a_study(a_spec())
+    add(study, "COMPLETE", float("inf"))
+    add(study, "COMPLETE", 0.1)
+    status = collect(study, [], NOW)
+    assert status.best is not None
+    assert status.best.number == 1
+
+
+def test_a_running_trial_shows_worker_last_sign_epoch_durable_epoch_resumes_and_time_lost() -> None:
+    study = a_study(a_spec(lease=90.0))
+    trial = add(study, "RUNNING", curve={epoch: 0.01 * epoch for epoch in range(1, 13)}, seconds=7200.0, epochs=12)
+    lease = a_lease(trial, Position(11, 40), expires_in=78.0, resumes=2, seconds_lost=340.0)
+    (running,) = collect(study, [lease], NOW).running
+    assert (running.hold, running.worker, running.last_sign) == ("training", "colab-1", 12.0)
+    assert (running.epoch, running.epochs, running.value) == (12, 27, 0.12)
+    assert running.durable == Position(11, 40)
+    assert (running.resumes, running.seconds_lost, running.seconds_per_epoch) == (2, 340.0, 600.0)
+    row = render(collect(study, [lease], NOW)).splitlines()
+    table = next(line for line in row if "colab-1" in line)
+    for piece in ("12 s ago", "12/27", "epoch 11 and 40 batches of epoch 12", "0.120", "6 min"):
+        assert piece in table
+
+
+@pytest.mark.parametrize(
+    ("changes", "hold"),
+    [({}, "training"), ({"expires_in": -5.0}, "silent"), ({"state": "released", "expires_in": -5.0}, "released")],
+)
+def test_a_lease_that_lives_ran_out_or_was_released_is_told_apart(changes: dict, hold: str) -> None:
+    study = a_study(a_spec())
+    trial = add(study, "RUNNING")
+    assert collect(study, [a_lease(trial, **changes)], NOW).running[0].hold == hold
+
+
+def test_a_running_trial_of_ours_without_a_lease_is_unowned_and_one_of_others_is_shown_as_such() -> None:
+    study = a_study(a_spec())
+    add(study, "RUNNING")
+    add(study, "RUNNING", ours=False)
+    status = collect(study, [], NOW)
+    assert [(trial.number, trial.hold) for trial in status.running] == [(0, "unowned")]
+    assert status.foreign == (1,)
+    assert "running, not ours and never touched: trial 1" in render(status)
+
+
+@pytest.mark.parametrize(
+    ("durable", "age", "held", "cost"),
+    [
+        (Position(12, 3), 200.0, 9000.0, 200.0),  # what was done since the snapshot became durable
+        (Position(12, 3), 200.0, 50.0, 50.0),  # taken over since then
+        (Position(9, 0), 200.0, 9000.0, 1800.0),  # the store has lagged behind for three epochs of 600 s
+        (None, None, 9000.0, 9000.0),  # nothing is durable yet
+    ],
+)
+def test_what_a_disconnect_would_cost_is_the_work_since_the_last_durable_snapshot(
+    durable: Position | None, age: float | None, held: float, cost: float
+) -> None:
+    study = a_study(a_spec())
+    trial = add(study, "RUNNING", curve={12: 0.1}, seconds=7200.0, epochs=12)
+    status = collect(study, [a_lease(trial, durable, snapshot_age=age, held_for=held)], NOW)
+    assert status.running[0].disconnect_seconds == cost
+    assert "a disconnect now costs a trial at most about" in render(status)
+
+
+def test_a_suspended_trial_costs_nothing_more_and_the_way_on_is_the_worker() -> None:
+    study = a_study(a_spec())
+    trial = add(study, "RUNNING", curve={12: 0.1})
+    status = collect(study, [a_lease(trial, Position(12, 0), state="released", reason="suspended")], NOW)
+    assert status.running[0].disconnect_seconds is None
+    assert "a disconnect now costs" not in render(status)
+    assert status.next_command == "tune-worker --study petskin"
+
+
+def test_failures_are_counted_by_kind_also_those_told_as_pruned() -> None:
+    study = a_study(a_spec())
+    add(study, "PRUNED", failure={"kind": "out-of-memory", "message": "", "detail": ""})
+    add(study, "PRUNED")
+    add(study, "FAIL")
+    status = collect(study, [], NOW)
+    assert status.failures == {"out-of-memory": 1, "unknown": 1}
+    assert "failures: 1 out-of-memory, 1 unknown" in render(status)
+
+
+def test_what_waits_is_shown_with_its_parameters() -> None:
+    study = a_study(a_spec())
+    study.enqueue_trial({"lr0": 1e-4}, user_attrs={attributes.ORIGIN: "person"})
+    status = collect(study, [], NOW)
+    assert status.waiting[0].params == {"lr0": 1e-4}
+    assert "trial 0 (person): lr0=0.0001" in render(status)
+
+
+def test_the_last_line_says_what_to_type_next() -> None:
+    study = a_study(a_spec(target_trials=1))
+    assert render(collect(study, [], NOW)).splitlines()[-1].endswith("type: tune-worker --study petskin")
+    trial = add(study, "RUNNING")
+    at_work = render(collect(study, [a_lease(trial)], NOW)).splitlines()[-1]
+    assert at_work == "1 worker at work; type: petskin-tune status --study petskin --watch"
+    study = a_study(a_spec(target_trials=1))
+    add(study, "COMPLETE", 0.1)
+    last = render(collect(study, [], NOW)).splitlines()[-1]
+    assert last == "the study is done; type: petskin-tune best --study petskin --yaml best.yaml"
+
+
+def test_what_to_type_next_names_the_home_that_was_typed() -> None:
+    status = collect(a_study(a_spec()), [], NOW, options="--home /content/drive/MyDrive/p")
+    assert status.next_command == "tune-worker --study petskin --home /content/drive/MyDrive/p"
+
+
+def test_a_raised_target_makes_a_finished_study_unfinished() -> None:
+    study = a_study(a_spec(target_trials=1))
+    add(study, "COMPLETE", 0.1)
+    study.set_user_attr(attributes.SPEC, a_spec(target_trials=2).model_dump(mode="json"))
+    assert collect(study, [], NOW).next_command == "tune-worker --study petskin"
+
+
+def test_the_newest_note_of_a_running_trial_is_shown() -> None:
+    study = a_study(a_spec())
+    trial = add(study, "RUNNING", notes=["old", "snapshots every 15 min: writing one takes 18 s"])
+    text = render(collect(study, [a_lease(trial)], NOW))
+    assert "trial 0: snapshots every 15 min: writing one takes 18 s" in text
+
+
+def test_status_as_json_holds_everything_and_nothing_that_json_cannot_say() -> None:
+    study = a_study(a_spec())
+    trial = add(study, "RUNNING", curve={1: float("nan"), 2: 0.1})
+    add(study, "COMPLETE", 0.2)
+    status = collect(study, [a_lease(trial, Position(1, 0), expires_in=float("inf"))], NOW)
+    document = json.loads(json.dumps(status.to_json(), allow_nan=False))
+    assert document["best"]["value"] == 0.2
+    assert document["running"][0]["durable"] == {"epoch": 1, "batch": 0}
+
+
+def test_a_study_that_petskin_tune_did_not_make_is_still_read() -> None:
+    study = a_study()
+    add(study, "COMPLETE", 0.1, ours=False)
+    status = collect(study, [], NOW)
+    assert status.target is None
+    assert "1 complete" in render(status)
+
+
+def test_reading_a_status_writes_nothing() -> None:
+    study = a_study(a_spec())
+    add(study, "COMPLETE", 0.1)
+    before = repr((study.trials, study.user_attrs, study._storage.get_study_system_attrs(study._study_id)))
+    render(collect(study, [], NOW))
+    assert repr((study.trials, study.user_attrs, study._storage.get_study_system_attrs(study._study_id))) == before
+
+
+def test_watch_shows_the_status_again_and_again_until_ctrl_c() -> None:
+    study = a_study(a_spec())
+    stream, slept = io.StringIO(), []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        add(study, "COMPLETE", 0.1)
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    watch(lambda: collect(study, [], NOW), stream, sleep=sleep)
+    assert slept == [5.0, 5.0, 5.0]
+    assert [f"{count} of 6" in stream.getvalue() for count in (0, 1, 2)] == [True, True, True]
+
+
+def test_a_study_that_reached_stop_at_is_done_and_the_command_names_its_home() -> None:
+    study = a_study(a_spec(stop_at=0.12))
+    add(study, "COMPLETE", 0.13)
+    status = collect(study, [], NOW, options="--home /drive")
+    assert status.next_reason == "the study is done"
+    assert status.next_command == f"petskin-tune best --study {study.study_name} --home /drive --yaml best.yaml"
+    undone = collect(a_study(a_spec(stop_at=0.14)), [], NOW, options="--home /drive")
+    assert undone.next_command.startswith("tune-worker --study ")
+    assert undone.next_command.endswith(" --home /drive")
+
+
+MISMATCH = "size mismatch for model.22.cv3.0.0.conv.weight: torch.Size([80, 64, 3, 3]) and torch.Size([64, 64, 3, 3])"
+BETWEEN = "  in between\n" * 500
+TRACEBACK = f"Traceback (most recent call last):\n{BETWEEN}RuntimeError: Error(s) in loading:\n\t{MISMATCH}\n"
+FAILURE = {
+    "kind": "crashed",
+    "message": f"RuntimeError: Error(s) in loading state_dict for SegmentationModel: {MISMATCH}",
+    "detail": TRACEBACK,
+    "log": "/home/me/runs/work/trials/1738c171db37-000001/train.log",
+}
+
+
+def test_a_failure_is_shown_with_the_end_of_what_was_recorded_and_where_all_of_it_is() -> None:
+    study = a_study(a_spec())
+    add(study, "COMPLETE", 0.1)
+    add(study, "FAIL", failure=FAILURE)
+    text = render(collect(study, [], NOW, options="--home there"))
+    said = " ".join(text.split())
+    assert f"trial 1 failed: crashed, {FAILURE['message']}" in said
+    assert "| size mismatch for model.22" in said
+    assert "all of it: petskin-tune diagnose --study petskin --home there --trial 1" in said
+    assert text.count("in between") == 0
+
+
+def test_a_trial_that_was_given_back_for_a_failure_is_shown_with_it_until_it_trains_again() -> None:
+    study = a_study(a_spec())
+    trial = add(study, "RUNNING", given_back=FAILURE)
+    lease = a_lease(trial, Position(3, 0), state="released", reason=f"crashed: {FAILURE['message']}")
+    status = collect(study, [lease], NOW)
+    assert [(trouble.number, trouble.state) for trouble in status.troubles] == [(0, "given back")]
+    assert f"trial 0 was given back: crashed, {FAILURE['message']}" in " ".join(render(status).split())
+    again = a_study(a_spec())
+    trial = add(again, "RUNNING", given_back=None)
+    assert collect(again, [a_lease(trial)], NOW).troubles == ()
+
+
+def test_however_long_a_reason_is_the_status_stays_narrow_and_what_it_keeps_for_programs_bounded() -> None:
+    study = a_study(a_spec())
+    for _ in range(6):
+        add(study, "FAIL", failure=FAILURE)
+    trial = add(study, "RUNNING", curve={3: 0.1})
+    lease = a_lease(trial, Position(3, 1), state="released", reason="x y " * 100)
+    status = collect(study, [lease], NOW)
+    text = render(status)
+    sentences = [line for line in text.splitlines() if line.startswith("  ") and "all of it" not in line]
+    assert max(len(line) for line in sentences) <= 80
+    assert max(len(line) for line in text.splitlines()) <= 110
+    assert "was given back: x y x y" in text
+    assert text.count(" failed: crashed") == 3
+    assert len(json.dumps(status.to_json())) < 20_000
