@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from petskin_tune.database.engine import Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
-from petskin_tune.leases.claims import Leases
+from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.search import pruners
@@ -40,6 +40,7 @@ SPEC = StudySpec(
 class Ours:
     """A worker of ours with a trial."""
 
+    claims: Claims
     trial: HeldTrial
 
     @classmethod
@@ -51,7 +52,7 @@ class Ours:
         trial = HeldTrial(leases, held)
         space = distributions(SPEC.search)
         trial.store_draw(dict.fromkeys(space, 0.01), space, {}, {})
-        return cls(trial)
+        return cls(leases, trial)
 
     def begin(self) -> None:
         """Begin a trial, outside of what is measured."""
@@ -70,9 +71,9 @@ class Ours:
     def end(self) -> Ours:
         """Finish the trial; the next one."""
         self.trial.tell(TrialState.COMPLETE, 0.27, {}, {})
-        held = self.trial.leases.next_trial(10**9)
+        held = self.claims.next_trial(10**9)
         assert held is not None
-        return Ours(HeldTrial(self.trial.leases, held))
+        return Ours(self.claims, HeldTrial(self.claims, held))
 
 
 @dataclass
@@ -106,10 +107,10 @@ class Stock:
 CONTENDERS: dict[str, Any] = {"ours": Ours, "stock": Stock}
 
 
-def open_leases(url: str, study: str = "ours") -> Leases:
+def open_leases(url: str, study: str = "ours") -> Claims:
     """Open the leases of a study, with a patience without end."""
     storage = open_storage(url, Patience(seconds=None))
-    return Leases(storage, storage.get_study_id_from_name(study), "benchmark", 90.0, 300.0)
+    return Claims(storage, storage.get_study_id_from_name(study), "benchmark", 90.0, 300.0)
 
 
 def fill(url: str, count: int) -> None:

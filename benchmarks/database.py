@@ -29,8 +29,8 @@ from own_server import OwnServer
 from sqlalchemy import event
 
 from petskin_tune.database.storage import open_storage
-from petskin_tune.leases.claims import Held
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import Held
 from petskin_tune.search import samplers
 
 THREADS = 4  # simulated workers in one process
@@ -155,7 +155,7 @@ def claims_per_second(url: str, orphans: int, claimers: int) -> float:
     for _ in range(orphans):
         held = leases.next_trial(10**9)
         assert held is not None
-        leases.release(held, "benchmark")
+        HeldTrial(leases, held).release("benchmark")
     leases.storage.engine.dispose()
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(claimers + 1), context.Queue()
@@ -175,7 +175,7 @@ def claims_per_second(url: str, orphans: int, claimers: int) -> float:
 
 def _claim_all(url: str, barrier: Any, results: Any) -> None:
     leases = open_leases(url, "orphans")
-    leases.read(only_unfinished=True)
+    leases.read()
     barrier.wait()
     held: list[Held] = []
     while (one := leases.take_over()) is not None:

@@ -14,7 +14,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import StoreError
 from petskin_tune.files.paths import require_folder
 from petskin_tune.home.home import Home
-from petskin_tune.leases.claims import read_leases
+from petskin_tune.leases.lease import read_leases
 from petskin_tune.study.study import Study
 from petskin_tune.views import status as statuses
 

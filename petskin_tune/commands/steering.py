@@ -9,7 +9,8 @@ from typing import Any
 from petskin_tune.checkpoints.opening import check_store
 from petskin_tune.commands.opening import NotBegun, Places, open_or_create, open_study
 from petskin_tune.errors import UsageError
-from petskin_tune.leases.claims import Leases
+from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.lease import read_leases
 from petskin_tune.study import file as study_file
 from petskin_tune.study.ranking import ranked
 from petskin_tune.study.space import parse_point
@@ -96,12 +97,13 @@ def request_stop(places: Places) -> str:
     """Ask all workers of the study to suspend; what to tell the person."""
     with open_study(places, "guest") as (_, study):
         study.request_stop()
-        running = [lease for lease in _leases(study).read(only_unfinished=True) if lease.state == "running"]
+        leases = read_leases(study.storage, study.id, only_unfinished=True)
+        running = [lease for lease in leases if lease.state == "running"]
     if not running:
         return f"no worker is at work on {study.name}"
     workers = "1 worker suspends" if len(running) == 1 else f"{len(running)} workers suspend"
     return f"{workers} after the epoch in work; to go on, type: {places.to_type('tune-worker', study.name)}"
 
 
-def _leases(study: Study) -> Leases:
-    return Leases(study.storage, study.id, "petskin-tune", study.spec.lease, study.spec.snapshot_every)
+def _leases(study: Study) -> Claims:
+    return Claims(study.storage, study.id, "petskin-tune", study.spec.lease, study.spec.snapshot_every)

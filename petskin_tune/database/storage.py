@@ -161,3 +161,8 @@ def unreachable(url: URL, error: BaseException) -> UsageError:
         return UsageError(f"The database {mask(url)} refuses the user or the password.")
     verb = "reached" if is_outage(error) else "opened"
     return UsageError(f"The database {mask(url)} cannot be {verb}: {text}")
+
+
+def rows(result: Any) -> int:
+    """How many rows a statement has changed."""
+    return int(result.rowcount)

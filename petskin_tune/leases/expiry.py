@@ -9,18 +9,86 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from enum import Enum
 
-if TYPE_CHECKING:
-    from petskin_tune.leases.lease import Lease
+from petskin_tune.database.engine import CONNECT_SECONDS, RETRY_MAX_SECONDS
+from petskin_tune.leases.lease import Lease
 
-CONTINUOUS_SECONDS = (
-    5.0  # reads further apart say nothing about what lay between (a worker without work reads each second)
-)
+CONTINUOUS_SECONDS = 5.0  # reads further apart say nothing about what lay between (an idle worker reads each second)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
+    """A lease as it was read, and what the reader knows of its owner.
+
+    Attributes:
+        alive: whether the owner's process lives; None: this machine cannot tell.
+        expired_for: seconds up to this read over which the lease had run out and nobody renewed it.
+        moved: the owner was seen to renew it.
+    """
+
+    lease: Lease
+    alive: bool | None
+    expired_for: float = 0.0
+    moved: bool = False
+
+    @property
+    def lives(self) -> bool:
+        """Whether the owner is known to live."""
+        return self.moved if self.alive is None else self.alive
+
+
+class Gone(Enum):
+    """Why the owner of a trial is gone."""
+
+    RELEASED = "it gave the trial back"
+    DECLARED = "a person says so"
+    DEAD = "its process has ended"
+    UNREACHABLE = "nobody on another machine can be at work"
+    SILENT = "it has not renewed its lease"
+
+
+def why_gone(seen: Seen, *, declared: bool = False, alone: bool = False) -> Gone | None:
+    """Why the owner of a trial is gone; None: it may live.
+
+    ======================================================  ===========
+    the lease is released                                   RELEASED
+    a person has declared its owner gone                    DECLARED
+    its process ran on this boot of this host, and is gone  DEAD
+    it ran elsewhere, and only this machine can have work   UNREACHABLE
+    it has run out, and stayed so for longer than a grace   SILENT
+    ======================================================  ===========
+
+    Args:
+        seen: the lease.
+        declared: a person says that this owner is gone.
+        alone: nobody on another machine can be at work.
+    """
+    if seen.lease.state == "released":
+        return Gone.RELEASED
+    if declared:
+        return Gone.DECLARED
+    if seen.alive is False:
+        return Gone.DEAD
+    if seen.alive is None and alone:
+        return Gone.UNREACHABLE
+    if seen.lease.expires_in < 0 and seen.expired_for >= grace(seen.lease.seconds):
+        return Gone.SILENT
+    return None
+
+
+def grace(seconds: float) -> float:
+    """How long a claimer looks on after it saw that a lease of ``seconds`` ran out.
+
+    A living owner that reaches the database has renewed by then: its next renewal was due within a third of the lease;
+    if that failed, another attempt follows, which may take as long as a connection may take.
+    """
+    third = seconds / 3
+    return third + min(third, RETRY_MAX_SECONDS) + min(third, float(CONNECT_SECONDS))
+
+
+@dataclass(frozen=True)
+class _Memory:
     token: int
     beat: int
     expired_since: float | None  # under this claimer's eyes, unchanged; None: it has not run out
@@ -36,35 +104,29 @@ class Watch:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seen: dict[int, _Seen] = {}  # by trial id
+        self._memory: dict[int, _Memory] = {}  # by trial id
         self._last_read = float("-inf")
 
-    def read(self, leases: Iterable[Lease]) -> None:
-        """All unfinished leases were read."""
+    def read(self, leases: Iterable[Lease]) -> list[Seen]:
+        """All unfinished leases were read; with what is known of their owners."""
         now = self._clock()
         if now - self._last_read > CONTINUOUS_SECONDS:
             self.begin_again()
         self._last_read = now
-        for lease in leases:
-            seen = self._seen.get(lease.trial_id)
-            same = seen is not None and (seen.token, seen.beat) == (lease.token, lease.beat)
-            since = seen.expired_since if seen and same else None
-            if lease.expires_in >= 0:
-                since = None
-            elif since is None:
-                since = now
-            moved = seen is not None and (seen.moved or not same)
-            self._seen[lease.trial_id] = _Seen(lease.token, lease.beat, since, moved)
+        return [self._see(lease, now) for lease in leases]
+
+    def _see(self, lease: Lease, now: float) -> Seen:
+        before = self._memory.get(lease.trial_id)
+        same = before is not None and (before.token, before.beat) == (lease.token, lease.beat)
+        since = before.expired_since if before and same else None
+        if lease.expires_in >= 0:
+            since = None
+        elif since is None:
+            since = now
+        moved = before is not None and (before.moved or not same)
+        self._memory[lease.trial_id] = _Memory(lease.token, lease.beat, since, moved)
+        return Seen(lease, lease.identity.is_alive(), 0.0 if since is None else now - since, moved)
 
     def begin_again(self) -> None:
         """The database did not answer: owners may have been cut off as well, so every grace starts again."""
-        self._seen = {trial_id: replace(seen, expired_since=None) for trial_id, seen in self._seen.items()}
-
-    def expired_for(self, lease: Lease) -> float:
-        """Seconds up to the last read over which a lease that was read then had run out, and nobody renewed it."""
-        since = self._seen[lease.trial_id].expired_since
-        return 0.0 if since is None else self._last_read - since
-
-    def has_moved(self, lease: Lease) -> bool:
-        """Whether the owner of a lease that was read was seen to renew it."""
-        return self._seen[lease.trial_id].moved
+        self._memory = {trial_id: replace(seen, expired_since=None) for trial_id, seen in self._memory.items()}

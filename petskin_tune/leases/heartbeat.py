@@ -57,7 +57,7 @@ class Renewal:
 
     @property
     def _third(self) -> float:
-        return self._trial.leases.seconds / 3
+        return self._trial.lease_seconds / 3
 
     def _due_in(self) -> float:
         """Seconds until the next renewal, or the next attempt."""

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
@@ -15,10 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from petskin_tune.database import queries as schema
-from petskin_tune.database.storage import models
+from petskin_tune.database.storage import models, rows
 from petskin_tune.errors import LeaseLost
 from petskin_tune.faults import reach
-from petskin_tune.leases.claims import Held, Leases, SnapshotPointer
+from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.lease import Held, Lease, SnapshotPointer, read_leases
 from petskin_tune.study import attributes
 
 Result = TypeVar("Result")
@@ -30,12 +31,18 @@ class HeldTrial:
     Every method is one transaction and may be repeated: a second call with the same arguments changes nothing.
     """
 
-    def __init__(self, leases: Leases, held: Held) -> None:
-        self.leases = leases
+    def __init__(self, claims: Claims, held: Held) -> None:
         self.held = held
-        self.storage = leases.storage
+        self.storage = claims.storage
         self.number = held.number
         self.last_write = time.monotonic()  # when the lease was renewed last
+        self._claims = claims
+        self._ours = {"trial_id": held.trial_id, "token": held.token}
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long its lease lasts without renewal; a person may change it."""
+        return self._claims.seconds
 
     def read(self) -> FrozenTrial:
         """The trial as it stands in the database.
@@ -97,17 +104,17 @@ class HeldTrial:
         def work(session: Session) -> dict[str, Any]:
             session.execute(schema.INSERT_VALUE, row)
             self._set_attributes(session, models.TrialUserAttributeModel, user_attributes)
-            return study_news(session, self.leases.study_id)
+            return study_news(session, self._claims.study_id)
 
         news = self._write(work)
         reach("report-sent")
-        return news
+        return news or {}
 
     def values_at(self, epoch: int) -> dict[int, tuple[TrialState, float]]:
         """State and reported fitness at ``epoch`` of every trial of the study that reached it, by trial number."""
 
         def work(session: Session) -> dict[int, tuple[TrialState, float]]:
-            rows = session.execute(schema.VALUES_AT_STEP, {"study_id": self.leases.study_id, "step": epoch})
+            rows = session.execute(schema.VALUES_AT_STEP, {"study_id": self._claims.study_id, "step": epoch})
             return {number: (TrialState[state], _value(value, kind)) for number, state, value, kind in rows}
 
         return self.storage.transaction(work)
@@ -147,15 +154,14 @@ class HeldTrial:
             trial.datetime_complete = datetime.now()
             session.flush()
 
-        self._transaction(lambda: self.leases.end(self.held, "done", state.name, work))
+        self._write(work, ending=("done", state.name))
         reach("told")
 
     def point_to(self, pointer: SnapshotPointer) -> None:
         """Make a verified snapshot the one that the trial is resumed from."""
         reach("before-snapshot-pointer")
         row = {
-            "trial_id": self.held.trial_id,
-            "token": self.held.token,
+            **self._ours,
             "key": pointer.key,
             "sha256": pointer.sha256,
             "epoch": pointer.position.epoch,
@@ -163,14 +169,14 @@ class HeldTrial:
         }
 
         def work(session: Session) -> None:
-            session.execute(schema.POINT_TO_SNAPSHOT[self.storage.engine.name], row)
+            session.execute(schema.POINT_TO_SNAPSHOT[self._dialect], row)
 
         self._write(work)
         reach("snapshot-committed")
 
     def fall_back_to(self, pointer: SnapshotPointer) -> None:
         """Forget the newest snapshot, which is no good: the one before is the newest then, and is kept as such."""
-        row = {"trial_id": self.held.trial_id, "token": self.held.token, "key": pointer.key}
+        row = {**self._ours, "key": pointer.key}
 
         def work(session: Session) -> None:
             session.execute(schema.FALL_BACK, row)
@@ -179,25 +185,91 @@ class HeldTrial:
 
     def release(self, reason: str) -> None:
         """Give the trial back, so that the next worker goes on at once."""
-        self.leases.release(self.held, reason)
+        self._write(lambda _session: None, ending=("released", reason))
+        reach("lease-released")
+
+    def count_crash(self) -> int:
+        """Record that the trial's process died under this worker; the crashes in a row, this one counted in."""
+        lease = self.lease()
+        crashes = 1 if lease.progressed() else lease.crashes + 1
+        row = {**self._ours, "crashes": crashes, "seconds_lost": lease.seconds_lost + lease.lost()}
+
+        def work(session: Session) -> None:
+            session.execute(schema.COUNT_DEATH[self._dialect], row)
+
+        self._write(work)
+        return crashes
+
+    def lease(self) -> Lease:
+        """Its lease as it stands."""
+        for lease in read_leases(self.storage, self._claims.study_id, only_unfinished=True):
+            if (lease.trial_id, lease.token) == (self.held.trial_id, self.held.token):
+                return lease
+        raise self._lost()
 
     def renew(self) -> bool:
-        """Renew the lease once; False: the trial has another owner. Errors are the caller's."""
-        renewed = self.leases.renew(self.held)
+        """Renew the lease once, on a connection of its own; False: another owner. Errors are the caller's."""
+        with self.storage.engine.begin() as connection:
+            renewed = rows(connection.execute(schema.RENEW[self._dialect], self._renewal)) == 1
         if renewed:
             self.last_write = time.monotonic()
         return renewed
 
-    def _write(self, work: Callable[[Session], Result]) -> Result:
-        return self._transaction(lambda: self.leases.write(self.held, work))
+    def _write(
+        self,
+        work: Callable[[Session], Result],
+        ending: tuple[Literal["released", "done"], str] | None = None,
+    ) -> Result | None:
+        """Run ``work`` in one transaction that renews the lease first; again from its start after an outage.
 
-    def _transaction(self, run: Callable[[], Result]) -> Result:
+        Args:
+            work: must be idempotent, see :meth:`petskin_tune.database.storage.PetskinStorage.transaction`.
+            ending: state and reason with which the same transaction ends the lease.
+
+        Returns:
+            what ``work`` returned; None where the lease was ended by an attempt whose acknowledgement was lost.
+
+        Raises:
+            LeaseLost: the trial has another owner or is finished; nothing was written.
+        """
+
+        def transaction(session: Session) -> Result | None:
+            if not self._renewed_in(session):
+                if ending and session.execute(schema.STATE_OF, self._ours).scalar() == ending[0]:
+                    return None
+                raise self._lost()
+            result = work(session)
+            if ending:
+                session.execute(schema.SET_STATE, {**self._ours, "state": ending[0], "reason": ending[1]})
+            reach("before-commit")
+            return result
+
         try:
-            result = run()
+            result = self.storage.transaction(transaction)
         except UpdateFinishedTrialError as error:  # by a person, between the renewal and this write
             raise LeaseLost(f"trial {self.number} was finished by somebody else") from error
         self.last_write = time.monotonic()
         return result
+
+    def _renewed_in(self, session: Session) -> bool:
+        """Renew the lease in the transaction of ``session``; from here to its end nobody can take the trial over."""
+        reach("before-renewal")
+        renewed = rows(session.execute(schema.RENEW[self._dialect], self._renewal)) == 1
+        if renewed:
+            reach("renewed")
+        return renewed
+
+    @property
+    def _renewal(self) -> dict[str, Any]:
+        return {**self._ours, "seconds": self.lease_seconds}
+
+    def _lost(self) -> LeaseLost:
+        token = self.held.token
+        return LeaseLost(f"trial {self.number} has another owner or is finished (token {token} is not in force)")
+
+    @property
+    def _dialect(self) -> str:
+        return self.storage.engine.name
 
     def _set_attributes(self, session: Session, model: Any, values: Mapping[str, Any]) -> None:
         if not values:

@@ -22,8 +22,8 @@ from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import measure
 from petskin_tune.home.home import Home
-from petskin_tune.leases.claims import SnapshotPointer
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import SnapshotPointer
 from petskin_tune.protocol import TrialJob
 from petskin_tune.search import pruners, samplers
 from petskin_tune.search.pruners import Peer, Verdict
@@ -191,7 +191,7 @@ class TrialSetup:
         )
 
     def _newest_snapshot(self, trial: HeldTrial, folder: Path, remember: Say, refused: set[str]) -> str | None:
-        lease = trial.leases.lease_of(trial.held)
+        lease = trial.lease()
         pointers = [pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None]
         usable = [pointer for pointer in pointers if PurePosixPath(pointer.key).name not in refused]
         restored = newest_good(usable, self._store, folder)
@@ -220,7 +220,7 @@ class TrialSetup:
 
     def uploader(self, trial: HeldTrial, say: Say) -> Uploader:
         """Brings the trial's snapshots into the store."""
-        lease = trial.leases.lease_of(trial.held)
+        lease = trial.lease()
         self._uploader = Uploader(
             self._store,
             trial_prefix(self._study.uid, trial.number),

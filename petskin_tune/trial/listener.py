@@ -10,8 +10,8 @@ from typing import Any
 
 from petskin_tune.checkpoints.base import Stored
 from petskin_tune.checkpoints.uploader import Uploader
-from petskin_tune.leases.claims import SnapshotPointer
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import SnapshotPointer
 from petskin_tune.protocol import (
     BestWeights,
     EpochDone,

@@ -23,9 +23,9 @@ from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
 from petskin_tune.files.durable import StoreError
 from petskin_tune.interrupts import Interrupted, unless
-from petskin_tune.leases.claims import MAX_CRASHES
 from petskin_tune.leases.heartbeat import Renewal
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import MAX_CRASHES
 from petskin_tune.protocol import (
     TRAIN_LOG,
     Declined,
@@ -282,7 +282,7 @@ class TrialRun:
 
     def _attempts_are_left(self) -> bool:
         """Use one of the trial's attempts up; whether it was not the last one."""
-        return self._trial.leases.count_crash(self._trial.held) < MAX_CRASHES
+        return self._trial.count_crash() < MAX_CRASHES
 
     def _given_back(self, failure: Failure, subject: str = "") -> UsageError:
         """Give the trial back and remember with it why; the sentence with which the worker ends."""
@@ -331,7 +331,7 @@ class TrialRun:
             self._never_started(how)
             return None
         try:
-            crashes = self._trial.leases.count_crash(self._trial.held)
+            crashes = self._trial.count_crash()
         except LeaseLost:
             return self._outcome("lost")
         if crashes >= MAX_CRASHES:

@@ -6,7 +6,7 @@ A trial whose owner is gone comes first, then one that waits, then a new one; se
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,11 @@ from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
 from petskin_tune.files.durable import StoreError
 from petskin_tune.home.home import Home
 from petskin_tune.interrupts import Interrupted, end_now, unless
-from petskin_tune.leases.claims import MAX_CRASHES, Held, Leases
+from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.expiry import Seen
 from petskin_tune.leases.heartbeat import Renewal
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import MAX_CRASHES, Held
 from petskin_tune.protocol import FailureKind
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.study import attributes
@@ -119,7 +121,7 @@ class Worker:
         )
         self._environment = EnvironmentCheck(study, home, allowed=options.allow_different_machine, say=view.note)
         spec = study.spec
-        self._leases = Leases(
+        self._claims = Claims(
             study.storage, study.id, options.worker, spec.lease, spec.snapshot_every, alone=home.copied is not None
         )
         self._search = SearchWatch()
@@ -158,6 +160,7 @@ class Worker:
         """
         self._suspension.start()
         try:
+            self._claims.adopt_unleased()
             self._show_study()
             while self._suspension.reason is None:
                 if (code := self._one_step()) is not None:
@@ -188,54 +191,47 @@ class Worker:
         self._study.refresh()
         self._database_answers()
         self._heed(self._study.attributes)
-        held = self._orphan() or self._new_trial()
-        if held is not None:
+        leases = self._claims.read()
+        if held := self._orphan(leases) or self._new_trial(leases):
             self._train(held)
-        elif not (left := self._unfinished()) and not self._may_have_new():
+        elif self._may_have_new():
+            self._wait(leases)
+        elif not (unfinished := self._claims.read()):  # read when no trial can be born any more
             return self._say_done()
-        elif left and left <= self._declined.trials and not self._may_have_new():
+        elif (left := {seen.lease.trial_id for seen in unfinished}) <= self._declined.trials:
             raise UsageError(self._declined.sentence(self._study.name, left))
         else:
-            self._say_what_for()
-            self._suspension.wait(POLL_SECONDS)
+            self._wait(unfinished)
         if self._options.max_trials is not None and self._finished >= self._options.max_trials:
             self._suspension.decide(f"--max-trials {self._options.max_trials} reached")
         return None
 
-    def _orphan(self) -> Held | None:
-        self._leases.adopt_unleased()
-        if self._unfinished():
+    def _orphan(self, leases: Sequence[Seen]) -> Held | None:
+        if leases:
             self._environment.require()
-        return self._leases.take_over(by_command=self._options.take_over, leave=self._declined.trials)
+        return self._claims.take_over(leases, by_command=self._options.take_over, leave=self._declined.trials)
 
-    def _new_trial(self) -> Held | None:
-        if self._is_good_enough() or self._leases.worth_waiting_for(leave=self._declined.trials) is not None:
-            return None
-        if self._leases.count() >= self._study.spec.target_trials:
+    def _new_trial(self, leases: Sequence[Seen]) -> Held | None:
+        if not self._may_have_new() or self._claims.should_wait(leases, leave=self._declined.trials):
             return None
         # Before a trial is born: a machine that cannot train must not take one.
         self._environment.require()
         unless(self._suspension.asked, self._setup.prepare)
         self._environment.begin()
-        return self._leases.next_trial(self._study.spec.target_trials)
+        return self._claims.next_trial(self._study.spec.target_trials)
 
-    def _say_what_for(self) -> None:
-        """Say once for each lease why this worker does nothing."""
-        unfinished, left = self._leases.read(only_unfinished=True), self._declined.trials
-        others = [lease for lease in unfinished if lease.trial_id not in left]
-        if not others:
-            return
-        first = min(others, key=lambda lease: lease.expires_in)
-        if (first.trial_id, first.token) not in self._waited_for:
-            self._waited_for.add((first.trial_id, first.token))
-            self._view.waiting(first.number, first.worker, max(0.0, first.expires_in))
-
-    def _unfinished(self) -> set[int]:
-        """Trial ids of the study's trials that run or were released."""
-        return {lease.trial_id for lease in self._leases.read(only_unfinished=True) if lease.state != "done"}
+    def _wait(self, leases: Sequence[Seen]) -> None:
+        """Wait a moment, and say once for each lease why this worker does nothing."""
+        others = [seen.lease for seen in leases if seen.lease.trial_id not in self._declined.trials]
+        if others:
+            first = min(others, key=lambda lease: lease.expires_in)
+            if (first.trial_id, first.token) not in self._waited_for:
+                self._waited_for.add((first.trial_id, first.token))
+                self._view.waiting(first.number, first.worker, max(0.0, first.expires_in))
+        self._suspension.wait(POLL_SECONDS)
 
     def _may_have_new(self) -> bool:
-        return not self._is_good_enough() and self._leases.count() < self._study.spec.target_trials
+        return not self._is_good_enough() and self._claims.count() < self._study.spec.target_trials
 
     def _is_good_enough(self) -> bool:
         stop_at, best = self._study.spec.stop_at, self._best()
@@ -249,7 +245,7 @@ class Worker:
     # ---- one trial ----
 
     def _train(self, held: Held) -> None:
-        trial = HeldTrial(self._leases, held)
+        trial = HeldTrial(self._claims, held)
         renewal = Renewal(trial)
         renewal.start()  # before anything that may take longer than a lease: a draw, a database that is away
         started = time.monotonic()
@@ -344,7 +340,7 @@ class Worker:
         """Take over what other processes said: the spec in force, a request to stop."""
         if attributes.SPEC in news:
             self._study.spec = spec = read_spec(news)
-            self._leases.adjust(spec.lease, spec.snapshot_every)
+            self._claims.adjust(spec.lease, spec.snapshot_every)
         if int(news.get(attributes.STOP_REQUESTED, 0)) > self._stop_requests:
             self.stop("petskin-tune stop")
 
@@ -383,7 +379,7 @@ class Worker:
 
     def _anything_left(self) -> bool:
         try:
-            return bool(self._unfinished()) or self._may_have_new()
+            return bool(self._claims.read()) or self._may_have_new()
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
             return True
 

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from petskin_tune.database.storage import open_storage
 from petskin_tune.datasets import demo
-from petskin_tune.leases.claims import Lease, read_leases
+from petskin_tune.leases.lease import Lease, read_leases
 from tests.support.servers import Server, maintenance, running_server
 from tests.support.workers import (
     BIN,

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from petskin_tune.database.storage import open_storage
-from petskin_tune.leases.claims import read_leases
+from petskin_tune.leases.lease import read_leases
 from petskin_tune.study.study import find_study
 from tests.support.many import assert_exactly, settle_on_a_target, tiny_study
 from tests.support.places import PROVOKED

@@ -15,7 +15,7 @@ import pytest
 from servers import Server, running_server
 
 from petskin_tune.database.storage import open_storage
-from petskin_tune.leases.claims import read_leases
+from petskin_tune.leases.lease import read_leases
 from petskin_tune.study.study import find_study
 from tests.support.places import PROVOKED
 from tests.support.soak import times

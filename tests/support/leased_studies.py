@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from petskin_tune.database.storage import PetskinStorage
 from petskin_tune.identity import Identity
-from petskin_tune.leases.claims import Leases
+from petskin_tune.leases.claims import Claims
 
 LEASE = 90.0
 SNAPSHOTS = 300.0
@@ -37,10 +37,10 @@ class LeasedStudy:
     def id(self) -> int:
         return self.optuna._study_id
 
-    def worker(self, name: str, host: str = "here", lease: float = LEASE, snapshots: float = SNAPSHOTS) -> Leases:
+    def worker(self, name: str, host: str = "here", lease: float = LEASE, snapshots: float = SNAPSHOTS) -> Claims:
         """The leases as a worker on ``host`` sees them: whether it lives cannot be known from anywhere."""
         identity = replace(Identity.mine(), host=host, pid=hash(name) % 10**6)
-        return Leases(self.storage, self.id, name, lease, snapshots, identity=identity, clock=self.clock)
+        return Claims(self.storage, self.id, name, lease, snapshots, identity=identity, clock=self.clock)
 
     def let_expire(self, seconds_ago: float = 1.0) -> None:
         """All running leases ran out so long ago."""

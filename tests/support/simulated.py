@@ -29,9 +29,10 @@ from petskin_tune.database.engine import Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
 from petskin_tune.identity import Identity
-from petskin_tune.leases.claims import Held, Leases, SnapshotPointer
+from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.heartbeat import Renewal
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import Held, SnapshotPointer
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
 from petskin_tune.search.pruners import Verdict
 from petskin_tune.trial.outbox import Outbox
@@ -63,7 +64,7 @@ class SimulatedWorker:
         if options.get("elsewhere"):
             identity = replace(identity, host=f"elsewhere-{os.getpid()}")
         self.storage = open_storage(options["url"], Patience(seconds=None))
-        self.leases = Leases(
+        self.leases = Claims(
             self.storage,
             options["study_id"],
             options.get("name", f"worker-{os.getpid()}"),
@@ -131,7 +132,7 @@ class SimulatedWorker:
             held = self.leases.take_over() or self._new_trial()
             if held is not None:
                 self.train(held)
-            elif not self.leases.read(only_unfinished=True):
+            elif not self.leases.read():
                 break
             else:
                 self.log("looked")

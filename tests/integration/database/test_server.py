@@ -15,8 +15,9 @@ from petskin_tune.database import engine as database
 from petskin_tune.database import queries as schema
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
-from petskin_tune.leases.claims import Leases, SnapshotPointer, read_leases
+from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import SnapshotPointer, read_leases
 from petskin_tune.protocol import Position
 from tests.support.servers import LossyLine, Server, maintenance, running_server
 from tests.support.simulated import until
@@ -152,7 +153,7 @@ def test_a_wrong_password_is_refused_at_once_and_never_shown(server: Server, url
 def test_what_plain_optuna_reads_of_a_study_of_ours_is_an_ordinary_study(database_url: str) -> None:
     storage = open_storage(database_url)
     study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
-    leases = Leases(storage, study._study_id, "w", 90.0, 300.0)
+    leases = Claims(storage, study._study_id, "w", 90.0, 300.0)
     for value in (0.25, 0.5):
         held = leases.next_trial(10)
         assert held is not None
@@ -174,7 +175,7 @@ def test_what_plain_optuna_reads_of_a_study_of_ours_is_an_ordinary_study(databas
 def test_a_database_from_before_the_length_of_a_lease_was_recorded_is_brought_up_to_date(database_url: str) -> None:
     storage = open_storage(database_url)
     study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
-    assert Leases(storage, study._study_id, "w", 6.0, 300.0).next_trial(1) is not None
+    assert Claims(storage, study._study_id, "w", 6.0, 300.0).next_trial(1) is not None
     with storage.engine.begin() as connection:  # as version 1 had it
         connection.execute(text("ALTER TABLE trial_leases DROP COLUMN lease_seconds"))
         connection.execute(text("UPDATE petskin_tune_schema SET version = 1"))

@@ -19,7 +19,7 @@ ASKING, TARGET, KILLED, EPOCHS = 16, 40, 6, 3
 # On SQLite a stock Optuna dies of "database is locked" beside any other writer, so there the person uses our storage.
 FOREIGN = """
 import sys, optuna
-from petskin_tune.storage import open_storage
+from petskin_tune.database.storage import open_storage
 storage = sys.argv[1] if sys.argv[1].startswith("postgresql") else open_storage(sys.argv[1])
 def objective(trial):
     for step in range(3):

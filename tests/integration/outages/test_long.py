@@ -12,7 +12,7 @@ import pytest
 from petskin_tune.database.engine import CONNECT_SECONDS, RETRY_MAX_SECONDS, Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
-from petskin_tune.leases.claims import grace
+from petskin_tune.leases.expiry import grace
 from tests.support.servers import Server, running_server
 from tests.support.simulated import UNREACHABLE, workers_of
 

@@ -20,8 +20,9 @@ from sqlalchemy import event
 from petskin_tune.database.engine import Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
-from petskin_tune.leases.claims import Held, Leases
+from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import Held
 from petskin_tune.study import attributes
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study import Study, create_study
@@ -46,13 +47,13 @@ class Case:
     """A study with one trial that ``leases`` holds, in a database of its own."""
 
     storage: PetskinStorage
-    leases: Leases
+    leases: Claims
     trial: HeldTrial
     study: Study
 
     def claim(self) -> None:
         elsewhere = replace(self.leases.identity, host="elsewhere")
-        other = Leases(self.storage, self.study.id, "w", 90.0, 300.0, identity=elsewhere)
+        other = Claims(self.storage, self.study.id, "w", 90.0, 300.0, identity=elsewhere)
         held = other.take_over(by_command=True)
         assert held is not None
         assert held.token == 2
@@ -63,7 +64,7 @@ class Case:
         assert held.number == 1
 
     def renewal(self) -> None:
-        self.storage.patience.call(lambda: self.leases.renew(self.trial.held))
+        self.storage.patience.call(lambda: self.trial.renew())
 
 
 def _create_study(case: Case) -> None:
@@ -81,7 +82,7 @@ OPERATIONS: dict[str, Callable[[Case], Any]] = {
     "snapshot pointer": lambda case: case.trial.point_to(pointer()),
     "tell": lambda case: case.trial.tell(TrialState.COMPLETE, 0.1, {"worker": "me"}, {"constraints": [0.0]}),
     "release": lambda case: case.trial.release("suspended"),
-    "count of a crash": lambda case: case.leases.count_crash(case.trial.held),
+    "count of a crash": lambda case: case.trial.count_crash(),
     "renewal": Case.renewal,
     "values at an epoch": lambda case: case.trial.values_at(1),
     "all trials": lambda case: case.storage.get_all_trials(case.study.id),
@@ -108,7 +109,7 @@ def _new_case(storage: PetskinStorage) -> Case:
     storage.patience.on_wait = lambda _: None
     spec = StudySpec(study="s", model="m.pt", data="d.yaml", epochs=3)
     study = create_study(storage, spec, points=(), attributes_of_study={})
-    leases = Leases(storage, study.id, "w", 90.0, 300.0)
+    leases = Claims(storage, study.id, "w", 90.0, 300.0)
     held = leases.next_trial(1)
     assert held is not None
     return Case(storage, leases, HeldTrial(leases, held), study)
@@ -250,14 +251,14 @@ def test_a_release_whose_acknowledgement_was_lost_and_that_another_worker_used_a
     storage: PetskinStorage, behind_the_line: PetskinStorage, line: LossyLine
 ) -> None:
     case = _new_case(behind_the_line)
-    other = Leases(storage, case.study.id, "b", 90.0, 300.0)
+    other = Claims(storage, case.study.id, "b", 90.0, 300.0)
     taken: list[Held | None] = []
     behind_the_line.patience.on_wait = lambda _: taken.append(other.take_over())
     line.lose_next()
     with pytest.raises(LeaseLost):
         case.trial.release("suspended")
     assert taken[0] is not None
-    assert other.lease_of(taken[0]).worker == "b"
+    assert HeldTrial(other, taken[0]).lease().worker == "b"
 
 
 def test_a_study_deleted_with_optunas_own_command_leaves_no_lease(

@@ -14,7 +14,7 @@ import json, random, sys
 from optuna.trial import TrialState, create_trial
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.search.samplers import draw
-from petskin_tune.spec import Choices, Range, SamplerSpec, StudySpec
+from petskin_tune.study.spec import Choices, Range, SamplerSpec, StudySpec
 
 
 def study_spec(name):

@@ -16,8 +16,8 @@ from petskin_tune.checkpoints.keys import results_key, trial_prefix, weights_key
 from petskin_tune.checkpoints.retention import Keeper
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.files.durable import Unavailable
-from petskin_tune.leases.claims import SnapshotPointer
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import SnapshotPointer
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
 from petskin_tune.study import attributes
 from petskin_tune.study.study import Study

@@ -14,8 +14,10 @@ from sqlalchemy import event, exc
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
 from petskin_tune.identity import Identity
-from petskin_tune.leases.claims import Held, Leases, SnapshotPointer, grace
+from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.expiry import grace
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import Held, SnapshotPointer
 from petskin_tune.protocol import Position
 from petskin_tune.study import attributes
 from tests.support.leased_studies import LEASE, SNAPSHOTS, LeasedStudy, new_study
@@ -35,17 +37,17 @@ def study(storage: PetskinStorage) -> LeasedStudy:
     return new_study(storage)
 
 
-def _born(leases: Leases) -> Held:
+def _born(leases: Claims) -> Held:
     held = leases.next_trial(100)
     assert held is not None
     return held
 
 
-def _snapshot(leases: Leases, held: Held, epoch: int) -> None:
+def _snapshot(leases: Claims, held: Held, epoch: int) -> None:
     HeldTrial(leases, held).point_to(SnapshotPointer(f"key-{epoch}", "0" * 64, Position(epoch, 0)))
 
 
-def _watch(leases: Leases, study: LeasedStudy, seconds: float) -> Held | None:
+def _watch(leases: Claims, study: LeasedStudy, seconds: float) -> Held | None:
     """Look each second, for so long, or until something was taken over."""
     for _ in range(round(seconds)):
         if held := leases.take_over():
@@ -60,7 +62,7 @@ def _watch(leases: Leases, study: LeasedStudy, seconds: float) -> Held | None:
 def test_a_newborn_trial_has_its_lease_and_its_mark(study: LeasedStudy) -> None:
     leases = study.worker("a")
     held = _born(leases)
-    (lease,) = leases.read()
+    (lease,) = (seen.lease for seen in leases.read())
     assert (lease.trial_id, lease.token, lease.state, lease.worker) == (held.trial_id, 1, "running", "a")
     assert LEASE / 2 < lease.expires_in <= LEASE
     trial = study.storage.get_trial(held.trial_id)
@@ -118,7 +120,7 @@ def test_only_an_old_running_trial_with_our_mark_and_no_lease_is_adopted(study: 
     foreign = _running(study, age=10 * LEASE, **{"fixed_params": "a person's own"})
     orphan = _running(study, age=2 * LEASE, **{attributes.MARK: "n2"})
     leases.adopt_unleased()
-    assert {lease.trial_id for lease in leases.read()} == {living.trial_id, orphan}
+    assert {seen.lease.trial_id for seen in leases.read()} == {living.trial_id, orphan}
     held = study.worker("b").take_over()
     assert held is not None
     assert (held.trial_id, held.token) == (orphan, 2)
@@ -131,13 +133,13 @@ def test_only_an_old_running_trial_with_our_mark_and_no_lease_is_adopted(study: 
 def test_a_released_trial_is_taken_over_at_once_under_its_own_number(study: LeasedStudy) -> None:
     first, second = study.worker("a"), study.worker("b", host="there")
     held = _born(first)
-    first.release(held, "--max-hours 2 reached")
-    (lease,) = second.read()
+    HeldTrial(first, held).release("--max-hours 2 reached")
+    (lease,) = (seen.lease for seen in second.read())
     assert (lease.state, lease.reason) == ("released", "--max-hours 2 reached")
     taken = second.take_over()
     assert taken is not None
     assert (taken.trial_id, taken.number, taken.token) == (held.trial_id, held.number, 2)
-    (lease,) = second.read()
+    (lease,) = (seen.lease for seen in second.read())
     assert (lease.worker, lease.state, lease.resumes, lease.reason) == ("b", "running", 1, None)
 
 
@@ -168,7 +170,7 @@ def test_a_sign_of_life_starts_the_grace_again(study: LeasedStudy) -> None:
     held = _born(owner)
     study.let_expire()
     assert _watch(other, study, GRACE - 5) is None
-    assert owner.renew(held)
+    assert HeldTrial(owner, held).renew()
     study.let_expire()
     assert _watch(other, study, GRACE - 1) is None
     assert _watch(other, study, 2) is not None
@@ -201,7 +203,7 @@ def test_a_claim_that_met_an_outage_is_given_up_because_the_owner_may_have_met_i
     assert _watch(other, study, GRACE - 1) is None
     study.clock.now += 1.0
     assert _fail_once(study.storage, other.take_over, statement="UPDATE trial_leases") is None
-    assert owner.lease_of(held).token == 1
+    assert HeldTrial(owner, held).lease().token == 1
     assert _watch(other, study, GRACE - 2) is None
 
 
@@ -213,7 +215,7 @@ def test_a_database_whose_clock_jumped_takes_no_trial_from_an_owner_whose_next_r
     assert _watch(other, study, 40) is None
     study.let_expire(seconds_ago=310.0)  # the clock was set forward by 400 s
     assert _watch(other, study, 60) is None
-    assert owner.renew(held)  # after a third of its lease, as always
+    assert HeldTrial(owner, held).renew()  # after a third of its lease, as always
     study.let_expire(seconds_ago=310.0)
     assert _watch(other, study, 119) is None
     assert _watch(other, study, 2) is not None
@@ -250,9 +252,9 @@ def test_an_owner_that_renews_between_a_claimers_read_and_its_claim_keeps_its_tr
     owner, other = study.worker("a"), study.worker("b", host="there")
     held = _born(owner)
     (seen,) = other.read()
-    assert owner.renew(held)
-    assert other._claim(seen) is None
-    assert owner.lease_of(held).token == 1
+    assert HeldTrial(owner, held).renew()
+    assert other._claim(seen.lease) is None
+    assert HeldTrial(owner, held).lease().token == 1
 
 
 def test_a_trial_that_its_owner_finished_cannot_be_claimed_on_an_old_row(study: LeasedStudy) -> None:
@@ -260,7 +262,7 @@ def test_a_trial_that_its_owner_finished_cannot_be_claimed_on_an_old_row(study: 
     held = _born(owner)
     (seen,) = other.read()
     HeldTrial(owner, held).tell(TrialState.COMPLETE, 0.5, {}, {})
-    assert other._claim(seen) is None
+    assert other._claim(seen.lease) is None
 
 
 def test_a_trial_that_a_person_finished_cannot_be_claimed_on_an_old_row(study: LeasedStudy) -> None:
@@ -268,7 +270,7 @@ def test_a_trial_that_a_person_finished_cannot_be_claimed_on_an_old_row(study: L
     other = study.worker("b", host="there")
     (seen,) = other.read()
     study.optuna.tell(held.number, state=TrialState.FAIL)
-    assert other._claim(seen) is None
+    assert other._claim(seen.lease) is None
 
 
 def test_by_command_the_owners_found_first_are_gone_and_nobody_elses(study: LeasedStudy) -> None:
@@ -286,7 +288,7 @@ def test_by_command_the_owners_found_first_are_gone_and_nobody_elses(study: Leas
     assert taken is not None
     assert taken.trial_id == second.trial_id
     assert other.take_over(by_command=True) is None
-    assert living.lease_of(born_later).token == 1
+    assert HeldTrial(living, born_later).lease().token == 1
 
 
 def test_by_command_a_worker_that_the_same_command_has_started_keeps_its_trial(
@@ -300,13 +302,13 @@ def test_by_command_a_worker_that_the_same_command_has_started_keeps_its_trial(
     assert taken is not None
     assert taken.trial_id == of_the_dead.trial_id
     assert other.take_over(by_command=True) is None
-    assert sibling.lease_of(of_the_sibling).token == 1
+    assert HeldTrial(sibling, of_the_sibling).lease().token == 1
 
 
 def test_a_trial_that_a_worker_declined_is_left_to_others(study: LeasedStudy) -> None:
     first, other = study.worker("a"), study.worker("b", host="there")
     held = _born(first)
-    first.release(held, "another machine")
+    HeldTrial(first, held).release("another machine")
     assert first.take_over(leave={held.trial_id}) is None
     assert other.take_over() is not None
 
@@ -324,38 +326,38 @@ def test_on_a_home_with_one_owner_whoever_cannot_be_seen_is_gone(study: LeasedSt
 
 def test_a_lone_worker_waits_out_a_lease_that_may_be_a_dead_ones(study: LeasedStudy) -> None:
     _born(study.worker("a", host="vanished"))
-    assert study.worker("b", host="there").worth_waiting_for() is not None
+    assert study.worker("b", host="there").should_wait()
 
 
 def test_a_long_lease_is_not_waited_for(study: LeasedStudy) -> None:
     _born(study.worker("a", host="vanished", lease=600.0))
-    assert study.worker("b", host="there").worth_waiting_for() is None
+    assert not study.worker("b", host="there").should_wait()
 
 
 def test_a_worker_that_sees_another_renew_does_not_wait(study: LeasedStudy) -> None:
     owner, other = study.worker("a"), study.worker("b", host="there")
     held = _born(owner)
-    assert other.worth_waiting_for() is not None
-    assert owner.renew(held)
-    assert other.worth_waiting_for() is None
+    assert other.should_wait()
+    assert HeldTrial(owner, held).renew()
+    assert not other.should_wait()
 
 
 def test_a_trial_that_is_left_to_others_is_not_waited_for(study: LeasedStudy) -> None:
     held = _born(study.worker("a", host="vanished"))
     study.let_expire()
     other = study.worker("b", host="there")
-    assert other.worth_waiting_for() is not None
-    assert other.worth_waiting_for(leave={held.trial_id}) is None
+    assert other.should_wait()
+    assert not other.should_wait(leave={held.trial_id})
 
 
 def test_a_worker_waits_again_when_the_other_that_it_saw_renew_has_run_out(study: LeasedStudy) -> None:
     owner, other = study.worker("a"), study.worker("b", host="there")
     held = _born(owner)
     other.read()
-    assert owner.renew(held)
-    assert other.worth_waiting_for() is None
+    assert HeldTrial(owner, held).renew()
+    assert not other.should_wait()
     study.let_expire()
-    assert other.worth_waiting_for() is not None
+    assert other.should_wait()
 
 
 # ---- deaths ----
@@ -371,7 +373,7 @@ def test_a_machine_that_vanished_before_a_snapshot_was_due_is_no_crash(study: Le
     assert taken.hopeless is None
 
 
-def _die_after(study: LeasedStudy, worker: Leases, seconds: float) -> Held:
+def _die_after(study: LeasedStudy, worker: Claims, seconds: float) -> Held:
     """The owner lives for so long, and its trial is taken over."""
     study.shift(seconds)
     with study.storage.engine.begin() as connection:  # it renewed to the last
@@ -415,9 +417,9 @@ def test_a_newer_snapshot_wipes_the_deaths_out(study: LeasedStudy) -> None:
 def test_a_process_that_crashed_under_its_worker_is_counted_until_it_gets_further(study: LeasedStudy) -> None:
     leases = study.worker("a")
     held = _born(leases)
-    assert [leases.count_crash(held), leases.count_crash(held)] == [1, 2]
+    assert [HeldTrial(leases, held).count_crash(), HeldTrial(leases, held).count_crash()] == [1, 2]
     _snapshot(leases, held, 1)
-    assert [leases.count_crash(held), leases.count_crash(held)] == [1, 2]
+    assert [HeldTrial(leases, held).count_crash(), HeldTrial(leases, held).count_crash()] == [1, 2]
 
 
 def test_what_was_lost_is_the_time_from_the_newest_snapshot_to_the_last_sign_of_life(study: LeasedStudy) -> None:
@@ -426,7 +428,7 @@ def test_what_was_lost_is_the_time_from_the_newest_snapshot_to_the_last_sign_of_
     study.shift(500)  # 500 s of training,
     _snapshot(first, held, 1)
     study.shift(100)  # 100 s more,
-    assert first.renew(held)
+    assert HeldTrial(first, held).renew()
     study.shift(LEASE + 1000)  # and nothing more was heard
     taken = study.worker("b", host="there").take_over(by_command=True)
     assert taken is not None
@@ -439,7 +441,7 @@ def test_a_clean_suspension_loses_nothing(study: LeasedStudy) -> None:
     held = _born(first)
     study.shift(500)
     _snapshot(first, held, 1)
-    first.release(held, "SIGTERM")
+    HeldTrial(first, held).release("SIGTERM")
     study.shift(3600)
     taken = study.worker("b", host="there").take_over()
     assert taken is not None
@@ -460,7 +462,7 @@ def test_after_a_take_over_every_write_of_the_first_owner_is_refused_and_leaves_
     for write in _writes(trial):
         with pytest.raises(LeaseLost):
             write()
-    assert not first.renew(held)
+    assert not HeldTrial(first, held).renew()
     assert _content(study) == before
 
 
@@ -472,7 +474,7 @@ def test_when_a_person_finished_the_trial_every_write_is_refused_and_leaves_noth
     for write in _writes(HeldTrial(leases, held)):
         with pytest.raises(LeaseLost):
             write()
-    assert not leases.renew(held)
+    assert not HeldTrial(leases, held).renew()
     assert _content(study) == before
 
 
@@ -537,7 +539,7 @@ def test_the_newest_two_snapshots_are_pointed_to_and_pointing_twice_changes_noth
     held = _born(leases)
     for epoch in (1, 2, 2):
         _snapshot(leases, held, epoch)
-    lease = leases.lease_of(held)
+    lease = HeldTrial(leases, held).lease()
     assert lease.snapshot is not None
     assert lease.previous is not None
     assert (lease.snapshot.position, lease.previous.position) == (Position(2, 0), Position(1, 0))

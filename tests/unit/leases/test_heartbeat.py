@@ -13,7 +13,7 @@ from sqlalchemy import exc
 
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.leases import heartbeat as renewal_module
-from petskin_tune.leases.claims import Leases
+from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.heartbeat import Renewal
 from petskin_tune.leases.held_trial import HeldTrial
 from tests.support.leased_studies import Clock, LeasedStudy, new_study
@@ -34,7 +34,7 @@ def study(storage: PetskinStorage) -> LeasedStudy:
     return new_study(storage)
 
 
-def _held(leases: Leases) -> HeldTrial:
+def _held(leases: Claims) -> HeldTrial:
     held = leases.next_trial(100)
     assert held is not None
     return HeldTrial(leases, held)
@@ -48,7 +48,7 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 def _beat(trial: HeldTrial) -> int:
-    return trial.leases.lease_of(trial.held).beat
+    return trial.lease().beat
 
 
 def test_a_lease_that_nothing_else_renews_is_renewed_again_and_again_until_it_is_stopped(study: LeasedStudy) -> None:
@@ -124,7 +124,7 @@ def test_a_lease_that_was_made_shorter_is_renewed_as_often_as_it_needs_from_then
     renewal.start()
     leases.adjust(LEASE, 300.0)
     _until(lambda: _beat(trial) >= 2)
-    assert leases.lease_of(trial.held).expires_in <= LEASE
+    assert trial.lease().expires_in <= LEASE
     renewal.stop()
 
 

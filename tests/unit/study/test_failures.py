@@ -22,6 +22,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.leases.heartbeat import Renewal
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import read_leases
 from petskin_tune.protocol import MASK_MAP, Declined, EpochDone, Event, Failed, Position, Started
 from petskin_tune.search.pruners import Verdict
 from petskin_tune.study import attributes
@@ -158,7 +159,7 @@ class Life:
         return Uploader(FolderStore(self.folder / "store", network=False), "study/trial", 1, say=say)
 
     def lease(self) -> Any:
-        (lease,) = self.leases.read()
+        (lease,) = read_leases(self.leases.storage, self.leases.study_id)
         return lease
 
 

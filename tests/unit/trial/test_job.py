@@ -18,8 +18,9 @@ from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.datasets.fingerprint import Fingerprint
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import Unavailable, measure
-from petskin_tune.leases.claims import Leases, SnapshotPointer
+from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import SnapshotPointer
 from petskin_tune.protocol import Position, SnapshotWritten, TrialJob
 from petskin_tune.study import attributes
 from petskin_tune.study.study import Study
@@ -51,7 +52,7 @@ class Machine:
         self.model = folder / "mine-seg.yaml"
         self.model.write_text("nc: 7\n")
         self.said: list[str] = []
-        self.leases: Leases = leased.worker("me")
+        self.leases: Claims = leased.worker("me")
         held = self.leases.next_trial(1)
         assert held is not None
         self.trial = HeldTrial(self.leases, held)
@@ -105,7 +106,7 @@ class Machine:
         return pointers[0]
 
     def pointers(self) -> tuple[SnapshotPointer | None, SnapshotPointer | None]:
-        lease = self.leases.lease_of(self.trial.held)
+        lease = self.trial.lease()
         return lease.snapshot, lease.previous
 
     def fetched(self) -> list[str]:
@@ -149,11 +150,11 @@ def test_the_snapshot_that_training_goes_on_from_outlives_the_newer_one_that_is_
 def test_after_a_fall_back_progress_counts_from_where_training_stands(machine: Machine) -> None:
     machine.add_snapshot(1)
     machine.damage(machine.add_snapshot(3))
-    machine.leases.count_crash(machine.trial.held)
+    machine.trial.count_crash()
     uploader = machine.uploader()
     machine.job()
     machine.train(uploader, 2, 0)
-    assert machine.leases.lease_of(machine.trial.held).progressed()
+    assert machine.trial.lease().progressed()
 
 
 def test_when_no_snapshot_is_good_the_lease_keeps_both_until_there_are_new_ones(machine: Machine) -> None:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
-from petskin_tune.leases.claims import Leases
+from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP, EpochDone, Note, Position, Started
 from petskin_tune.search.pruners import Verdict
@@ -55,7 +55,7 @@ class _Owner:
     """A worker with a recorder on a trial; ``judged`` are the epochs that were judged, in order."""
 
     def __init__(self, study: LeasedStudy, folder: Path, name: str, prune_at: int | None = None) -> None:
-        self.leases: Leases = study.worker(name)
+        self.leases: Claims = study.worker(name)
         self.folder = folder
         self.prune_at = prune_at
         self.judged: list[int] = []

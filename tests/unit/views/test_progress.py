@@ -177,7 +177,7 @@ import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 from petskin_tune.protocol import Position
 from petskin_tune.views.progress import open_progress
-from petskin_tune.views.progress_live import LiveProgress
+from petskin_tune.views.live import LiveProgress
 progress = open_progress()
 assert isinstance(progress, LiveProgress)
 progress.trial_started(0, 3, {"lr0": 0.01}, 5, None, 0)
