@@ -14,12 +14,15 @@ from pathlib import Path
 
 from petskin_tune.commands.opening import Opened, Places, open_or_create, resolve
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
-from petskin_tune.home.home import Home, Mode
+from petskin_tune.home.home import Mode
 from petskin_tune.identity import process_age
 from petskin_tune.interrupts import Interrupted, Signals, unless
-from petskin_tune.trial.timings import SIGNAL_SECONDS
+from petskin_tune.trial.process import Runner
+from petskin_tune.trial.timings import SIGNAL_SECONDS, Deadline
+from petskin_tune.trial.workplace import Options, Workplace
 from petskin_tune.views.progress import Progress, open_progress
-from petskin_tune.worker.worker import Options, Worker
+from petskin_tune.worker.suspension import Suspension
+from petskin_tune.worker.worker import Worker
 
 
 def start_worker(
@@ -65,8 +68,10 @@ def start_worker(
             allow_different_machine=allow_different_machine,
             exact=exact,
         )
-        worker = Worker(opened.study, opened.home, options, view, opened.prepared, began)
-        return _work(worker, opened.home, view, signals)
+        processes = Runner(opened.home.work / "ultralytics")
+        place = Workplace(opened.study, opened.home, processes, view, options, opened.prepared)
+        deadline = None if max_hours is None else Deadline(began, max_hours, place.times)
+        return _work(place, Suspension(place, deadline), signals)
     except Interrupted:
         view.suspended(f"tune-worker --study {shlex.quote(places.study)}{places.typed}{for_workers}")
         return EXIT_SUSPENDED
@@ -82,14 +87,14 @@ def _open(places: Places, view: Progress, data: str | None, target_trials: int |
     return opened
 
 
-def _work(worker: Worker, home: Home, view: Progress, signals: Signals) -> int:
-    signals.tell(worker.stop)
+def _work(place: Workplace, suspension: Suspension, signals: Signals) -> int:
+    signals.tell(suspension.ask)
     try:
-        return worker.work()
+        return Worker(place, suspension).work()
     finally:
-        if not home.close(LAST_COPY_SECONDS):
-            view.note("the home does not answer: its copy of the database is older than what was done here")
-        worker.close()
+        if not place.home.close(LAST_COPY_SECONDS):
+            place.view.note("the home does not answer: its copy of the database is older than what was done here")
+        suspension.close()
 
 
 def _began() -> float:

@@ -170,9 +170,16 @@ class Study:
         """Ask every worker that runs now to suspend; those that start later are not meant."""
         self._add_one(attributes.STOP_REQUESTED)
 
+    @property
     def stop_requests(self) -> int:
-        """How often :meth:`request_stop` was called so far."""
-        return int(self.optuna.user_attrs.get(attributes.STOP_REQUESTED, 0))
+        """How often :meth:`request_stop` was called, as far as this process has heard."""
+        return int(self.attributes.get(attributes.STOP_REQUESTED, 0))
+
+    def hear(self, news: Mapping[str, Any]) -> None:
+        """Take over attributes of the study that were read with something else; the spec may be among them."""
+        self.attributes = {**self.attributes, **news}
+        if attributes.SPEC in news:
+            self.spec = read_spec(news)
 
     def _add_one(self, key: str) -> None:
         def work(session: Session) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
 from petskin_tune.datasets import fingerprint as fingerprints
 from petskin_tune.datasets import layout, source, subset
 from petskin_tune.errors import UsageError
+from petskin_tune.files.durable import measure
 from petskin_tune.home.home import Home
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.trial.model_files import find_model
 from petskin_tune.trial.weights import fetch_weights, require_weights
+
+MODEL_PATIENCE_SECONDS = 30.0  # a mounted Drive now and then refuses a read once
 
 
 @dataclass(frozen=True)
@@ -108,3 +114,35 @@ def require_same_data(stored: dict, mine: fingerprints.Fingerprint) -> None:
             f"The data set here is not the one that this study was begun with: {difference}. Give the same data set "
             "with --data, or begin another study."
         )
+
+
+def model_identity(model: str) -> str:
+    """What a model is: the name and the content of its file; Ultralytics' own, which is no file here, its name alone.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    path = Path(model)
+    reading = Retrying(
+        retry=retry_if_exception_type(OSError),
+        wait=wait_random_exponential(multiplier=0.5, max=5),
+        stop=stop_after_delay(MODEL_PATIENCE_SECONDS),
+        reraise=True,
+    )
+    try:
+        return reading(_identity, path)
+    except OSError as error:
+        raise UsageError(f"The model {model} cannot be read ({error.strerror}).") from error
+
+
+def _identity(path: Path) -> str:
+    if not path.is_file():
+        return path.name
+    status = path.stat()
+    return f"{path.name} (SHA-256 {_sha256(path, status.st_mtime_ns, status.st_size)[:16]})"
+
+
+@functools.lru_cache(maxsize=4)
+def _sha256(path: Path, _modified: int, _size: int) -> str:
+    """The SHA-256 of a file, read once in each of its states: weights are up to 140 MB."""
+    return measure(path)[1]

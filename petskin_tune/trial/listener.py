@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from petskin_tune.checkpoints.base import Stored
 from petskin_tune.checkpoints.uploader import Uploader
@@ -21,48 +18,26 @@ from petskin_tune.protocol import (
     Progress,
     SnapshotWritten,
     Started,
-    TrialJob,
 )
 from petskin_tune.study import attributes
-from petskin_tune.text import durable
-from petskin_tune.trial.process import Died, Runner
-from petskin_tune.trial.recorder import Judge, Recorder
-from petskin_tune.trial.timings import Times
-from petskin_tune.views.progress import Progress as View
+from petskin_tune.text import durable, place
+from petskin_tune.trial.process import Died
+from petskin_tune.trial.recorder import Recorder
+from petskin_tune.trial.workplace import Workplace
 
 SHOW_SECONDS = 3.0  # how long an epoch's line waits for its snapshot to be safe
 
-Say = Callable[[str], None]
 
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a run needs of its worker."""
-
-    runner: Runner
-    view: View
-    worker: str
-    store_name: str  # for people: "Drive", "s3://…"
-    make_job: Callable[[Say, set[str]], TrialJob]  # what to remember; names of snapshots not to resume from
-    make_uploader: Callable[[Say], Uploader]
-    judge: Judge
-    on_news: Callable[[Mapping[str, Any]], None]
-    is_saved: Callable[[], bool]  # the home has what was reported
-    study_best: Callable[[], float | None]
-    times: Times  # what the parts of a suspension take, measured here
-    suspend_until: Callable[[], float]  # the instant (monotonic) until which a suspension may write and upload
-    doctor: str = "petskin-tune doctor"  # what to type to have a failure looked at
-
-
-class TrialEvents:
+class Listener:
     """Hears one held trial's process, or one after the other when it crashes.
 
     Args:
         trial: held by this worker.
-        around: the run's surroundings.
+        workplace: this worker's.
         recorder: of the trial.
         uploader: of the trial.
         changed: notified after every event that matters.
+        best: the study's best value before this run; None: it has none.
 
     Attributes:
         last: how the process says that it ended.
@@ -73,16 +48,18 @@ class TrialEvents:
     def __init__(
         self,
         trial: HeldTrial,
-        around: Surroundings,
+        workplace: Workplace,
         recorder: Recorder,
         uploader: Uploader,
         changed: threading.Condition,
+        best: float | None = None,
     ) -> None:
         self._trial = trial
-        self._around = around
+        self._place = workplace
         self._recorder = recorder
         self._uploader = uploader
         self._changed = changed
+        self._best = best
         self._batches = 0
         self._batch = 0  # images of one
         self._epochs = 0
@@ -100,8 +77,8 @@ class TrialEvents:
     def hear(self, event: Event | Died) -> None:
         """Take an event; called from the thread that listens to the process."""
         if isinstance(event, Progress):
-            self._around.times.saw_batch(self._batch / event.images_per_second)
-            self._around.view.batch(event.position, self._batches, event.losses, event.images_per_second)
+            self._place.times.saw_batch(self._batch / event.images_per_second)
+            self._place.view.batch(event.position, self._batches, event.losses, event.images_per_second)
             return
         if isinstance(event, Started):
             self._heard_started(event)
@@ -118,20 +95,20 @@ class TrialEvents:
         elif isinstance(event, Died):
             self.died = event
             if self.last is not None:
-                self._around.times.process_end = time.monotonic() - self._last_at
+                self._place.times.process_end = time.monotonic() - self._last_at
         else:  # a Suspended, too: its snapshot was heard of when it was written
             self.last, self._last_at = event, time.monotonic()
         self._notify()
 
     def _heard_started(self, event: Started) -> None:
-        self._around.runner.has_trained = True
+        self._place.processes.has_trained = True
         self._batches = event.batches
         self._batch = event.batch
         self.trains = True
         self._epochs = int(event.arguments.get("epochs", 0))
         machine = event.machine
         facts = {
-            attributes.WORKER: self._around.worker,
+            attributes.WORKER: self._place.options.worker,
             attributes.DEVICE: machine["device"],
             attributes.DEVICE_MODEL: machine["device_model"],
             attributes.CUDA: machine.get("cuda"),
@@ -147,7 +124,7 @@ class TrialEvents:
             self.remember(note)
 
     def _heard_snapshot(self, event: SnapshotWritten) -> None:
-        self._around.times.saw_snapshot(event.total)
+        self._place.times.saw_snapshot(event.total)
         self._uploader.submit(event, lambda stored: self._commit(stored, event.position))
 
     def _commit(self, stored: Stored, position: Position) -> None:
@@ -165,7 +142,7 @@ class TrialEvents:
             event, since = self._pending
             durable_position = self._uploader.state.durable
             safe = durable_position is not None and not durable_position < Position(event.epoch, 0)
-            if not (at_once or (safe and self._around.is_saved()) or time.monotonic() - since > SHOW_SECONDS):
+            if not (at_once or (safe and self._place.home.is_saved) or time.monotonic() - since > SHOW_SECONDS):
                 return
             self._pending = None
         self._show(event)
@@ -173,14 +150,14 @@ class TrialEvents:
     def _show(self, event: EpochDone) -> None:
         curve = {**self._recorder.curve, event.epoch: event.fitness}
         state = self._uploader.state
-        self._around.view.epoch(
+        self._place.view.epoch(
             self._trial.number,
             event.epoch,
             self._epochs,
             event.fitness,
             max(curve.values()),
-            self._around.study_best(),
-            durable(state.durable, event.epoch, self._around.store_name),
+            self._best,
+            durable(state.durable, event.epoch, place(self._place.store.url)),
         )
 
     def remember(self, text: str) -> None:
@@ -193,7 +170,7 @@ class TrialEvents:
 
     def say(self, text: str) -> None:
         """Show a sentence about the trial."""
-        self._around.view.note(f"trial {self._trial.number}: {text}")
+        self._place.view.note(f"trial {self._trial.number}: {text}")
 
     def _notify(self) -> None:
         with self._changed:

@@ -7,77 +7,56 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
 
-from petskin_tune.trial.timings import LOOK_SECONDS, SIGNAL_SECONDS, Deadline, Times
-
-
-class Suspendable(Protocol):
-    """A run of a trial."""
-
-    def suspend(self, reason: str) -> None:
-        """Snapshot, upload, release."""
-
-    def upload_seconds(self) -> float | None:
-        """What bringing a snapshot into the store takes; None: not known yet."""
+from petskin_tune.errors import EXIT_SUSPENDED
+from petskin_tune.interrupts import end_now
+from petskin_tune.trial.timings import LOOK_SECONDS, SIGNAL_SECONDS, Deadline
+from petskin_tune.trial.workplace import Workplace
 
 
 class Suspension:
     """Orders to stop, from a signal, the clock, another command or the worker itself; the first one names the reason.
 
     Args:
-        times: of the worker, as they are measured.
+        place: the worker's.
         deadline: of ``--max-hours``; None: no end of time.
-        running: the trial's run, while there is one.
-        say: takes one sentence for people.
-        give_up: called when snapshot and upload have had their time: whatever still waits for a database waits no more.
-        end_now: called when all the time is over; ends the process.
 
     Attributes:
         reason: why this worker stops; None: it does not.
     """
 
-    def __init__(
-        self,
-        times: Times,
-        deadline: Deadline | None,
-        running: Callable[[], Suspendable | None],
-        say: Callable[[str], None],
-        give_up: Callable[[], None],
-        end_now: Callable[[], None],
-    ) -> None:
+    def __init__(self, place: Workplace, deadline: Deadline | None) -> None:
         self.reason: str | None = None
-        self._times = times
+        self._place = place
         self._deadline = deadline
-        self._running = running
-        self._say = say
-        self._give_up = give_up
-        self._end_now = end_now
+        self._stop_requests = place.study.stop_requests  # those that were meant for earlier workers
         self._end = math.inf  # the instant (monotonic) at which this process is gone
         self._timers: list[threading.Timer] = []
         self._asked = threading.Event()
+        self._closed = threading.Event()
 
     def start(self) -> None:
-        """Watch the clock from now on, where there is a deadline."""
-        if self._deadline is not None:
-            threading.Thread(target=self._watch_the_clock, args=(self._deadline,), name="deadline", daemon=True).start()
+        """Watch the clock, and what other commands ask for, from now on."""
+        threading.Thread(target=self._watch, name="suspension", daemon=True).start()
 
     def ask(self, reason: str) -> None:
         """Suspend what runs, within the time that this takes here; may be called from any thread, more than once."""
-        within = SIGNAL_SECONDS if reason == "SIGTERM" else max(SIGNAL_SECONDS, self._times.needed())
+        times = self._place.times
+        within = SIGNAL_SECONDS if reason == "SIGTERM" else max(SIGNAL_SECONDS, times.needed())
         end = min(time.monotonic() + within, self._deadline.at if self._deadline else math.inf)
         first, self._end = self.reason is None, min(self._end, end)
         self.reason = self.reason or reason
         self._asked.set()
         if first:
             seconds = max(0.0, self._end - time.monotonic())
-            measured = f" (measured: {self._times})" if self._times.measured else ""
-            self._say(f"{reason}: suspending, within {seconds:.1f} s{measured}")
-        run = self._running()
+            measured = f" (measured: {times})" if times.measured else ""
+            self._place.view.note(f"{reason}: suspending, within {seconds:.1f} s{measured}")
+        run = self._place.run
         if run is not None:
-            run.suspend(reason)
-        self._at(self.until() if run else 0.0, self._give_up)
-        self._at(self._end, self._end_now)
+            run.suspend(reason, self.until())
+        give_up = self._place.study.storage.patience.cancelled.set  # whatever waits for a database waits no more
+        self._at(self.until() if run else 0.0, give_up)
+        self._at(self._end, self._end_process)
 
     def decide(self, reason: str) -> None:
         """Stop between two trials, by the worker's own decision."""
@@ -93,26 +72,43 @@ class Suspension:
 
     def until(self) -> float:
         """The instant (monotonic) at which snapshot and upload end, done or not."""
-        return self._end - self._times.release()
+        return self._end - self._place.times.release()
 
     def close(self) -> None:
         """This worker's life is over, its process's need not be."""
+        self._closed.set()
         for timer in self._timers:
             timer.cancel()
 
-    def _at(self, instant: float, action: Callable[[], None]) -> None:
+    def _at(self, instant: float, action: Callable[[], object]) -> None:
         timer = threading.Timer(max(0.0, instant - time.monotonic()), action)
         timer.daemon = True
         self._timers.append(timer)
         timer.start()
 
-    def _watch_the_clock(self, deadline: Deadline) -> None:
-        while not self.asked():
-            if (run := self._running()) is not None and (seconds := run.upload_seconds()) is not None:
-                self._times.upload = seconds
-            if news := deadline.news(datetime.now()):
-                self._say(news)
-            if (left := deadline.left()) <= 0:
-                self.ask(f"{deadline.name} reached")
+    def _end_process(self) -> None:
+        """Keep the promise to be gone in time; the dead owner's trial is taken over at once on this host."""
+        view = self._place.view
+        view.note("the time is over before everything was done; the lease runs out by itself")
+        view.suspended(self._place.worker_command)
+        view.close()
+        end_now(EXIT_SUSPENDED)
+
+    def _watch(self) -> None:
+        while not (self.asked() or self._closed.is_set()):
+            if self._place.study.stop_requests > self._stop_requests:
+                self.ask("petskin-tune stop")
                 return
-            self.wait(min(left, LOOK_SECONDS))
+            left = self._left(self._deadline) if self._deadline else math.inf
+            if left > 0:
+                self.wait(min(left, LOOK_SECONDS))
+
+    def _left(self, deadline: Deadline) -> float:
+        """Seconds until the hours are over; says when that is, and asks when it is now."""
+        if (run := self._place.run) is not None and (seconds := run.upload_seconds()) is not None:
+            self._place.times.upload = seconds
+        if news := deadline.news(datetime.now()):
+            self._place.view.note(news)
+        if (left := deadline.left()) <= 0:
+            self.ask(f"{deadline.name} reached")
+        return left

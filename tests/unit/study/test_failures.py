@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import errno
-import io
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from optuna.trial import FrozenTrial
 
-from petskin_tune.checkpoints.folder import FolderStore
-from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import Unavailable
-from petskin_tune.leases.heartbeat import Renewal
-from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.leases.lease import read_leases
-from petskin_tune.protocol import MASK_MAP, Declined, EpochDone, Event, Failed, Position, Started
-from petskin_tune.search.pruners import Verdict
+from petskin_tune.leases.lease import Lease, read_leases
+from petskin_tune.protocol import Declined, Event, Failed
 from petskin_tune.study import attributes
-from petskin_tune.trial.listener import Surroundings
-from petskin_tune.trial.outbox import Outbox
 from petskin_tune.trial.process import Died
 from petskin_tune.trial.run import TrialRun
-from petskin_tune.trial.timings import Times
-from petskin_tune.views.progress import Progress
-from tests.support.leased_studies import new_study
+from petskin_tune.trial.workplace import Workplace
+from tests.support.workplace import STARTED, Script, a_workplace, epoch_done, new_run, shown
 
-MACHINE = {"device": "cpu", "device_model": "a processor", "versions": {}, "threads": 1}
-STARTED = Started(1, (), MACHINE, {"epochs": 3}, 16, Position(0, 0), 10, ())
-EPOCH = EpochDone(1, 0.1, {MASK_MAP: 0.1}, seconds=1.0)
-DOCTOR = "petskin-tune doctor --study s --home there"
+EPOCH = epoch_done(1)
+DOCTOR = "petskin-tune doctor --study petskin --home there"
 DETAIL = "Traceback (most recent call last):\n  in the middle\nRuntimeError: at the end"
 KILLED = Died(-signal.SIGKILL)
 
@@ -102,65 +91,44 @@ ROWS: dict[str, Row] = {
 }
 
 
-class Script:
-    """A runner whose processes say one after the other what they are told to."""
-
-    def __init__(self, row: Row) -> None:
-        self._left = list(row.says)
-        self.has_trained = row.trained
-
-    def start(self, _job: object, hear: Callable[[Event | Died], None]) -> Any:
-        said = self._left.pop(0)
-        self.has_trained |= STARTED in said
-        for event in said:
-            hear(event)
-        if not isinstance(said[-1], Died):
-            hear(Died(0))
-        return SimpleNamespace(error=None, send=lambda _order: None, wait=lambda _: True, end=lambda patience=0.0: None)
-
-
 class Life:
-    """One held trial, and the folder of its run."""
+    """One trial in the hands of a worker, and what its making is refused with."""
 
-    def __init__(self, storage: PetskinStorage, folder: Path) -> None:
-        self.leases = new_study(storage).worker("me")
-        held = self.leases.next_trial(1)
-        assert held is not None
-        self.trial = HeldTrial(self.leases, held)
-        self.folder = folder
-        self.shown = io.StringIO()
-        (folder / "train.log").write_text("Fatal error: a library is missing\n")
+    def __init__(self, storage: PetskinStorage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._storage, self._folder, self._monkeypatch = storage, folder, monkeypatch
+        self._place: Workplace | None = None
         self.refuses: Exception | None = None
 
-    def run(self, runner: Script) -> TrialRun:
-        around = Surroundings(
-            runner=cast(Any, runner),
-            view=Progress(self.shown),
-            worker="me",
-            store_name="Drive",
-            make_job=self._job,
-            make_uploader=self._uploader,
-            judge=lambda _epoch, _own: Verdict(False, ""),
-            on_news=lambda _news: None,
-            is_saved=lambda: True,
-            study_best=lambda: None,
-            times=Times(),
-            suspend_until=lambda: 0.0,
-            doctor=DOCTOR,
-        )
-        return TrialRun(self.trial, Outbox(self.folder / "outbox.jsonl", 1), around, Renewal(self.trial))
+    def run(self, script: Script) -> TrialRun:
+        """A run of the trial, which is born or taken over."""
+        if self._place is None:
+            self._place = a_workplace(self._storage, self._folder, script, typed=" --home there")
+            self._monkeypatch.setattr(self._place, "inputs_for", self._inputs)
+        self._place.processes = cast(Any, script)
+        return new_run(self._place)
 
-    def _job(self, _remember: object, _refused: object) -> Any:
+    def _inputs(self, _snapshot: object) -> Any:
         if self.refuses is not None:
             raise self.refuses
-        return SimpleNamespace(snapshot=str(self.folder / "snapshot-2.pt"), run_folder=str(self.folder))
+        assert self._place is not None
+        (self._place.folder(0) / "train.log").write_text("Fatal error: a library is missing\n")
+        return self._place.inputs()
 
-    def _uploader(self, say: Callable[[str], None]) -> Uploader:
-        return Uploader(FolderStore(self.folder / "store", network=False), "study/trial", 1, say=say)
+    @property
+    def place(self) -> Workplace:
+        assert self._place is not None
+        return self._place
 
-    def lease(self) -> Any:
-        (lease,) = read_leases(self.leases.storage, self.leases.study_id)
+    def trial(self) -> FrozenTrial:
+        return self.place.study.trials()[0]
+
+    def lease(self) -> Lease:
+        (lease,) = read_leases(self._storage, self.place.study.id)
         return lease
+
+
+def script_of(row: Row) -> Script:
+    return Script(*row.says, has_trained=row.trained)
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +139,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage
 
 
 @pytest.fixture
-def life(storage: PetskinStorage, tmp_path: Path) -> Life:
-    return Life(storage, tmp_path)
+def life(storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Life:
+    return Life(storage, tmp_path, monkeypatch)
 
 
 @pytest.mark.timeout(60)
@@ -182,7 +150,7 @@ def test_a_cause_blames_whom_it_is_of_costs_the_trial_only_what_is_its_own_and_c
 ) -> None:
     row = ROWS[cause]
     life.refuses = row.refuses
-    run = life.run(Script(row))
+    run = life.run(script_of(row))
     if row.blames:
         with pytest.raises(UsageError) as caught:
             run.run()
@@ -200,33 +168,33 @@ def test_a_cause_blames_whom_it_is_of_costs_the_trial_only_what_is_its_own_and_c
         told, key = outcome.reason, attributes.FAILURE
         assert outcome.end == "failed"
     assert life.lease().crashes == row.crashes
-    assert life.trial.read().state.name == row.state
+    assert life.trial().state.name == row.state
     if row.says and isinstance(row.says[-1][-1], Failed):
-        log = str(life.folder / "train.log")
+        log = str(life.place.folder(0) / "train.log")
         assert "KindError: all of it" in told
         assert f"all of it is in {log}" in told.replace("All", "all")
-        kept = life.trial.read().user_attrs[key]
+        kept = life.trial().user_attrs[key]
         assert (kept["message"], kept["detail"], kept["log"]) == ("KindError: all of it.", DETAIL, log)
 
 
 @pytest.mark.timeout(60)
 def test_a_process_that_dies_before_it_trains_is_told_with_the_end_of_its_log(life: Life) -> None:
     with pytest.raises(UsageError, match=r"killed by SIGKILL.*2 times in a row \(Fatal error: a library is missing\)"):
-        life.run(Script(ROWS["a death before it trains, twice"])).run()
+        life.run(script_of(ROWS["a death before it trains, twice"])).run()
 
 
 @pytest.mark.timeout(60)
 def test_a_store_that_is_away_is_waited_for_and_costs_nothing(life: Life) -> None:
     life.refuses = Unavailable("Input/output error")
-    run = life.run(Script(Row([], "", 0)))
+    run = life.run(Script())
     ended: list[str] = []
     running = threading.Thread(target=lambda: ended.append(run.run().end))
     running.start()
     deadline = time.monotonic() + 30.0
-    while "cannot be had now (Input/output error)" not in life.shown.getvalue():
-        assert time.monotonic() < deadline, life.shown.getvalue()
+    while "cannot be had now (Input/output error)" not in shown(life.place):
+        assert time.monotonic() < deadline, shown(life.place)
         time.sleep(0.02)
-    run.suspend("SIGINT")
+    run.suspend("SIGINT", time.monotonic())
     running.join(30.0)
     assert ended == ["suspended"]
     assert (life.lease().state, life.lease().crashes) == ("released", 0)
@@ -235,23 +203,17 @@ def test_a_store_that_is_away_is_waited_for_and_costs_nothing(life: Life) -> Non
 @pytest.mark.timeout(60)
 def test_a_trial_that_trains_again_forgets_what_it_was_given_back_for(life: Life) -> None:
     with pytest.raises(UsageError):
-        life.run(Script(ROWS["the machine, before it trains"])).run()
-    assert life.trial.read().user_attrs[attributes.GIVEN_BACK]
-    held = life.leases.take_over()
-    assert held is not None
-    life.trial = HeldTrial(life.leases, held)
-    assert life.run(Script(ROWS["a loss that is not finite"])).run().kind == "diverged"
-    assert life.trial.read().user_attrs[attributes.GIVEN_BACK] is None
+        life.run(script_of(ROWS["the machine, before it trains"])).run()
+    assert life.trial().user_attrs[attributes.GIVEN_BACK]
+    assert life.run(script_of(ROWS["a loss that is not finite"])).run().kind == "diverged"
+    assert life.trial().user_attrs[attributes.GIVEN_BACK] is None
 
 
 @pytest.mark.timeout(60)
 def test_a_trial_that_cannot_start_three_times_fails(life: Life) -> None:
     for attempt in (1, 2):
         with pytest.raises(UsageError, match="Trial 0 cannot start"):
-            life.run(Script(ROWS["its own, where nothing has trained yet"])).run()
+            life.run(script_of(ROWS["its own, where nothing has trained yet"])).run()
         assert life.lease().crashes == attempt
-        held = life.leases.take_over()
-        assert held is not None
-        life.trial = HeldTrial(life.leases, held)
-    assert life.run(Script(ROWS["its own, where nothing has trained yet"])).run().end == "failed"
-    assert life.trial.read().user_attrs[attributes.FAILURE]["kind"] == "crashed"
+    assert life.run(script_of(ROWS["its own, where nothing has trained yet"])).run().end == "failed"
+    assert life.trial().user_attrs[attributes.FAILURE]["kind"] == "crashed"

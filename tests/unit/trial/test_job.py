@@ -5,33 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.keys import trial_prefix
-from petskin_tune.checkpoints.retention import Keeper
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.database.storage import PetskinStorage, open_storage
-from petskin_tune.datasets.fingerprint import Fingerprint
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import Unavailable, measure
-from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import SnapshotPointer
 from petskin_tune.protocol import Position, SnapshotWritten, TrialJob
 from petskin_tune.study import attributes
-from petskin_tune.study.study import Study
-from petskin_tune.trial import job as trial_setup
-from petskin_tune.trial.inputs import Prepared
-from petskin_tune.trial.job import TrialSetup, model_identity
-from tests.support.leased_studies import new_study
-from tests.support.studies import a_spec
+from petskin_tune.trial import inputs
+from petskin_tune.trial.inputs import model_identity
+from petskin_tune.trial.job import make_job
+from tests.support.workplace import UID, Script, a_workplace
 
 PATIENCE = 20.0  # seconds
-UID = "uid"
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +37,22 @@ class Machine:
     """A worker on a disk of its own, with a trial in its hands."""
 
     def __init__(self, storage: PetskinStorage, folder: Path) -> None:
-        leased = new_study(storage)
         self.folder = folder
-        self.study = Study(storage, leased.optuna, a_spec(), UID)
-        self.store = FolderStore(folder / "store", network=False)
-        self.model = folder / "mine-seg.yaml"
-        self.model.write_text("nc: 7\n")
         self.said: list[str] = []
-        self.leases: Claims = leased.worker("me")
-        held = self.leases.next_trial(1)
+        self.place = a_workplace(storage, folder, Script())
+        self.study = self.place.study
+        self.store = self.place.store
+        self.model = folder / "mine-seg.yaml"
+        held = self.place.claims.next_trial(1)
         assert held is not None
-        self.trial = HeldTrial(self.leases, held)
-        self.setup = self.begin()
-        self.opened: list[Uploader] = []
+        self.trial = HeldTrial(self.place.claims, held)
+        self.uploader = self.place.uploader(self.trial, self.said.append)
 
-    def begin(self) -> TrialSetup:
-        """The setup of a worker that has just started."""
-        home = SimpleNamespace(work=self.folder / "work", copied=None, save=lambda: None)
-        runner = SimpleNamespace(warm_up=lambda: None)
-        data = Fingerprint("digest", ("a",), {})
-        prepared = Prepared(self.folder / "data.yaml", str(self.model), data, classes=1, train_images=1)
-        keeper = Keeper(self.study, self.store)
-        return TrialSetup(
-            self.study, cast(Any, home), self.store, keeper, cast(Any, runner), worker="me", prepared=prepared
-        )
+    def restart(self) -> Uploader:
+        """The uploader of a worker that has just started."""
+        self.uploader.close()
+        self.uploader = self.place.uploader(self.trial, self.said.append)
+        return self.uploader
 
     def add_snapshot(self, epoch: int) -> SnapshotPointer:
         """A snapshot that the lease points to."""
@@ -82,13 +66,9 @@ class Machine:
     def damage(self, pointer: SnapshotPointer) -> None:
         (self.folder / "store" / pointer.key).write_text("")
 
-    def uploader(self) -> Uploader:
-        self.opened.append(self.setup.uploader(self.trial, self.said.append))
-        return self.opened[-1]
-
     def job(self, *refused: SnapshotPointer) -> TrialJob:
         names = {pointer.key.rpartition("/")[2] for pointer in refused}
-        return self.setup.job(self.trial, {}, self.said.append, names)
+        return make_job(self.trial, self.place, {}, self.uploader, remember=self.said.append, refused=names)
 
     def train(self, uploader: Uploader, epoch: int, batch: int) -> SnapshotPointer:
         """Its process writes a snapshot, which is brought into the store."""
@@ -111,7 +91,7 @@ class Machine:
 
     def fetched(self) -> list[str]:
         """The names of the snapshots in the run folder, fetched ones and halves of them."""
-        folder = self.setup.folder(self.trial.number)
+        folder = self.place.folder(self.trial.number)
         return sorted(path.name for path in folder.iterdir() if "snapshot" in path.name)
 
 
@@ -119,8 +99,7 @@ class Machine:
 def machine(storage: PetskinStorage, tmp_path: Path) -> Iterator[Machine]:
     machine = Machine(storage, tmp_path)
     yield machine
-    for uploader in machine.opened:
-        uploader.close()
+    machine.uploader.close()
 
 
 # ---- the snapshot to go on from ----
@@ -131,7 +110,7 @@ def test_the_snapshot_that_training_goes_on_from_outlives_the_newer_one_that_is_
     machine: Machine, why: str
 ) -> None:
     good, bad = machine.add_snapshot(1), machine.add_snapshot(2)
-    uploader = machine.uploader()
+    uploader = machine.restart()
     if why == "damaged in the store":
         machine.damage(bad)
     job = machine.job(*([bad] if why == "refused by the process" else []))
@@ -151,7 +130,7 @@ def test_after_a_fall_back_progress_counts_from_where_training_stands(machine: M
     machine.add_snapshot(1)
     machine.damage(machine.add_snapshot(3))
     machine.trial.count_crash()
-    uploader = machine.uploader()
+    uploader = machine.restart()
     machine.job()
     machine.train(uploader, 2, 0)
     assert machine.trial.lease().progressed()
@@ -159,7 +138,7 @@ def test_after_a_fall_back_progress_counts_from_where_training_stands(machine: M
 
 def test_when_no_snapshot_is_good_the_lease_keeps_both_until_there_are_new_ones(machine: Machine) -> None:
     first, second = machine.add_snapshot(1), machine.add_snapshot(2)
-    uploader = machine.uploader()
+    uploader = machine.restart()
     for pointer in (first, second):
         machine.damage(pointer)
     assert machine.job().snapshot is None
@@ -169,7 +148,7 @@ def test_when_no_snapshot_is_good_the_lease_keeps_both_until_there_are_new_ones(
 
 def test_with_a_good_newest_snapshot_nothing_changes(machine: Machine) -> None:
     first, second = machine.add_snapshot(1), machine.add_snapshot(2)
-    uploader = machine.uploader()
+    uploader = machine.restart()
     assert machine.job().snapshot is not None
     assert machine.pointers() == (second, first)
     assert uploader.state.durable == second.position
@@ -180,7 +159,7 @@ def test_with_a_good_newest_snapshot_nothing_changes(machine: Machine) -> None:
 
 def test_a_fetched_snapshot_stays_until_training_has_written_two_of_its_own(machine: Machine) -> None:
     machine.add_snapshot(1)
-    uploader = machine.uploader()
+    uploader = machine.restart()
     fetched = Path(machine.job().snapshot or "")
     machine.train(uploader, 1, 40)
     assert fetched.exists()
@@ -192,7 +171,7 @@ def test_what_was_fetched_for_earlier_processes_goes_once_the_next_snapshot_is_h
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.add_snapshot(1)
-    machine.uploader()
+    machine.restart()
     first = Path(machine.job().snapshot or "")
     half = first.with_name(f".{first.name}.12345678.partial")
     half.write_text("half of it")
@@ -233,7 +212,7 @@ def test_a_model_file_is_read_once_in_each_of_its_states(machine: Machine, monke
         read.append(path)
         return measure(path)
 
-    monkeypatch.setattr(trial_setup, "measure", count)
+    monkeypatch.setattr(inputs, "measure", count)
     for _ in range(3):
         machine.job()
     assert read == [machine.model]
@@ -247,7 +226,7 @@ def test_a_model_that_was_edited_or_replaced_is_refused_rather_than_mixed_into_t
     assert machine.study.optuna.user_attrs[attributes.MODEL] == model_identity(str(machine.model))
     machine.model.write_text("nc: 8\n")
     with pytest.raises(UsageError, match=r"The model here is not the one .*: mine-seg.yaml \(SHA-256 "):
-        machine.begin().prepare()
+        machine.place.inputs()
     with pytest.raises(UsageError, match="begin another study"):
         machine.job()
     machine.model.write_text("nc: 7\n")
@@ -262,7 +241,7 @@ def test_a_model_that_cannot_be_read_once_is_read_again(machine: Machine, monkey
             raise refusals.pop()
         return measure(path)
 
-    monkeypatch.setattr(trial_setup, "measure", refuse_once)
-    trial_setup._sha256.cache_clear()
+    monkeypatch.setattr(inputs, "measure", refuse_once)
+    inputs._sha256.cache_clear()
     assert "SHA-256" in machine.job().identity["model"]
     assert refusals == []

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from petskin_tune.protocol import Position, SnapshotWritten, Suspended
-from petskin_tune.trial.listener import TrialEvents
+from petskin_tune.trial.listener import Listener
 from petskin_tune.trial.timings import Times
 
 SNAPSHOT = SnapshotWritten("/run/snapshots/snapshot-00002-0000040.pt", Position(2, 40), 1000, "ab" * 32, 0.1, 0.5)
@@ -17,9 +17,7 @@ def test_the_snapshot_of_a_suspension_is_brought_into_the_store_once() -> None:
     submitted: list[SnapshotWritten] = []
     uploader = SimpleNamespace(submit=lambda snapshot, commit: submitted.append(snapshot))
     around = SimpleNamespace(times=Times())
-    events = TrialEvents(
-        cast(Any, None), cast(Any, around), cast(Any, None), cast(Any, uploader), threading.Condition()
-    )
+    events = Listener(cast(Any, None), cast(Any, around), cast(Any, None), cast(Any, uploader), threading.Condition())
     events.hear(SNAPSHOT)
     events.hear(Suspended(SNAPSHOT))
     assert submitted == [SNAPSHOT]

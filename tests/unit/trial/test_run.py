@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
+from optuna.trial import FrozenTrial, TrialState
 
-from petskin_tune.checkpoints.folder import FolderStore
-from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
-from petskin_tune.leases.heartbeat import Renewal
-from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.protocol import MASK_MAP, BestWeights, EpochDone, Event, Finished, Position, Started
+from petskin_tune.files.durable import measure
+from petskin_tune.identity import Identity
+from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.lease import Lease, read_leases
+from petskin_tune.protocol import (
+    BestWeights,
+    Declined,
+    Finished,
+    Position,
+    SnapshotWritten,
+    Stop,
+    Suspend,
+    Suspended,
+)
 from petskin_tune.search.pruners import Verdict
-from petskin_tune.trial.listener import Surroundings
-from petskin_tune.trial.outbox import Outbox
+from petskin_tune.study import attributes
+from petskin_tune.trial.ends import Outcome
 from petskin_tune.trial.process import Died
-from petskin_tune.trial.run import TrialRun
-from petskin_tune.trial.timings import Times
-from petskin_tune.views.progress import Progress
-from tests.support.leased_studies import new_study
+from petskin_tune.trial.workplace import Workplace
+from tests.support.workplace import STARTED, Script, a_workplace, epoch_done, new_run
 
 
 @pytest.fixture(scope="module")
@@ -34,77 +41,131 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage
     opened.engine.dispose()
 
 
-class Script:
-    """A runner whose process says ``events`` at once, and ends if the last of them says so."""
-
-    def __init__(self, *events: Event) -> None:
-        self._events = events
-        self.has_trained = False
-        self.ended = 0
-
-    def start(self, _job: object, hear: Callable[[Event | Died], None]) -> Any:
-        for event in self._events:
-            hear(event)
-        if isinstance(self._events[-1], Finished):
-            hear(Died(0))
-        return SimpleNamespace(error=None, send=lambda _order: None, wait=lambda _seconds: True, end=self._end)
-
-    def _end(self, patience: float = 0.0) -> None:
-        self.ended += 1
+def outcome_of(place: Workplace) -> tuple[Outcome, FrozenTrial, Lease]:
+    """How the run of a new trial ends, and what the study knows then."""
+    outcome = new_run(place).run()
+    (lease,) = read_leases(place.study.storage, place.study.id)
+    return outcome, place.study.trials()[0], lease
 
 
-class Life:
-    """One trial of a worker whose home is taken over while its best weights are brought into the store."""
+def test_a_trial_that_trains_to_its_end_is_complete_with_its_best_epoch(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    script = Script([STARTED, epoch_done(1, 0.1), epoch_done(2, 0.3), epoch_done(3, 0.2), Finished(3, 2)])
+    outcome, trial, lease = outcome_of(a_workplace(storage, tmp_path, script))
+    assert (outcome.end, outcome.value, outcome.reason) == ("complete", 0.3, "")
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.3)
+    assert trial.intermediate_values == {1: 0.1, 2: 0.3, 3: 0.2}
+    assert lease.state == "done"
 
-    def __init__(self, storage: PetskinStorage, folder: Path) -> None:
-        leases = new_study(storage).worker("me")
-        held = leases.next_trial(1)
-        assert held is not None
-        self.trial = HeldTrial(leases, held)
-        self.folder = folder
-        (folder / "best.pt").write_bytes(b"best")
 
-    def run(self, runner: Script) -> str:
-        around = Surroundings(
-            runner=cast(Any, runner),
-            view=Progress(io.StringIO()),
-            worker="me",
-            store_name="Drive",
-            make_job=lambda _remember, _refused: cast(Any, SimpleNamespace(snapshot=None, run_folder=str(self.folder))),
-            make_uploader=self._uploader,
-            judge=lambda _epoch, _own: Verdict(False, ""),
-            on_news=lambda _news: None,
-            is_saved=lambda: True,
-            study_best=lambda: None,
-            times=Times(),
-            suspend_until=lambda: 0.0,
-        )
-        renewal = Renewal(self.trial)
-        return TrialRun(self.trial, Outbox(self.folder / "outbox.jsonl", 1), around, renewal).run().end
+def test_a_trial_whose_patience_ended_it_says_so(storage: PetskinStorage, tmp_path: Path) -> None:
+    script = Script([STARTED, epoch_done(1), Finished(1, 1, early=True)])
+    outcome, trial, _ = outcome_of(a_workplace(storage, tmp_path, script))
+    assert (outcome.end, outcome.reason) == ("complete", "patience ended it early")
+    assert trial.state == TrialState.COMPLETE
 
-    def _uploader(self, say: Callable[[str], None]) -> Uploader:
-        return Uploader(
-            FolderStore(self.folder / "store", network=False), "study/trial", 1, say=say, settle=_taken_over
-        )
+
+def test_a_trial_that_the_pruner_gives_up_is_pruned_in_mid_training(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petskin_tune.trial.run.judge", lambda *_: Verdict(True, "worse than most"))
+    script = Script([STARTED, epoch_done(1), ...])
+    outcome, trial, lease = outcome_of(a_workplace(storage, tmp_path, script))
+    assert (outcome.end, outcome.value, outcome.reason) == ("pruned", 0.1, "worse than most")
+    assert (trial.state, trial.value, lease.state) == (TrialState.PRUNED, 0.1, "done")
+    assert script.processes[0].orders == [Stop()]
+
+
+def test_a_process_that_dies_is_started_again_and_the_trial_goes_on(storage: PetskinStorage, tmp_path: Path) -> None:
+    script = Script([STARTED, epoch_done(1), Died(-9)], [STARTED, epoch_done(2), Finished(2, 1)])
+    outcome, trial, lease = outcome_of(a_workplace(storage, tmp_path, script))
+    assert (outcome.end, len(script.jobs), lease.crashes) == ("complete", 2, 1)
+    assert any("killed by SIGKILL" in note for note in trial.user_attrs[attributes.NOTES])
+
+
+def test_a_trial_that_is_suspended_before_it_starts_is_given_back_with_the_first_reason(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    script = Script()
+    place = a_workplace(storage, tmp_path, script)
+    run = new_run(place)
+    run.suspend("SIGINT", time.monotonic() + 30.0)
+    run.suspend("--max-hours 2 reached", time.monotonic() + 60.0)
+    outcome = run.run()
+    (lease,) = read_leases(storage, place.study.id)
+    assert (outcome.end, outcome.reason, script.jobs) == ("suspended", "SIGINT", [])
+    assert (lease.state, lease.reason) == ("released", "SIGINT")
+
+
+def test_a_trial_that_is_suspended_in_mid_training_is_given_back_with_its_snapshot(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    snapshot = tmp_path / "snapshot-1-0.pt"
+    snapshot.write_text("all of it")
+    written = SnapshotWritten(str(snapshot), Position(1, 0), *measure(snapshot), seconds=0.0)
+    script = Script(
+        [STARTED, epoch_done(1), ...],
+        answers=lambda order: [written, Suspended(written), Died(0)] if order == Suspend() else [],
+    )
+    place = a_workplace(storage, tmp_path, script)
+    run = new_run(place)
+    script.once_started = lambda: run.suspend("SIGINT", time.monotonic() + 30.0)
+    outcome = run.run()
+    (lease,) = read_leases(storage, place.study.id)
+    assert (outcome.end, outcome.value, lease.state) == ("suspended", 0.1, "released")
+    assert lease.snapshot is not None
+    assert lease.snapshot.position == Position(1, 0)
+
+
+def test_a_trial_that_finishes_while_it_is_suspended_is_complete(storage: PetskinStorage, tmp_path: Path) -> None:
+    script = Script(
+        [STARTED, epoch_done(1), ...], answers=lambda order: [Finished(1, 1), Died(0)] if order == Suspend() else []
+    )
+    run = new_run(a_workplace(storage, tmp_path, script))
+    script.once_started = lambda: run.suspend("SIGINT", time.monotonic() + 30.0)
+    assert run.run().end == "complete"
+
+
+def test_a_trial_that_somebody_else_takes_is_lost_and_written_no_more(storage: PetskinStorage, tmp_path: Path) -> None:
+    place = a_workplace(storage, tmp_path, script := Script([...]))
+    run = new_run(place)
+    other = Claims(storage, place.study.id, "other", 90.0, 300.0, identity=replace(Identity.mine(), host="there"))
+
+    def take_it_before_it_trains() -> None:
+        assert other.take_over(by_command=True) is not None
+        for event in (STARTED, epoch_done(1)):
+            script.processes[0].says(event)
+
+    script.once_started = take_it_before_it_trains
+    assert run.run().end == "lost"
+    (lease,) = read_leases(storage, place.study.id)
+    assert (lease.worker, lease.state) == ("other", "running")
+    assert place.study.trials()[0].intermediate_values == {}
+
+
+def test_a_trial_of_another_machine_is_declined_and_given_back(storage: PetskinStorage, tmp_path: Path) -> None:
+    declined = Declined("different-machine", "this machine has ultralytics 8.4.1 instead of 8.4.190")
+    outcome, trial, lease = outcome_of(a_workplace(storage, tmp_path, Script([declined])))
+    assert (outcome.end, outcome.reason) == ("declined", declined.message)
+    assert (trial.state, lease.state, lease.reason) == (TrialState.RUNNING, "released", "left to another machine")
 
 
 def _taken_over() -> None:
     raise LeaseLost("another worker has taken this home over")
 
 
-MACHINE = {"device": "cpu", "device_model": "a processor", "versions": {}, "threads": 1}
-
-
 @pytest.mark.parametrize("ends", [True, False], ids=["with its last upload", "in mid training"])
 def test_a_trial_whose_home_is_taken_over_during_an_upload_ends_as_lost(
-    storage: PetskinStorage, tmp_path: Path, ends: bool
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
-    life = Life(storage, tmp_path)
-    events: list[Event] = [
-        Started(1, (), MACHINE, {"epochs": 1}, 16, Position(0, 0), 10, ()),
-        EpochDone(1, 0.1, {MASK_MAP: 0.1}, seconds=1.0),
+    (tmp_path / "best.pt").write_bytes(b"best")
+    says = [
+        STARTED,
+        epoch_done(1),
         BestWeights(str(tmp_path / "best.pt"), 1, 0.1),
+        *([Finished(1, 1)] if ends else [...]),
     ]
-    runner = Script(*events, *([Finished(1, 1)] if ends else []))
-    assert life.run(runner) == "lost"
-    assert runner.ended
+    place = a_workplace(storage, tmp_path, Script(says))
+    monkeypatch.setattr(place.home, "save", _taken_over)
+    assert new_run(place).run().end == "lost"

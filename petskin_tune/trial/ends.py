@@ -1,0 +1,255 @@
+"""The ways in which a run of a trial ends, and how each is told to the study.
+
+Each function ends the run, or returns None: its process is to be started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy
+from optuna.trial import TrialState
+
+from petskin_tune.diagnosis.verdict import findings
+from petskin_tune.error_text import tail
+from petskin_tune.errors import LeaseLost, UsageError
+from petskin_tune.faults import reach
+from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import MAX_CRASHES
+from petskin_tune.protocol import Declined, Failed, FailureKind, Finished, Suspend, Suspended
+from petskin_tune.search.constraints import constraint_attrs
+from petskin_tune.study import attributes
+from petskin_tune.study.failures import CANNOT_START, DIES, ENDS, GIVEN_BACK, Failure, signal_name
+from petskin_tune.trial.process import TrialProcess
+from petskin_tune.trial.run_state import RunState
+
+End = Literal["complete", "pruned", "failed", "suspended", "lost", "declined"]
+
+UPLOAD_SECONDS = 30.0  # for the newest snapshot of a trial that is given back
+MAX_FALSE_STARTS = 2  # a process that dies before it trains, in a row
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial left this worker."""
+
+    end: End
+    value: float | None  # best mask mAP so far
+    reason: str = ""
+    kind: str = ""  # of a failure
+
+
+# ---- which end it is ----
+
+
+def without_process(run: RunState) -> Outcome | None:
+    """The end that what is recorded makes, whatever the process does; None: none so far.
+
+    Raises:
+        Exception: what nobody foresaw, and ended the recorder's thread.
+    """
+    if run.recorder.error:
+        raise run.recorder.error
+    if run.is_lost():
+        return Outcome("lost", run.best())
+    if run.recorder.verdict:
+        return _tell(run, TrialState.PRUNED, "pruned", run.recorder.verdict.reason, {}, constraint_attrs(None))
+    return None
+
+
+def after_process(run: RunState) -> Outcome | None:
+    """The end that the process has told before it ended, or how it died."""
+    last = run.listener.last
+    if isinstance(last, Finished):
+        return complete(run, last)
+    if isinstance(last, Failed):
+        return fail(run, Failure(last.kind, last.message, last.detail, run.log()), last.kind)
+    if isinstance(last, Declined):
+        return decline(run, last)
+    if isinstance(last, Suspended):
+        return release(run)
+    return crash(run)
+
+
+# ---- the ends ----
+
+
+def complete(run: RunState, finished: Finished) -> Outcome | None:
+    """It has trained to its end."""
+    if not _is_settled(run):
+        return without_process(run) or release(run)
+    reach("before-last-tell")
+    run.trial.tell(TrialState.COMPLETE, run.best(), _findings(run), constraint_attrs(None))
+    return Outcome("complete", run.best(), "patience ended it early" if finished.early else "")
+
+
+def _is_settled(run: RunState) -> bool:
+    """Whether every epoch is reported, none ended the trial, and the best weights are in the store.
+
+    It takes as long as the database and the store are away, but not longer than a person lets it.
+    """
+    while not run.is_suspended():
+        if run.recorder.drain(0.5) and run.uploader.drain(0.5):
+            break
+        if run.is_lost() or run.recorder.error:
+            return False
+    return without_process(run) is None and not run.is_suspended()
+
+
+def fail(run: RunState, failure: Failure, kind: FailureKind) -> Outcome | None:
+    """Tell Optuna how the trial ended, unless the failure says nothing about it (see ``study.failures``).
+
+    Raises:
+        UsageError: the trial was given back.
+    """
+    if not run.drained():
+        return release(run)
+    if ended := without_process(run):
+        return ended
+    if kind in GIVEN_BACK:
+        raise give_back(run, failure)
+    # Nothing has trained in this worker yet: the next trial may well end in the same way.
+    is_first_here = not run.listener.trains and not run.place.processes.has_trained
+    if kind == "crashed" and is_first_here and run.trial.count_crash() < MAX_CRASHES:
+        raise give_back(run, failure, CANNOT_START)
+    where = f"; all of it is in {failure.log}" if failure.detail and failure.log else ""
+    reason = f"{kind}: {failure.message.rstrip('.')}{where}"
+    return _tell(
+        run, ENDS[kind], "failed", reason, {attributes.FAILURE: failure.to_json()}, constraint_attrs(kind), kind
+    )
+
+
+def crash(run: RunState) -> Outcome | None:
+    """The process died without a word: it is started again, from the newest snapshot.
+
+    Raises:
+        UsageError: it dies before it trains, again and again; the trial was given back.
+    """
+    code = run.listener.died.exit_code if run.listener.died else None
+    how = f"its process was killed by {signal_name(-code)}" if code and code < 0 else f"its process ended ({code})"
+    if not run.listener.trains:
+        _count_false_start(run, how)
+        return None
+    try:
+        crashes = run.trial.count_crash()
+    except LeaseLost:
+        return Outcome("lost", run.best())
+    if crashes >= MAX_CRASHES:
+        how = f"{how}, {crashes} times in a row without progress"
+        return fail(run, Failure("crashed", how, run.log_tail(), run.log()), "crashed")
+    run.listener.remember(f"crashed: {how}; it went on from its newest snapshot ({crashes} of {MAX_CRASHES})")
+    return None
+
+
+def _count_false_start(run: RunState, how: str) -> None:
+    """A process that dies before it trains may say something about this machine, or about the trial.
+
+    Raises:
+        UsageError: it happened twice in a row; the trial was given back, and nothing counted.
+    """
+    run.false_starts += 1
+    if run.false_starts < MAX_FALSE_STARTS:
+        return
+    last = tail(log := run.log_tail(), 1)
+    message = f"{how}, {run.false_starts} times in a row{f' ({last[0].strip()})' if last else ''}"
+    raise give_back(run, Failure("machine", message, log, run.log()), DIES)
+
+
+def decline(run: RunState, declined: Declined) -> Outcome | None:
+    """The process does not go on from this snapshot: on no machine like this, or only not from this one."""
+    if declined.reason == "different-machine":
+        run.trial.release("left to another machine")
+        return Outcome("declined", run.best(), declined.message)
+    if run.job is not None and run.job.snapshot is not None:
+        run.refused.add(Path(run.job.snapshot).name)
+    run.listener.remember(f"a snapshot was left aside: {declined.message}")
+    return None
+
+
+def suspend(run: RunState, process: TrialProcess) -> Outcome:
+    """Let the process write a snapshot, bring it into the store, and give the trial back, all in the time that is left.
+
+    A trial that has just finished is told as complete, if there is time for it.
+    """
+    reason = run.suspended_because
+    reach("suspending")
+    process.send(Suspend())
+    if run.listener.trains:  # before, there is nothing to save and nobody to hear the order
+        process.wait(run.left())
+    process.end(patience=0.0)
+    if isinstance(run.listener.last, Finished) and run.recorder.drain(run.left()):
+        run.suspended_because = None
+        if outcome := complete(run, run.listener.last):
+            return outcome
+    run.uploader.drain(run.left())
+    run.recorder.drain(run.left())
+    return release(run, reason)
+
+
+def give_back(run: RunState, failure: Failure, subject: str = "") -> UsageError:
+    """Give the trial back and remember with it why; the sentence with which the worker ends."""
+    if run.listener.trains:
+        run.uploader.drain(UPLOAD_SECONDS)
+    run.trial.describe({attributes.GIVEN_BACK: failure.to_json()})
+    release(run, f"{failure.kind}: {failure.message}")
+    verb = "go on" if run.listener.trains else "start"
+    subject = (subject or GIVEN_BACK[failure.kind]).format(trial=run.trial.number, verb=verb)
+    return UsageError(failure.sentence(subject, run.place.command("doctor")))
+
+
+def release(run: RunState, reason: str | None = None) -> Outcome:
+    """Give the trial back, unless the database stays away: then the lease runs out by itself."""
+    reason = reason or run.suspended_because or "suspended"
+    try:
+        run.trial.release(reason)
+    except LeaseLost:
+        return Outcome("lost", run.best())
+    except sqlalchemy.exc.SQLAlchemyError:
+        reason = f"{reason}; the database is away, its lease runs out by itself"
+    return Outcome("suspended", run.best(), reason)
+
+
+def give_up(trial: HeldTrial, reason: str) -> Outcome:
+    """Fail a trial that ends whoever trains it, before it does so once more.
+
+    Raises:
+        LeaseLost: it has another owner by now.
+    """
+    lease = trial.held.lease
+    kind: FailureKind = "crashed" if lease and lease.crashes >= MAX_CRASHES else "interrupted"
+    failure = {attributes.FAILURE: Failure(kind, reason).to_json()}
+    trial.tell(ENDS[kind], None, failure, constraint_attrs(kind))
+    return Outcome("failed", None, f"{kind}: {reason}", kind)
+
+
+# ---- telling ----
+
+
+def _tell(
+    run: RunState,
+    state: TrialState,
+    end: End,
+    reason: str,
+    user: Mapping[str, Any],
+    system: Mapping[str, Any],
+    kind: str = "",
+) -> Outcome:
+    value = run.best() if state == TrialState.PRUNED else None
+    try:
+        run.trial.tell(state, value, {**user, **_findings(run)}, system)
+    except LeaseLost:
+        return Outcome("lost", run.best())
+    return Outcome(end, run.best(), reason, kind)
+
+
+def _findings(run: RunState) -> dict[str, Any]:
+    """What the trial's curves show, as an attribute; said, too."""
+    recorded = run.trial.read()
+    arguments = {**recorded.user_attrs.get(attributes.ARGUMENTS, {}), **recorded.params}
+    found = findings(run.recorder.history, arguments)
+    for sentence in found.values():
+        run.say(sentence)
+    return {attributes.FINDINGS: found} if found else {}

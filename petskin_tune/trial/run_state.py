@@ -1,0 +1,104 @@
+"""What one run of a trial knows while it goes on: shared by the loop that watches it and the ways in which it ends."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from pathlib import Path
+
+from petskin_tune.checkpoints.uploader import Uploader
+from petskin_tune.error_text import LONGEST_DETAIL
+from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.protocol import TRAIN_LOG, TrialJob
+from petskin_tune.trial.listener import Listener
+from petskin_tune.trial.recorder import Recorder
+from petskin_tune.trial.workplace import Workplace
+
+
+class RunState:
+    """The state of one run.
+
+    Args:
+        trial: held by this worker.
+        place: this worker's.
+        heartbeat: renews the trial's lease.
+
+    Attributes:
+        changed: notified whenever something of this changes.
+        recorder, uploader, listener: there as soon as the run has begun.
+        job: of the process that was started last.
+        suspended_because: why a person or the worker wants the trial back; None: nobody does.
+        until: the instant (monotonic) at which a suspension's writing and uploading end.
+        false_starts: processes in a row that died before they trained.
+        refused: names of snapshots that the process would not resume from.
+    """
+
+    recorder: Recorder
+    uploader: Uploader
+    listener: Listener
+
+    def __init__(self, trial: HeldTrial, place: Workplace, heartbeat: Renewal) -> None:
+        self.trial = trial
+        self.place = place
+        self.changed = threading.Condition()
+        self.job: TrialJob | None = None
+        self.suspended_because: str | None = None
+        self.until = math.inf
+        self.false_starts = 0
+        self.refused: set[str] = set()
+        self._heartbeat = heartbeat
+
+    def suspend(self, reason: str, until: float) -> None:
+        """Ask for the trial; the first reason and the earliest instant count."""
+        with self.changed:
+            self.suspended_because = self.suspended_because or reason
+            self.until = min(self.until, until)
+            self.changed.notify_all()
+
+    def is_suspended(self) -> bool:
+        """Whether a person or the worker wants the trial back."""
+        return self.suspended_because is not None
+
+    def left(self) -> float:
+        """Seconds that are left of a suspension, a tenth at least."""
+        return max(0.1, self.until - time.monotonic())
+
+    def drained(self) -> bool:
+        """Wait until every report is in the database, however long it is away; False: a person will not wait."""
+        while not self.recorder.drain(0.5):
+            if self.recorder.error:
+                return True
+            if self.is_suspended():
+                return False
+        return True
+
+    def is_lost(self) -> bool:
+        """Whether somebody else has the trial by now."""
+        begun = hasattr(self, "uploader")
+        return self._heartbeat.lost or (begun and (self.recorder.lost or self.uploader.state.lost))
+
+    def best(self) -> float | None:
+        """The trial's best fitness so far."""
+        return max((value for value in self.recorder.curve.values() if not math.isnan(value)), default=None)
+
+    def log(self) -> str:
+        """The file to which the trial's process writes; it stays when the trial has ended."""
+        return str(Path(self.job.run_folder) / TRAIN_LOG) if self.job else ""
+
+    def log_tail(self) -> str:
+        """The end of that file."""
+        try:
+            return Path(self.log()).read_text(errors="replace")[-LONGEST_DETAIL:]
+        except OSError:
+            return ""
+
+    def say(self, text: str) -> None:
+        """Show a sentence about the trial."""
+        self.place.view.note(f"trial {self.trial.number}: {text}")
+
+    def notify(self) -> None:
+        """Wake the loop."""
+        with self.changed:
+            self.changed.notify_all()

@@ -1,0 +1,231 @@
+"""What all trials of one worker share on this machine: study, home, store, processes, screen, measured times."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+
+from petskin_tune.checkpoints.keys import trial_prefix
+from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.checkpoints.uploader import Uploader
+from petskin_tune.errors import UsageError
+from petskin_tune.home.home import Home
+from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.study import attributes
+from petskin_tune.study.study import Study
+from petskin_tune.trial.inputs import Prepared, model_identity, prepare, prepare_data, require_same_data
+from petskin_tune.trial.outbox import Outbox
+from petskin_tune.trial.process import Runner, free_folder
+from petskin_tune.trial.timings import Times
+from petskin_tune.views.progress import Progress as View
+
+WORTH_SAYING_SECONDS = 2.0  # of an outage
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to the study, for this worker alone."""
+
+    worker: str
+    device: str = ""
+    data: str | None = None
+    max_hours: float | None = None
+    max_trials: int | None = None
+    take_over: bool = False
+    allow_different_machine: bool = False
+    exact: bool = False
+    typed: str = ""  # the options that a person types again beside ``--study NAME``
+    typed_for_workers: str = ""  # those of them that other commands do not take
+
+
+class Running(Protocol):
+    """The run of the trial in work, as other threads see it."""
+
+    def suspend(self, reason: str, until: float) -> None:
+        """Snapshot, upload, release; writing and uploading end at the instant (monotonic) ``until``."""
+
+    def upload_seconds(self) -> float | None:
+        """What bringing a snapshot into the store takes; None: not known yet."""
+
+    def waiting(self) -> int:
+        """Reports that wait for the database."""
+
+
+class Workplace:
+    """One worker's place on this machine.
+
+    Args:
+        study: open.
+        home: started.
+        processes: starts the trials' processes.
+        view: shows what happens.
+        options: of the command line.
+        inputs: data and model, where opening the study has looked at them already.
+
+    Attributes:
+        store: of the study.
+        retention: what stays in it.
+        claims: creates and takes trials.
+        times: what the parts of a suspension take, as they are measured here.
+        run: of the trial in work; None between trials.
+    """
+
+    def __init__(
+        self, study: Study, home: Home, processes: Runner, view: View, options: Options, inputs: Prepared | None = None
+    ) -> None:
+        self.study = study
+        self.home = home
+        self.processes = processes
+        self.view = view
+        self.options = options
+        self.store = home.open_store(study.store, study.uid)
+        self.times = Times()
+        self.run: Running | None = None
+        copied = home.copied is not None
+        self.retention = Keeper(study, self.store, copied=copied)
+        terms = (study.spec.lease, study.spec.snapshot_every)
+        self.claims = Claims(study.storage, study.id, options.worker, *terms, alone=copied)
+        self._inputs = inputs
+        self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
+        self._away_since: float | None = None  # the instant (monotonic) since which the database has been away
+
+    # ---- data and model ----
+
+    def inputs(self) -> Prepared:
+        """Data and model on this machine; the first call may take a while, and the forkserver imports meanwhile.
+
+        Raises:
+            UsageError: they are not there, cannot be used, or are not the study's.
+        """
+        self.processes.warm_up()
+        if self._inputs is None or not self._inputs.model:
+            self._inputs = prepare(self.study.spec, self.home, self.study.folders, self.options.data)
+            self._require_same_data(self._inputs)
+        self._require_same_model(model_identity(self._inputs.model))
+        return self._inputs
+
+    def inputs_for(self, snapshot: str | None) -> Prepared:
+        """What a trial needs that goes on from ``snapshot``, which holds all of its model: weights may be gone.
+
+        Raises:
+            UsageError: see :meth:`inputs`.
+        """
+        if snapshot is None or attributes.MODEL not in self.study.attributes:
+            return self.inputs()
+        if self._inputs is None:
+            self._inputs = prepare_data(self.study.spec, self.home, self.study.folders, "", self.options.data)
+            self._require_same_data(self._inputs)
+        return self._inputs
+
+    def _require_same_data(self, prepared: Prepared) -> None:
+        stored = self.study.attributes.get(attributes.FINGERPRINT)
+        if stored is not None:
+            require_same_data(stored, prepared.fingerprint)
+
+    def _require_same_model(self, mine: str) -> None:
+        """Refuse a model file that is not the one the study's first trial began with; that is remembered here.
+
+        Raises:
+            UsageError: it has changed.
+        """
+        known = self.study.attributes.get(attributes.MODEL)
+        if known is None:
+            self.study.set_attribute(attributes.MODEL, mine)
+        elif known != mine:
+            raise UsageError(
+                f"The model here is not the one that this study was begun with: {mine}, not {known}. Put that file "
+                "back, or begin another study."
+            )
+
+    # ---- of one trial ----
+
+    def folder(self, number: int) -> Path:
+        """The run folder of a trial on this machine."""
+        return self._folders.get(number, self.home.work / "trials" / f"{self.study.uid}-{number:06d}")
+
+    def free_folder(self, number: int) -> Path:
+        """The run folder of a trial, made, in which no other process trains."""
+        folder = self.folder(number)
+        if not free_folder(folder):
+            folder = self._folders[number] = folder.with_name(f"{folder.name}-{os.getpid()}")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def outbox(self, trial: HeldTrial) -> Outbox:
+        """The trial's outbox on this machine."""
+        name = f"{self.study.uid}-{trial.number:06d}.jsonl"
+        return Outbox(self.home.work / "outbox" / name, trial.held.token)
+
+    def uploader(self, trial: HeldTrial, say: Callable[[str], None]) -> Uploader:
+        """Brings the trial's snapshots into the store."""
+        lease = trial.lease()
+        return Uploader(
+            self.store,
+            trial_prefix(self.study.uid, trial.number),
+            trial.held.token,
+            say=say,
+            known=[pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None],
+            known_weights=trial.read().user_attrs.get(attributes.WEIGHTS),
+            settle=self.home.save,
+            make_room=self.retention.make_room,
+            retriable=(sqlalchemy.exc.SQLAlchemyError, StorageInternalError),
+        )
+
+    # ---- what others say ----
+
+    def refresh(self) -> None:
+        """Read what other processes have said to the study since.
+
+        Raises:
+            LeaseLost: another worker has taken the network home over.
+            UsageError: somebody deleted the study.
+        """
+        self.home.require()
+        self.study.refresh()
+        self.database_answers()
+        self._take_terms()
+
+    def hear(self, news: Mapping[str, Any]) -> None:
+        """Take over what other processes have said to the study, which came with the answer to a report.
+
+        Raises:
+            LeaseLost: another worker has taken the network home over.
+        """
+        self.database_answers()
+        self.study.hear(news)
+        self._take_terms()
+        self.home.epoch_saved()
+
+    def _take_terms(self) -> None:
+        self.claims.adjust(self.study.spec.lease, self.study.spec.snapshot_every)
+
+    def database_is_away(self, seconds: float) -> None:
+        """An outage has lasted so long."""
+        if seconds > WORTH_SAYING_SECONDS:
+            self._away_since = self._away_since or time.monotonic() - seconds
+            self.view.outage(seconds, self.run.waiting() if self.run else None)
+
+    def database_answers(self) -> None:
+        """An outage, if there was one, is over."""
+        since, self._away_since = self._away_since, None
+        if since is not None:
+            self.view.outage_over(time.monotonic() - since)
+
+    # ---- what to type ----
+
+    @property
+    def worker_command(self) -> str:
+        """What to type to go on."""
+        return f"tune-worker --study {self.study.name}{self.options.typed}{self.options.typed_for_workers}"
+
+    def command(self, name: str, more: str = "") -> str:
+        """What to type for another command on this study."""
+        return f"petskin-tune {name} --study {self.study.name}{self.options.typed}{more}"
