@@ -1,0 +1,296 @@
+"""What a worker does when …: a row of situations, with processes that follow a script and waits that take no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from petskin_tune.database.storage import PetskinStorage, open_storage
+from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
+from petskin_tune.identity import Identity
+from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import MAX_CRASHES, Held, read_leases
+from petskin_tune.protocol import Declined, Failed, Finished
+from petskin_tune.study.spec import SamplerSpec
+from petskin_tune.trial.process import Died
+from petskin_tune.trial.workplace import Workplace
+from petskin_tune.worker.suspension import Suspension
+from petskin_tune.worker.worker import Worker
+from tests.support.studies import a_spec
+from tests.support.workplace import STARTED, Script, a_workplace, epoch_done, shown
+
+LEASE = 90.0  # seconds
+TRAINS = (STARTED, epoch_done(1), Finished(1, 1))
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage]:
+    opened = open_storage(f"sqlite:///{tmp_path_factory.mktemp('worker') / 'tune.db'}")
+    yield opened
+    opened.engine.dispose()
+
+
+class Waits(Suspension):
+    """Waits without waiting: something happens instead."""
+
+    def __init__(self, place: Workplace) -> None:
+        super().__init__(place, None)
+        self.happens: list[Callable[[], object]] = []
+
+    def start(self) -> None:
+        """No thread watches: what is asked for is asked by the test."""
+
+    def wait(self, seconds: float) -> None:
+        assert self.happens, f"it waits, and nothing will ever happen:\n{shown(self._place)}"
+        self.happens.pop(0)()
+
+
+@dataclass
+class Life:
+    """A worker on a study of its own."""
+
+    place: Workplace
+    script: Script
+    suspension: Waits = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.suspension = Waits(self.place)
+
+    @property
+    def study(self) -> optuna.Study:
+        return self.place.study.optuna
+
+    @property
+    def said(self) -> str:
+        return shown(self.place)
+
+    def work(self) -> int:
+        return Worker(self.place, self.suspension).work()
+
+    def states(self) -> list[str]:
+        return [trial.state.name for trial in self.study.get_trials(deepcopy=False)]
+
+    def trained(self) -> list[int]:
+        return [job.trial for job in self.script.jobs]
+
+    def other(self, name: str = "other") -> Claims:
+        """Another worker, on a machine that this one cannot look at."""
+        elsewhere = replace(Identity.mine(), host="elsewhere")
+        return Claims(self.place.study.storage, self.place.study.id, name, LEASE, 300.0, identity=elsewhere)
+
+    def held_by_another(self) -> HeldTrial:
+        other = self.other()
+        held = other.next_trial(10**6)
+        assert held is not None
+        trial = HeldTrial(other, held)
+        trial.store_draw({}, {}, {}, {})
+        return trial
+
+    def let_expire(self) -> None:
+        with self.place.study.storage.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE trial_leases SET expires_at = expires_at - 3600, claimed_at = claimed_at - 3600"
+            )
+
+
+@pytest.fixture
+def begin(storage: PetskinStorage, tmp_path: Path) -> Callable[..., Life]:
+    def begin(*says: Any, target: int = 2, options: dict[str, Any] | None = None, **spec: Any) -> Life:
+        script = Script(*(says or [TRAINS] * 20))
+        asked = a_spec(target_trials=target, epochs=1, sampler=SamplerSpec(name="random"), **spec)
+        place = a_workplace(storage, tmp_path, script, asked, **(options or {}))
+        place.study.optuna.set_user_attr("petskin-tune:spec", asked.model_dump(mode="json"))
+        return Life(place, script)
+
+    return begin
+
+
+def test_a_new_study_is_worked_through_to_its_target(begin: Callable[..., Life]) -> None:
+    life = begin(target=3)
+    assert life.work() == EXIT_DONE
+    assert life.states() == ["COMPLETE"] * 3
+    assert "petskin-tune best --study petskin --yaml best.yaml" in life.said
+
+
+def test_a_study_that_is_done_is_said_to_be_done_and_nothing_is_trained(begin: Callable[..., Life]) -> None:
+    life = begin(target=1)
+    life.work()
+    again = Life(life.place, Script())
+    assert again.work() == EXIT_DONE
+    assert again.trained() == []
+
+
+def test_a_trial_that_was_given_back_comes_before_a_new_one(begin: Callable[..., Life]) -> None:
+    life = begin(target=3)
+    life.held_by_another()
+    life.held_by_another().release("SIGTERM")
+    life.place.options = replace(life.place.options, max_trials=1)
+    assert life.work() == EXIT_SUSPENDED
+    assert life.trained() == [1]
+
+
+def test_a_trial_that_a_person_enqueued_comes_before_a_new_one(begin: Callable[..., Life]) -> None:
+    life = begin(target=1)
+    number = life.place.study.enqueue({"lr0": 0.005}, "person")
+    assert life.work() == EXIT_DONE
+    assert life.trained() == [number]
+    assert life.study.trials[number].params["lr0"] == 0.005
+
+
+def test_a_lone_worker_waits_for_a_lease_that_may_be_a_dead_ones_and_takes_the_trial(
+    begin: Callable[..., Life],
+) -> None:
+    life = begin(target=1)
+    trial = life.held_by_another()
+    life.suspension.happens = [lambda: trial.release("SIGTERM")]
+    assert life.work() == EXIT_DONE
+    assert life.trained() == [trial.number]
+    assert life.said.count("waiting") == 1
+
+
+def test_a_study_at_its_target_is_not_done_while_another_worker_trains(begin: Callable[..., Life]) -> None:
+    life = begin(target=1)
+    trial = life.held_by_another()
+    life.suspension.happens = [
+        lambda: trial.renew(),
+        lambda: trial.tell(TrialState.COMPLETE, 0.5, {}, {}),
+    ]
+    assert life.work() == EXIT_DONE
+    assert life.trained() == []
+    assert life.suspension.happens == []
+
+
+def test_a_trial_that_another_worker_takes_while_this_one_prepares_is_waited_for(
+    begin: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = begin(target=1)
+    trials: list[HeldTrial] = []
+    inputs = life.place.inputs
+
+    def slow_inputs() -> Any:
+        trials.append(life.held_by_another())
+        return inputs()
+
+    monkeypatch.setattr(life.place, "inputs", slow_inputs)
+    life.suspension.happens = [lambda: trials[0].tell(TrialState.COMPLETE, 0.5, {}, {})]
+    assert life.work() == EXIT_DONE
+    assert life.suspension.happens == []
+
+
+def test_a_target_that_is_raised_meanwhile_counts(begin: Callable[..., Life]) -> None:
+    life = begin(target=1)
+    trial = life.held_by_another()
+
+    def raise_target() -> None:
+        life.place.study.change(target_trials=2)
+        trial.renew()
+
+    life.suspension.happens = [raise_target, lambda: trial.tell(TrialState.COMPLETE, 0.5, {}, {})]
+    assert life.work() == EXIT_DONE
+    assert sorted(life.states()) == ["COMPLETE"] * 2
+
+
+def test_what_is_left_for_another_machine_ends_the_worker_with_its_reason(begin: Callable[..., Life]) -> None:
+    life = begin([Declined("different-machine", "another torch here")], target=1)
+    with pytest.raises(UsageError, match="trial 0: another torch here"):
+        life.work()
+    assert "trial 0 is left to another machine: another torch here" in life.said
+
+
+def test_a_worker_ends_after_so_many_trials(begin: Callable[..., Life]) -> None:
+    life = begin(target=5, options={"max_trials": 2})
+    assert life.work() == EXIT_SUSPENDED
+    assert life.states() == ["COMPLETE"] * 2
+    assert "tune-worker --study petskin" in life.said.splitlines()[-1]
+
+
+def test_a_good_enough_value_ends_the_study(begin: Callable[..., Life]) -> None:
+    life = begin(target=5, stop_at=0.1)
+    assert life.work() == EXIT_DONE
+    assert life.states() == ["COMPLETE"]
+
+
+def test_a_worker_that_is_asked_to_stop_takes_no_further_trial(begin: Callable[..., Life]) -> None:
+    life = begin(target=5)
+    life.script.once_started = lambda: life.suspension.ask("SIGINT")
+    assert life.work() == EXIT_SUSPENDED
+    assert len(life.trained()) == 1
+    assert "SIGINT: suspending, within" in life.said
+    life.suspension.close()
+
+
+def test_a_trial_that_ends_whoever_trains_it_fails_without_a_process(begin: Callable[..., Life]) -> None:
+    life = begin(target=1)
+    trial = life.held_by_another()
+    for _ in range(MAX_CRASHES):
+        trial.count_crash()
+    trial.release("SIGTERM")
+    assert life.work() == EXIT_DONE
+    assert (life.trained(), life.states()) == ([], ["FAIL"])
+    assert f"it ended its worker {MAX_CRASHES} times in a row without progress" in life.said
+
+
+def test_a_trial_that_was_lost_is_left_alone_and_the_next_one_is_trained(begin: Callable[..., Life]) -> None:
+    life = begin([...], TRAINS, target=2)
+    taken: list[Held | None] = []
+
+    def take_over() -> None:
+        taken.append(life.other().take_over(by_command=True))
+        for event in TRAINS:
+            life.script.processes[0].says(event)
+        life.script.processes[0].says(Died(0))
+
+    life.script.once_started = take_over
+    life.suspension.happens = [lambda: HeldTrial(life.other(), _of(taken)).tell(TrialState.COMPLETE, 0.5, {}, {})]
+    assert life.work() == EXIT_DONE
+    assert life.trained() == [0, 1]
+    assert "now belongs to another worker" in life.said
+
+
+def _of(taken: list[Held | None]) -> Held:
+    (held,) = taken
+    assert held is not None
+    return held
+
+
+def test_trials_that_all_fail_alike_end_the_worker(begin: Callable[..., Life]) -> None:
+    fails = [STARTED, Failed("refused", "ValueError: no such loss", "")]
+    life = begin(*[fails] * 5, target=5, max_identical_failures=3)
+    with pytest.raises(UsageError, match="no such loss"):
+        life.work()
+    assert life.states() == ["FAIL"] * 3
+
+
+def test_a_home_that_is_taken_over_ends_the_worker(begin: Callable[..., Life], monkeypatch: pytest.MonkeyPatch) -> None:
+    life = begin()
+
+    def taken_over() -> None:
+        raise LeaseLost("somebody else claims it")
+
+    monkeypatch.setattr(life.place.home, "require", taken_over)
+    with pytest.raises(UsageError, match="Another worker has taken this home over"):
+        life.work()
+
+
+def test_a_study_that_somebody_deletes_ends_the_worker(begin: Callable[..., Life]) -> None:
+    life = begin(target=2)
+    life.script.once_started = lambda: None
+    storage = life.place.study.storage
+    life.held_by_another()
+    life.suspension.happens = [lambda: storage.delete_study(life.place.study.id)]
+    with pytest.raises(UsageError, match="was deleted from the database"):
+        life.work()
+
+
+def test_every_lease_is_done_when_the_study_is(begin: Callable[..., Life]) -> None:
+    life = begin(target=2)
+    life.work()
+    leases = read_leases(life.place.study.storage, life.place.study.id)
+    assert [lease.state for lease in leases] == ["done", "done"]
