@@ -21,7 +21,7 @@ from petskin_tune.study.ranking import ranked
 from petskin_tune.study.study import FINISHED, Study
 
 
-class Keeper:
+class Retention:
     """Applies ``keep_weights`` and ``store_limit`` of one study to its store.
 
     Args:

@@ -26,7 +26,7 @@ from petskin_tune.checkpoints.opening import check_store
 from petskin_tune.commands.estimate import FEWEST_TRIALS, Estimate, Measured, estimate, suggestions
 from petskin_tune.commands.opening import Places, open_existing, resolve
 from petskin_tune.commands.probe import Probe, measure
-from petskin_tune.database import queries as schema
+from petskin_tune.database import queries
 from petskin_tune.database.engine import engine_options, mask, normalise_url
 from petskin_tune.database.storage import unreachable
 from petskin_tune.errors import EXIT_DONE, EXIT_USAGE, UsageError
@@ -217,7 +217,7 @@ def _clock(patient: _Patient) -> Check:
     try:
         with engine.connect() as connection:
             before = time.time()
-            theirs = float(connection.execute(schema.CLOCK["postgresql"]).scalar_one())
+            theirs = float(connection.execute(queries.CLOCK["postgresql"]).scalar_one())
             skew = (before + time.time()) / 2 - theirs
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise unreachable(url, error) from error

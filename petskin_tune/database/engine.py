@@ -20,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.pool import NullPool
 
-from petskin_tune.database import queries as schema
+from petskin_tune.database import queries
 from petskin_tune.database.timeouts import PunctualConnection
 from petskin_tune.errors import UsageError
 
@@ -244,7 +244,7 @@ def create_tables(url: URL) -> None:
     """
     engine = _unpooled_engine(url)
     try:
-        if _version(engine) != schema.SCHEMA_VERSION:
+        if _version(engine) != queries.SCHEMA_VERSION:
             with _creation_lock(engine):
                 _create(url, engine)
     finally:
@@ -287,19 +287,19 @@ def _unpooled_engine(url: URL) -> Engine:
 
 def _version(engine: Engine) -> int | None:
     with engine.connect() as connection:
-        return schema.installed_version(connection)
+        return queries.installed_version(connection)
 
 
 def _create(url: URL, engine: Engine) -> None:
     version = _version(engine)
-    if version is not None and version > schema.SCHEMA_VERSION:
+    if version is not None and version > queries.SCHEMA_VERSION:
         raise UsageError(
-            f"The database was made by a newer petskin-tune (schema {version}, known here: {schema.SCHEMA_VERSION}); "
+            f"The database was made by a newer petskin-tune (schema {version}, known here: {queries.SCHEMA_VERSION}); "
             "upgrade with: pip install -U petskin-tune"
         )
     _create_optunas(url)
     with engine.begin() as connection:
-        schema.create_or_migrate(connection)
+        queries.create_or_migrate(connection)
 
 
 def _was_created_meanwhile(error: BaseException) -> bool:
@@ -335,7 +335,7 @@ def _creation_lock(engine: Engine) -> Iterator[None]:
             connection.execute(
                 sqlalchemy.text(f"SET LOCAL idle_in_transaction_session_timeout = {CREATION_SECONDS * 1000}")
             )
-            connection.execute(schema.KEEP_CREATORS_OUT, {"key": CREATION_LOCK})
+            connection.execute(queries.KEEP_CREATORS_OUT, {"key": CREATION_LOCK})
             yield
         return
     with open(f"{engine.url.database}.lock", "a") as file:

@@ -29,7 +29,7 @@ from petskin_tune.files.paths import typed
 
 if TYPE_CHECKING:
     from petskin_tune.checkpoints.base import Store
-    from petskin_tune.home.replica import NetworkDatabase
+    from petskin_tune.home.replica import DatabaseReplica
 
 DATABASE = "tune.db"
 CHECKPOINTS = "checkpoints"
@@ -60,7 +60,7 @@ class Home:
     work: Path
     network: bool
     local_checkpoints: bool = False
-    copied: NetworkDatabase | None = field(default=None, init=False, repr=False, compare=False)
+    copied: DatabaseReplica | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def is_there(self) -> bool:
@@ -96,9 +96,9 @@ class Home:
                 _create(folder)
         database = self.database
         if database is not None and self._copies_database:
-            from petskin_tune.home.replica import NetworkDatabase  # only here: most homes need none of it
+            from petskin_tune.home.replica import DatabaseReplica  # only here: most homes need none of it
 
-            self.copied = NetworkDatabase(self.folder, database, say)
+            self.copied = DatabaseReplica(self.folder, database, say)
             self.copied.open(mode, take_over=take_over)
 
     @property

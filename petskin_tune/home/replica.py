@@ -33,7 +33,7 @@ ANSWER_SECONDS = 30.0  # how long a home may not answer before the command gives
 LONGEST_PAUSE = 30.0  # seconds between two tries of a copy
 
 
-class NetworkDatabase:
+class DatabaseReplica:
     """Brings the database of a network home to this machine, and its changes back.
 
     Args:

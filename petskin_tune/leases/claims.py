@@ -18,7 +18,7 @@ from typing import Any
 from optuna.trial import TrialState
 from sqlalchemy.orm import Session
 
-from petskin_tune.database import queries as schema
+from petskin_tune.database import queries
 from petskin_tune.database.storage import PetskinStorage, models, rows
 from petskin_tune.faults import reach
 from petskin_tune.identity import Identity
@@ -83,10 +83,10 @@ class Claims:
 
         def work(session: Session) -> Held | None:
             self._lock_study(session)
-            born = session.execute(schema.FIND_BIRTH, {"nonce": nonce}).one_or_none()
+            born = session.execute(queries.FIND_BIRTH, {"nonce": nonce}).one_or_none()
             if born is not None:  # the acknowledgement of the first attempt was lost
                 return Held(born.trial_id, born.number, token=1)
-            if session.execute(schema.COUNT_OURS, {"study_id": self.study_id}).scalar_one() >= target:
+            if session.execute(queries.COUNT_OURS, {"study_id": self.study_id}).scalar_one() >= target:
                 return None
             trial = self._pop_waiting(session) or self._new(session)
             self.storage._set_trial_attr_without_commit(
@@ -103,10 +103,10 @@ class Claims:
         return held
 
     def _lock_study(self, session: Session) -> None:
-        session.execute(schema.LOCK_STUDY[self._dialect], {"study_id": self.study_id})
+        session.execute(queries.LOCK_STUDY[self._dialect], {"study_id": self.study_id})
 
     def _pop_waiting(self, session: Session) -> Any | None:
-        while (trial_id := session.execute(schema.FIRST_WAITING, {"study_id": self.study_id}).scalar()) is not None:
+        while (trial_id := session.execute(queries.FIRST_WAITING, {"study_id": self.study_id}).scalar()) is not None:
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
             session.refresh(trial)
             if trial.state == TrialState.WAITING:  # a person's own `study.optimize` may have been faster
@@ -122,7 +122,7 @@ class Claims:
         self, session: Session, trial_id: int, nonce: str, state: str = "running", reason: str | None = None
     ) -> None:
         row = {"trial_id": trial_id, "study_id": self.study_id, "nonce": nonce, "state": state, "reason": reason}
-        session.execute(schema.INSERT[self._dialect], {**row, **self._owner()})
+        session.execute(queries.INSERT[self._dialect], {**row, **self._owner()})
 
     def _owner(self) -> dict[str, Any]:
         return {"worker": self.worker, "identity": self.identity.to_json(), "seconds": self.seconds}
@@ -136,7 +136,7 @@ class Claims:
         def find(session: Session) -> list[int]:
             before = datetime.now(timezone.utc).replace(tzinfo=None) - timedelta(seconds=self.seconds)
             wanted = {"study_id": self.study_id, "mark": attributes.MARK, "before": before}
-            return list(session.execute(schema.UNLEASED, wanted).scalars())
+            return list(session.execute(queries.UNLEASED, wanted).scalars())
 
         def work(session: Session) -> None:
             self._lock_study(session)
@@ -149,7 +149,7 @@ class Claims:
     def count(self) -> int:
         """How many configurations the study has so far: trials that one of our workers created or took."""
         wanted = {"study_id": self.study_id}
-        return self.storage.transaction(lambda session: session.execute(schema.COUNT_OURS, wanted).scalar_one())
+        return self.storage.transaction(lambda session: session.execute(queries.COUNT_OURS, wanted).scalar_one())
 
     # ---- take-over ----
 
@@ -218,11 +218,11 @@ class Claims:
 
         def work(session: Session) -> int | None:
             if next(attempts) == 0 or not at_once:
-                claimed = session.execute(schema.CLAIM[self._dialect], {**seen, **deaths, **self._owner()})
+                claimed = session.execute(queries.CLAIM[self._dialect], {**seen, **deaths, **self._owner()})
                 if rows(claimed) == 1:
                     return lease.token + 1
             # Another claimer was faster; or this one, when the acknowledgement of its first attempt was lost.
-            return session.execute(schema.FIND_CLAIM, {"trial_id": lease.trial_id, "nonce": nonce}).scalar()
+            return session.execute(queries.FIND_CLAIM, {"trial_id": lease.trial_id, "nonce": nonce}).scalar()
 
         token = self.storage.transaction(work)
         if token is None:

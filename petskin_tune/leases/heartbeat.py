@@ -14,7 +14,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 LOOK_SECONDS = 1.0  # at most, until a lease that a person made shorter is renewed as often as it needs
 
 
-class Renewal:
+class Heartbeat:
     """A thread that renews a lease whenever no write has done so for a third of it, and survives every outage.
 
     It is started right after the claim: before a trial trains, its worker may draw for minutes or wait for a database.

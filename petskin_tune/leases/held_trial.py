@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
-from petskin_tune.database import queries as schema
+from petskin_tune.database import queries
 from petskin_tune.database.storage import models, rows
 from petskin_tune.errors import LeaseLost
 from petskin_tune.faults import reach
@@ -102,7 +102,7 @@ class HeldTrial:
         row = {"trial_id": self.held.trial_id, "step": epoch, "value": stored, "kind": kind.name}
 
         def work(session: Session) -> dict[str, Any]:
-            session.execute(schema.INSERT_VALUE, row)
+            session.execute(queries.INSERT_VALUE, row)
             self._set_attributes(session, models.TrialUserAttributeModel, user_attributes)
             return study_news(session, self._claims.study_id)
 
@@ -114,7 +114,7 @@ class HeldTrial:
         """State and reported fitness at ``epoch`` of every trial of the study that reached it, by trial number."""
 
         def work(session: Session) -> dict[int, tuple[TrialState, float]]:
-            rows = session.execute(schema.VALUES_AT_STEP, {"study_id": self._claims.study_id, "step": epoch})
+            rows = session.execute(queries.VALUES_AT_STEP, {"study_id": self._claims.study_id, "step": epoch})
             return {number: (TrialState[state], _value(value, kind)) for number, state, value, kind in rows}
 
         return self.storage.transaction(work)
@@ -169,7 +169,7 @@ class HeldTrial:
         }
 
         def work(session: Session) -> None:
-            session.execute(schema.POINT_TO_SNAPSHOT[self._dialect], row)
+            session.execute(queries.POINT_TO_SNAPSHOT[self._dialect], row)
 
         self._write(work)
         reach("snapshot-committed")
@@ -179,7 +179,7 @@ class HeldTrial:
         row = {**self._ours, "key": pointer.key}
 
         def work(session: Session) -> None:
-            session.execute(schema.FALL_BACK, row)
+            session.execute(queries.FALL_BACK, row)
 
         self._write(work)
 
@@ -195,7 +195,7 @@ class HeldTrial:
         row = {**self._ours, "crashes": crashes, "seconds_lost": lease.seconds_lost + lease.lost()}
 
         def work(session: Session) -> None:
-            session.execute(schema.COUNT_DEATH[self._dialect], row)
+            session.execute(queries.COUNT_DEATH[self._dialect], row)
 
         self._write(work)
         return crashes
@@ -210,7 +210,7 @@ class HeldTrial:
     def renew(self) -> bool:
         """Renew the lease once, on a connection of its own; False: another owner. Errors are the caller's."""
         with self.storage.engine.begin() as connection:
-            renewed = rows(connection.execute(schema.RENEW[self._dialect], self._renewal)) == 1
+            renewed = rows(connection.execute(queries.RENEW[self._dialect], self._renewal)) == 1
         if renewed:
             self.last_write = time.monotonic()
         return renewed
@@ -235,12 +235,12 @@ class HeldTrial:
 
         def transaction(session: Session) -> Result | None:
             if not self._renewed_in(session):
-                if ending and session.execute(schema.STATE_OF, self._ours).scalar() == ending[0]:
+                if ending and session.execute(queries.STATE_OF, self._ours).scalar() == ending[0]:
                     return None
                 raise self._lost()
             result = work(session)
             if ending:
-                session.execute(schema.SET_STATE, {**self._ours, "state": ending[0], "reason": ending[1]})
+                session.execute(queries.SET_STATE, {**self._ours, "state": ending[0], "reason": ending[1]})
             reach("before-commit")
             return result
 
@@ -254,7 +254,7 @@ class HeldTrial:
     def _renewed_in(self, session: Session) -> bool:
         """Renew the lease in the transaction of ``session``; from here to its end nobody can take the trial over."""
         reach("before-renewal")
-        renewed = rows(session.execute(schema.RENEW[self._dialect], self._renewal)) == 1
+        renewed = rows(session.execute(queries.RENEW[self._dialect], self._renewal)) == 1
         if renewed:
             reach("renewed")
         return renewed
@@ -277,13 +277,13 @@ class HeldTrial:
         row: dict[str, Any] = {"trial_id": self.held.trial_id}
         for n, (key, value) in enumerate(values.items()):
             row |= {f"key{n}": key, f"value{n}": json.dumps(value)}
-        session.execute(schema.set_attributes(model.__tablename__, len(values)), row)
+        session.execute(queries.set_attributes(model.__tablename__, len(values)), row)
 
 
 def study_news(session: Session, study_id: int) -> dict[str, Any]:
     """What other processes may have said to all workers of a study: the spec in force, a request to stop."""
     rows = session.execute(
-        schema.STUDY_NEWS, {"study_id": study_id, "spec": attributes.SPEC, "stop": attributes.STOP_REQUESTED}
+        queries.STUDY_NEWS, {"study_id": study_id, "spec": attributes.SPEC, "stop": attributes.STOP_REQUESTED}
     )
     return {row.key: json.loads(row.value_json) for row in rows}
 

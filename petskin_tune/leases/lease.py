@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from petskin_tune.database import queries as schema
+from petskin_tune.database import queries
 from petskin_tune.database.storage import PetskinStorage
 from petskin_tune.identity import Identity
 from petskin_tune.protocol import Position
@@ -46,7 +46,7 @@ class Lease:
     previous: SnapshotPointer | None
     last_death: Position | None
     snapshot_age: float | None = None  # since it became durable
-    seconds: float = schema.LEASE_SECONDS  # how long it lasts without renewal
+    seconds: float = queries.LEASE_SECONDS  # how long it lasts without renewal
 
     def progressed(self) -> bool:
         """Whether a newer snapshot became durable since the last death."""
@@ -86,7 +86,7 @@ class Held:
 
 def read_leases(storage: PetskinStorage, study_id: int, *, only_unfinished: bool = False) -> list[Lease]:
     """The leases of a study by trial number, or those of trials that are not over."""
-    statement = (schema.READ_UNFINISHED if only_unfinished else schema.READ)[storage.engine.name]
+    statement = (queries.READ_UNFINISHED if only_unfinished else queries.READ)[storage.engine.name]
     rows = storage.transaction(lambda session: session.execute(statement, {"study_id": study_id}).mappings().all())
     return [_lease(dict(row)) for row in rows]
 

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from petskin_tune.database import queries as schema
+from petskin_tune.database import queries
 from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes, ranking
@@ -122,7 +122,7 @@ class Study:
         """Set a user attribute unless it is set; what is in force then."""
 
         def work(session: Session) -> Any:
-            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
             row = _attribute(session, self.id, key)
             if row is None:
                 session.add(_new_attribute(self.id, key, value))
@@ -139,7 +139,7 @@ class Study:
             return
 
         def work(session: Session) -> list[Any]:
-            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
             row = _attribute(session, self.id, key)
             listed = [] if row is None else json.loads(row.value_json)
             if value not in listed:
@@ -158,7 +158,7 @@ class Study:
             raise ValueError(f"only {CHANGEABLE} may change")
 
         def work(session: Session) -> StudySpec:
-            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
             row = _attribute(session, self.id, attributes.SPEC)
             spec = read_spec({attributes.SPEC: json.loads(row.value_json)}).model_copy(update=values)
             row.value_json = json.dumps(_to_json(spec))
@@ -183,7 +183,7 @@ class Study:
 
     def _add_one(self, key: str) -> None:
         def work(session: Session) -> None:
-            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
             row = _attribute(session, self.id, key)
             if row is None:
                 session.add(_new_attribute(self.id, key, 1))
@@ -197,7 +197,7 @@ class Study:
         nonce = uuid.uuid4().hex
 
         def work(session: Session) -> int:
-            session.execute(schema.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
             known = (
                 session.query(models.TrialSystemAttributeModel)
                 .filter_by(key=attributes.ENQUEUED, value_json=json.dumps(nonce))

@@ -17,8 +17,7 @@ from ultralytics.utils.torch_utils import autocast, unwrap_model
 from yaml import YAMLError
 
 from petskin_tune.protocol import Position, TrialJob
-from petskin_tune.training import architecture, guards
-from petskin_tune.training import micro_batches as micro
+from petskin_tune.training import architecture, guards, micro_batches
 from petskin_tune.training.data.labels import DataError
 from petskin_tune.training.data.loading import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes
 from petskin_tune.training.data.order import seed_everything
@@ -169,7 +168,7 @@ class TrialSetup(SegmentationTrainer):
             state.restore(self, self._snapshot)
             self._snapshot = None
         elif self.device.type == "cuda":
-            micro.dry_step(self)
+            micro_batches.dry_step(self)
         self.start_epoch = self.position.epoch
 
     def autocast(self) -> torch.autocast:

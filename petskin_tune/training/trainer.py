@@ -36,10 +36,9 @@ from petskin_tune.protocol import (
     Suspended,
     TrialJob,
 )
-from petskin_tune.training import guards
-from petskin_tune.training import micro_batches as micro
+from petskin_tune.training import guards, micro_batches
 from petskin_tune.training.data.order import seed_batch
-from petskin_tune.training.process import isolation as process
+from petskin_tune.training.process import isolation
 from petskin_tune.training.process.channel import Channel
 from petskin_tune.training.setup import TrialSetup
 from petskin_tune.training.snapshots import file as snapshot_file
@@ -133,7 +132,7 @@ class ResumableTrainer(TrialSetup):
     def _started(self) -> Started:
         return Started(
             pid=os.getpid(),
-            preloaded=process.inherited_modules(),
+            preloaded=isolation.inherited_modules(),
             machine=self.machine,
             arguments={key: value for key, value in vars(self.args).items() if not key.startswith("_")},
             batch=self.batch_size,
@@ -200,7 +199,7 @@ class ResumableTrainer(TrialSetup):
         with self.autocast():
             batch = self.preprocess_batch(batch)
         parts = []
-        for images, part in micro.split(batch, self.decisions.micro_batch, overlap_mask=self.args.overlap_mask):
+        for images, part in micro_batches.split(batch, self.decisions.micro_batch, overlap_mask=self.args.overlap_mask):
             with self.autocast():
                 loss, items = self.model(part)
                 loss = loss.sum()

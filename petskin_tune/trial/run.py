@@ -13,7 +13,7 @@ from petskin_tune.error_text import named, shortened
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import StoreError
 from petskin_tune.interrupts import Interrupted, unless
-from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import Stop, TrialJob
 from petskin_tune.study.failures import Failure
@@ -45,7 +45,7 @@ class TrialRun:
         trial: HeldTrial,
         settings: Mapping[str, Any],
         place: Workplace,
-        heartbeat: Renewal,
+        heartbeat: Heartbeat,
         best: float | None = None,
     ) -> None:
         self._trial = trial

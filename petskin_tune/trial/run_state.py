@@ -9,7 +9,7 @@ from pathlib import Path
 
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.error_text import LONGEST_DETAIL
-from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import TRAIN_LOG, TrialJob
 from petskin_tune.trial.listener import Listener
@@ -39,7 +39,7 @@ class RunState:
     uploader: Uploader
     listener: Listener
 
-    def __init__(self, trial: HeldTrial, place: Workplace, heartbeat: Renewal) -> None:
+    def __init__(self, trial: HeldTrial, place: Workplace, heartbeat: Heartbeat) -> None:
         self.trial = trial
         self.place = place
         self.changed = threading.Condition()

@@ -13,7 +13,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 
 from petskin_tune.checkpoints.keys import trial_prefix
-from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.checkpoints.retention import Retention
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home
@@ -90,7 +90,7 @@ class Workplace:
         self.times = Times()
         self.run: Running | None = None
         copied = home.copied is not None
-        self.retention = Keeper(study, self.store, copied=copied)
+        self.retention = Retention(study, self.store, copied=copied)
         terms = (study.spec.lease, study.spec.snapshot_every)
         self.claims = Claims(study.storage, study.id, options.worker, *terms, alone=copied)
         self._inputs = inputs

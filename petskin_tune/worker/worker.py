@@ -16,7 +16,7 @@ from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
 from petskin_tune.files.durable import StoreError
 from petskin_tune.interrupts import Interrupted, unless
 from petskin_tune.leases.expiry import Seen
-from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
 from petskin_tune.study.study import FINISHED
@@ -139,7 +139,7 @@ class Worker:
 
     def _train(self, held: Held) -> None:
         trial = HeldTrial(self._claims, held)
-        heartbeat = Renewal(trial)
+        heartbeat = Heartbeat(trial)
         heartbeat.start()  # before anything that may take longer than a lease: a draw, a database that is away
         started = time.monotonic()
         try:
@@ -151,7 +151,7 @@ class Worker:
             heartbeat.stop()
         self._after(trial, outcome, time.monotonic() - started)
 
-    def _run(self, trial: HeldTrial, heartbeat: Renewal) -> Outcome:
+    def _run(self, trial: HeldTrial, heartbeat: Heartbeat) -> Outcome:
         settings = parameters(trial, self._place)
         lease, best = trial.held.lease, self._best()
         self._view.trial_started(

@@ -30,7 +30,7 @@ from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
-from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held, SnapshotPointer
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
@@ -111,7 +111,7 @@ class SimulatedWorker:
     def hold(self) -> None:
         """Create a trial and hold it; take over what can be had meanwhile; until killed."""
         trial = self._newborn()
-        renewal = Renewal(trial, lambda: self.log("lost", trial=trial.held.trial_id))
+        renewal = Heartbeat(trial, lambda: self.log("lost", trial=trial.held.trial_id))
         renewal.start()
         self.log("born", trial=trial.held.trial_id)
         self._look_for_orphans(forever=True)
@@ -163,7 +163,7 @@ class SimulatedWorker:
         """
         self.log("claimed", trial=held.trial_id, number=held.number, token=held.token)
         trial = HeldTrial(self.leases, held)
-        renewal = Renewal(trial)
+        renewal = Heartbeat(trial)
         renewal.start()
         try:
             self._train(trial)
@@ -211,7 +211,7 @@ class SimulatedWorker:
     def _look_for_orphans(self, *, forever: bool) -> None:
         while forever:
             if held := self.leases.take_over():
-                Renewal(HeldTrial(self.leases, held)).start()
+                Heartbeat(HeldTrial(self.leases, held)).start()
                 self.log("claimed", trial=held.trial_id, token=held.token)
             self.log("looked")
             time.sleep(0.1)

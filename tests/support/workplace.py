@@ -10,7 +10,7 @@ from typing import Any, cast
 from petskin_tune.database.storage import PetskinStorage
 from petskin_tune.datasets.fingerprint import Fingerprint
 from petskin_tune.home.home import Home
-from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP, EpochDone, Event, Order, Position, Started, TrialJob
 from petskin_tune.study.study import Study
@@ -128,4 +128,4 @@ def new_run(place: Workplace, held: Any = None) -> TrialRun:
     held = held or place.claims.take_over() or place.claims.next_trial(10**6)
     assert held is not None
     trial = HeldTrial(place.claims, held)
-    return TrialRun(trial, {}, place, Renewal(trial))
+    return TrialRun(trial, {}, place, Heartbeat(trial))

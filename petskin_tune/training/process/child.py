@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from petskin_tune import error_text
 from petskin_tune.protocol import TRAIN_LOG, Failed, TrialJob
-from petskin_tune.training.process import isolation as process
+from petskin_tune.training.process import isolation
 from petskin_tune.training.process.channel import WorkerChannel
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def main(connection: Connection, job: TrialJob) -> None:
         connection: The duplex pipe to the worker: events go up, orders come down.
         job: The trial.
     """
-    process.detach()
+    isolation.detach()
     _die_with_the_worker()
     folder = Path(job.run_folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)

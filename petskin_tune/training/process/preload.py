@@ -8,10 +8,10 @@ from __future__ import annotations
 import gc
 import sys
 
-from petskin_tune.training.process import isolation as process
+from petskin_tune.training.process import isolation
 
 if sys.argv[:1] == ["-c"]:  # how multiprocessing starts a forkserver; anyone else merely imports
-    process.detach()  # before the seconds that the imports below take
+    isolation.detach()  # before the seconds that the imports below take
 
 import torchvision  # noqa: F401 (Ultralytics' validator imports it)
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 
 from petskin_tune.database import engine as database
-from petskin_tune.database import queries as schema
+from petskin_tune.database import queries
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.leases.claims import Claims
@@ -182,4 +182,4 @@ def test_a_database_from_before_the_length_of_a_lease_was_recorded_is_brought_up
     (lease,) = read_leases(open_storage(database_url), study._study_id)
     assert lease.seconds == 90.0
     with storage.engine.connect() as connection:
-        assert schema.installed_version(connection) == schema.SCHEMA_VERSION
+        assert queries.installed_version(connection) == queries.SCHEMA_VERSION

@@ -22,8 +22,7 @@ from petskin_tune.protocol import (
     Suspend,
     Suspended,
 )
-from petskin_tune.training import micro_batches as micro
-from petskin_tune.training import trainer
+from petskin_tune.training import micro_batches, trainer
 from petskin_tune.training.attempts import run
 from petskin_tune.training.setup import TrialSetup
 from petskin_tune.training.snapshots import file as snapshot
@@ -155,7 +154,7 @@ def test_a_dry_step_out_of_memory_is_followed_by_a_start_that_is_told(job, monke
         fresh = self._snapshot is None
         original(self, ckpt)
         if fresh:
-            micro.dry_step(self)
+            micro_batches.dry_step(self)
 
     monkeypatch.setattr(TrialSetup, "resume_training", with_dry_step)
     memory = memory_for(monkeypatch, images=3)

@@ -26,7 +26,7 @@ from petskin_tune.protocol import (
     Suspend,
     Suspended,
 )
-from petskin_tune.training import micro_batches as micro
+from petskin_tune.training import micro_batches
 from petskin_tune.training.attempts import run
 from petskin_tune.training.setup import TrialSetup
 from petskin_tune.training.snapshots import file as snapshot
@@ -233,7 +233,7 @@ def test_the_dry_step_leaves_no_trace(job, overlap_mask):
     setup = TrialSetup(replace(job, arguments=arguments), Decisions())
     setup._setup_train()
     before = state._to_cpu(setup.model.state_dict())
-    micro.dry_step(setup)
+    micro_batches.dry_step(setup)
     assert helpers.differences(before, setup.model.state_dict()) == []
     assert all(parameter.grad is None for parameter in setup.model.parameters())
     assert setup.optimizer.state_dict()["state"] == {}
@@ -242,13 +242,13 @@ def test_the_dry_step_leaves_no_trace(job, overlap_mask):
 def test_the_dry_step_meets_the_largest_input(job, monkeypatch):
     setup = TrialSetup(replace(job, arguments={**job.arguments, "multi_scale": 0.5}), Decisions())
     setup._setup_train()
-    largest = micro._largest_batch(setup)["img"].shape
+    largest = micro_batches._largest_batch(setup)["img"].shape
     assert largest[0] == 8
     sides = {setup.preprocess_batch({"img": torch.zeros(1, 3, 64, 64)})["img"].shape[-1] for _ in range(200)}
     assert largest[-1] == max(sides)
     memory_for(monkeypatch, images=7)
     with pytest.raises(torch.OutOfMemoryError):
-        micro.dry_step(setup)
+        micro_batches.dry_step(setup)
     assert all(parameter.grad is None for parameter in setup.model.parameters())
 
 
@@ -257,7 +257,7 @@ def test_the_parts_of_a_batch_hold_each_image_with_its_objects(job, overlap_mask
     setup = TrialSetup(replace(job, arguments={**job.arguments, "overlap_mask": overlap_mask}), Decisions())
     setup._setup_train()
     batch = next(iter(setup.train_loader))
-    parts = list(micro.split(batch, 3, overlap_mask=overlap_mask))
+    parts = list(micro_batches.split(batch, 3, overlap_mask=overlap_mask))
     assert [images for images, _ in parts] == [3, 3, 2]
     for key in ("img", "masks", "sem_masks", "cls", "bboxes"):
         assert torch.equal(torch.cat([part[key] for _, part in parts]), batch[key]), key

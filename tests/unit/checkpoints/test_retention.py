@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from petskin_tune.checkpoints import retention as keeping
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.keys import results_key, trial_prefix, weights_key
-from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.checkpoints.retention import Retention
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.leases.held_trial import HeldTrial
@@ -43,7 +43,7 @@ class Shelf:
         self.folder = folder
         self.store = FolderStore(folder / "store", network=False)
         self.study = Study(storage, self.leased.optuna, a_spec(keep_weights=1), UID)
-        self.keeper = Keeper(self.study, self.store)
+        self.keeper = Retention(self.study, self.store)
 
     def begin(self, *curve: float) -> HeldTrial:
         """A trial that has trained for as many epochs, with two snapshots and best weights in the store."""
@@ -180,7 +180,7 @@ def test_the_weights_of_a_trial_that_ends_elsewhere_meanwhile_stay(
 
 
 def test_where_the_database_is_copied_a_trial_keeps_all_it_has_until_the_next_one_has_ended(shelf: Shelf) -> None:
-    shelf.keeper = Keeper(shelf.study, shelf.store, copied=True)
+    shelf.keeper = Retention(shelf.study, shelf.store, copied=True)
     first = shelf.end(0.1)
     shelf.after(first)
     assert shelf.kinds(first)[-2:] == ["snapshot", "snapshot"]
@@ -195,7 +195,7 @@ def test_where_the_database_is_copied_a_trial_keeps_all_it_has_until_the_next_on
 
 
 def test_room_is_made_of_what_the_last_ended_trial_may_need_only_when_nothing_else_is_left(shelf: Shelf) -> None:
-    shelf.keeper = Keeper(shelf.study, shelf.store, copied=True)
+    shelf.keeper = Retention(shelf.study, shelf.store, copied=True)
     earlier, last = shelf.end(0.1), shelf.end(0.3)  # and then their worker could not tidy up
     running = shelf.begin(0.1)
     shelf.study.spec = a_spec(keep_weights=1, store_limit=shelf.store.usage())

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from petskin_tune.database import engine as database
-from petskin_tune.database import queries as schema
+from petskin_tune.database import queries
 from petskin_tune.database.engine import (
     Patience,
     engine_options,
@@ -239,7 +239,7 @@ def test_a_folder_with_braces_in_its_name_is_a_folder_like_any_other(tmp_path: P
 
 def test_a_database_of_a_newer_petskin_tune_is_refused_with_the_way_on(storage: PetskinStorage) -> None:
     with storage.engine.begin() as connection:
-        connection.execute(sqlalchemy.insert(schema.versions).values(version=schema.SCHEMA_VERSION + 1))
+        connection.execute(sqlalchemy.insert(queries.versions).values(version=queries.SCHEMA_VERSION + 1))
     with pytest.raises(UsageError, match="pip install -U petskin-tune"):
         open_storage(str(storage.engine.url))
 
@@ -257,14 +257,14 @@ def test_an_older_database_of_ours_is_migrated_step_by_step(
     def add_column(connection: sqlalchemy.Connection) -> None:
         connection.execute(sqlalchemy.text("ALTER TABLE trial_leases ADD COLUMN colour TEXT"))
 
-    version = schema.SCHEMA_VERSION + 1
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", version)
-    monkeypatch.setitem(schema.MIGRATIONS, version - 1, add_column)
+    version = queries.SCHEMA_VERSION + 1
+    monkeypatch.setattr(queries, "SCHEMA_VERSION", version)
+    monkeypatch.setitem(queries.MIGRATIONS, version - 1, add_column)
     open_storage(str(storage.engine.url)).engine.dispose()
     columns = [column["name"] for column in sqlalchemy.inspect(storage.engine).get_columns("trial_leases")]
     assert "colour" in columns
     with storage.engine.connect() as connection:
-        assert schema.installed_version(connection) == version
+        assert queries.installed_version(connection) == version
 
 
 def test_what_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -287,6 +287,6 @@ STATEMENT = re.compile(r"""["'](SELECT|INSERT INTO|UPDATE|DELETE FROM|ALTER|CREA
 
 
 def test_every_sql_statement_of_ours_can_be_read_in_one_place() -> None:
-    package = Path(schema.__file__).parent
+    package = Path(queries.__file__).parent
     found = {path.name for path in package.rglob("*.py") if STATEMENT.search(path.read_text(encoding="utf-8"))}
-    assert found == {"schema.py"}
+    assert found == {"queries.py"}

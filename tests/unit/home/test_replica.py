@@ -18,7 +18,7 @@ from petskin_tune.files.durable import PASSING, Damaged, Unavailable
 from petskin_tune.home import claim as home_claim
 from petskin_tune.home import copies as home_copies
 from petskin_tune.home.copies import LocalState
-from petskin_tune.home.replica import NetworkDatabase
+from petskin_tune.home.replica import DatabaseReplica
 from petskin_tune.identity import Identity
 
 PATIENCE = 120.0  # seconds; no test waits so long unless it fails
@@ -34,13 +34,13 @@ class Machine:
         self.local = folder / name
         self.database = self.local / "tune.db"
         self.said: list[str] = []
-        self.open_ones: list[NetworkDatabase] = []
+        self.open_ones: list[DatabaseReplica] = []
 
     def start(
         self, mode: Any = "owner", *, take_over: bool = False, beat: float = NEVER, watch: float = 0.05
-    ) -> NetworkDatabase:
+    ) -> DatabaseReplica:
         self.home.mkdir(parents=True, exist_ok=True)
-        found = NetworkDatabase(self.home, self.database, self.said.append, beat_seconds=beat, watch_seconds=watch)
+        found = DatabaseReplica(self.home, self.database, self.said.append, beat_seconds=beat, watch_seconds=watch)
         found.open(mode, take_over=take_over)
         self.open_ones.append(found)
         return found
@@ -499,7 +499,7 @@ def test_of_two_that_claim_at_once_one_stays(machines: Any, monkeypatch: pytest.
     monkeypatch.setattr(home_claim, "_new_owner", lambda: next(owners))
     (first.home / "database").mkdir(parents=True)
     (first.home / "database" / "home-0").write_text("")
-    started: list[NetworkDatabase] = []
+    started: list[DatabaseReplica] = []
 
     def both_at_once(point: str) -> None:
         if point == "home-claiming" and not started:
@@ -572,7 +572,7 @@ def test_a_reader_sees_the_newest_copy_and_leaves_no_trace_in_the_home(machines:
 
 def test_a_reader_of_a_home_that_is_not_there_creates_nothing(machines: Any, tmp_path: Path) -> None:
     lone = machines("lone")
-    database = NetworkDatabase(tmp_path / "nowhere", lone.database, lone.said.append)
+    database = DatabaseReplica(tmp_path / "nowhere", lone.database, lone.said.append)
     database.open("reader")
     database.close(PATIENCE)
     assert list(tmp_path.iterdir()) == []

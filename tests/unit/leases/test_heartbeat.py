@@ -14,7 +14,7 @@ from sqlalchemy import exc
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.leases import heartbeat as renewal_module
 from petskin_tune.leases.claims import Claims
-from petskin_tune.leases.heartbeat import Renewal
+from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from tests.support.leased_studies import Clock, LeasedStudy, new_study
 
@@ -53,7 +53,7 @@ def _beat(trial: HeldTrial) -> int:
 
 def test_a_lease_that_nothing_else_renews_is_renewed_again_and_again_until_it_is_stopped(study: LeasedStudy) -> None:
     trial = _held(study.worker("a", lease=LEASE))
-    renewal = Renewal(trial)
+    renewal = Heartbeat(trial)
     renewal.start()
     _until(lambda: _beat(trial) >= 3)
     renewal.stop()
@@ -66,7 +66,7 @@ def test_a_lease_that_reports_renew_needs_no_renewal(study: LeasedStudy, monkeyp
     trial = _held(study.worker("a", lease=60.0))
     renewals: list[int] = []
     monkeypatch.setattr(trial, "renew", lambda: renewals.append(1) or True)
-    renewal = Renewal(trial)
+    renewal = Heartbeat(trial)
     renewal.start()
     for epoch in range(1, 6):
         trial.report(epoch, 0.5, {})
@@ -88,7 +88,7 @@ def test_errors_of_the_database_are_survived_and_the_lease_is_renewed_afterwards
         return renew()
 
     monkeypatch.setattr(trial, "renew", fail_at_first)
-    renewal = Renewal(trial)
+    renewal = Heartbeat(trial)
     renewal.start()
     _until(lambda: _beat(trial) >= 2)
     renewal.stop()
@@ -99,7 +99,7 @@ def test_errors_of_the_database_are_survived_and_the_lease_is_renewed_afterwards
 def test_a_take_over_is_noticed_and_told_once(study: LeasedStudy) -> None:
     trial = _held(study.worker("a", lease=LEASE))
     told: list[str] = []
-    renewal = Renewal(trial, lambda: told.append(threading.current_thread().name))
+    renewal = Heartbeat(trial, lambda: told.append(threading.current_thread().name))
     taken = study.worker("b", host="there").take_over(by_command=True)
     assert taken is not None
     renewal.start()
@@ -111,7 +111,7 @@ def test_a_take_over_is_noticed_and_told_once(study: LeasedStudy) -> None:
 def test_a_lease_that_is_due_already_is_renewed_at_once(study: LeasedStudy) -> None:
     trial = _held(study.worker("a", lease=3600.0))
     trial.last_write -= 1300.0
-    renewal = Renewal(trial)
+    renewal = Heartbeat(trial)
     renewal.start()
     _until(lambda: _beat(trial) == 1)
     renewal.stop()
@@ -120,7 +120,7 @@ def test_a_lease_that_is_due_already_is_renewed_at_once(study: LeasedStudy) -> N
 def test_a_lease_that_was_made_shorter_is_renewed_as_often_as_it_needs_from_then_on(study: LeasedStudy) -> None:
     leases = study.worker("a", lease=3600.0)
     trial = _held(leases)
-    renewal = Renewal(trial)
+    renewal = Heartbeat(trial)
     renewal.start()
     leases.adjust(LEASE, 300.0)
     _until(lambda: _beat(trial) >= 2)
@@ -149,7 +149,7 @@ def test_a_renewal_that_failed_is_tried_again_within_a_third_of_the_lease(
     monkeypatch.setattr(trial, "renew", fail)
     monkeypatch.setattr(renewal_module, "time", SimpleNamespace(monotonic=clock))
     trial.last_write = 0.0
-    renewal = Renewal(trial)
+    renewal = Heartbeat(trial)
     monkeypatch.setattr(renewal, "_stopped", Stopped())
     renewal._work()
     pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from petskin_tune.checkpoints.folder import FolderStore
-from petskin_tune.checkpoints.retention import Keeper
+from petskin_tune.checkpoints.retention import Retention
 from petskin_tune.commands import final
 from petskin_tune.diagnosis import explain as diagnose
 from petskin_tune.errors import UsageError
@@ -57,7 +57,7 @@ def told(study: optuna.Study, tmp_path: Path) -> dict[str, int | None]:
     """Who everybody calls the best."""
     mine = ours(study)
     shown = status.collect(study, [], NOW)
-    keeper = Keeper(mine, FolderStore(tmp_path / "store", network=False))
+    keeper = Retention(mine, FolderStore(tmp_path / "store", network=False))
     first = mine.best()
     fetched: list[str] = []
     return {

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from petskin_tune.training import micro_batches as micro
+from petskin_tune.training import micro_batches
 
 PLAIN = {"mosaic": 0.0, "mixup": 0.0, "cutmix": 0.0, "copy_paste": 0.0}
 
 
 def objects(counts, images=4, **arguments):
-    return micro._most_objects(counts, images, SimpleNamespace(**PLAIN | arguments))
+    return micro_batches._most_objects(counts, images, SimpleNamespace(**PLAIN | arguments))
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_one_image_is_as_full_as_can_be_and_the_batch_no_fuller_than_batches_are
 def test_a_data_set_without_a_single_object_has_a_batch_too():
     assert objects([0, 0, 0]) == [0] * 4
     assert objects([]) == [0] * 4
-    assert micro._spread(0).shape == (0, 4)
+    assert micro_batches._spread(0).shape == (0, 4)
 
 
 @pytest.mark.parametrize("count", [1, 2, 30, 121])
 def test_boxes_lie_side_by_side_inside_the_image(count):
-    boxes = micro._spread(count)
+    boxes = micro_batches._spread(count)
     assert boxes.shape == (count, 4)
     assert len(torch.unique(boxes[:, :2], dim=0)) == count
     corners = torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2])
