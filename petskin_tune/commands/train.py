@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petskin_tune.commands.options import Places, data_here, max_hours, on_a_study, on_this_machine, one_sentence
-from petskin_tune.commands.worker import Asked, start_worker
+from petskin_tune.commands.worker import Request, start_worker
 from petskin_tune.errors import UsageError
 from petskin_tune.interrupts import Signals
 
@@ -43,20 +43,20 @@ def train(places: Places, epochs: int, trial: int | None, top: int | None, imgsz
     """
     if trial is not None and top is not None:
         raise UsageError("Name either --trial or --top.")
-    asked = Asked(**options)
+    request = Request(**options)
     with Signals() as signals:
         from petskin_tune.commands.opening import open_study
         from petskin_tune.study.study import Wanted
 
         with open_study(places) as (home, study):
-            if not asked.allow_different_machine:
+            if not request.allow_different_machine:
                 _require_the_release_of(study, home)
             name = _name(study.name, trial, top, epochs, imgsz)
             spec = final_spec(study.spec, name, _chosen(study, trial, top), epochs, imgsz)
             folder = study.folders[0] if study.folders else None
         # Taken for a shipped file: typed again, the stored study goes on although others may be the best by now.
         final = Wanted(name, spec, folder or Path.cwd(), shipped=folder is None, frozen=True)
-        return start_worker(replace(places, study=name, asked=final), asked, signals)
+        return start_worker(replace(places, study=name, asked=final), request, signals)
 
 
 def _require_the_release_of(study: Study, home: Home) -> None:

@@ -32,7 +32,7 @@ ONE_OF_SEVERAL = "from petskin_tune.commands.worker import one_of_several; one_o
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What a person asks of a worker beside the study; see the options of ``tune-worker``."""
 
     data: str | None = None
@@ -77,15 +77,15 @@ def tune_worker(places: Places, ephemeral: bool, local_checkpoints: bool, **opti
     """
     places = replace(places, ephemeral=ephemeral, local_checkpoints=local_checkpoints)
     with Signals() as signals:  # before the second that the imports below take
-        return _ended(start_worker(places, Asked(**options), signals))
+        return _ended(start_worker(places, Request(**options), signals))
 
 
 @one_sentence
 def one_of_several() -> int:
     """The worker of one of several devices, in a process of its own: what was typed comes from its parent."""
     with Signals() as signals:
-        places, asked, typed_at = pickle.load(sys.stdin.buffer)
-        return _ended(_work(places, asked, signals, _since(typed_at)))
+        places, request, typed_at = pickle.load(sys.stdin.buffer)
+        return _ended(_work(places, request, signals, _since(typed_at)))
 
 
 def _ended(code: int) -> int:
@@ -94,12 +94,12 @@ def _ended(code: int) -> int:
     return code
 
 
-def start_worker(places: Places, asked: Asked, signals: Signals) -> int:
+def start_worker(places: Places, request: Request, signals: Signals) -> int:
     """Run a worker, or one for each of several devices, to its end. Returns the exit code.
 
     Args:
         places: where.
-        asked: of the worker.
+        request: of the worker.
         signals: heard from before the imports on.
 
     Raises:
@@ -108,13 +108,13 @@ def start_worker(places: Places, asked: Asked, signals: Signals) -> int:
     from petskin_tune.identity import process_age
     from petskin_tune.worker.devices import device_list
 
-    if asked.exact and asked.allow_different_machine:
+    if request.exact and request.allow_different_machine:
         raise UsageError("Name either --exact or --allow-different-machine: one leaves what the other goes on with.")
     began = time.monotonic() - min(process_age(), LONGEST_START_SECONDS)  # the imports count for its hours
-    devices = device_list(asked.device)
+    devices = device_list(request.device)
     if len(devices) > 1 and signals.came is None:
-        return _one_worker_each(devices, places, asked, signals, began)
-    return _work(places, replace(asked, device=devices[0]), signals, began)
+        return _one_worker_each(devices, places, request, signals, began)
+    return _work(places, replace(request, device=devices[0]), signals, began)
 
 
 def _since(typed_at: float) -> float:
@@ -125,7 +125,7 @@ def _since(typed_at: float) -> float:
 # ---- one worker ------------------------------------------------------------------------------------------------------
 
 
-def _work(places: Places, asked: Asked, signals: Signals, began: float) -> int:
+def _work(places: Places, request: Request, signals: Signals, began: float) -> int:
     """Open the study, and work on it until it is done or a signal comes; ``began`` as :class:`Worker`'s."""
     from petskin_tune.views.progress import open_progress
     from petskin_tune.worker.worker import Worker
@@ -133,40 +133,40 @@ def _work(places: Places, asked: Asked, signals: Signals, began: float) -> int:
     view = open_progress()
     signals.before_exit = view.close
     try:
-        opened = unless(lambda: signals.came is not None, lambda: _open(places, asked, view))
-        options = _options(places, asked)
+        opened = unless(lambda: signals.came is not None, lambda: _open(places, request, view))
+        options = _options(places, request)
         worker = Worker(opened.study, opened.home, options, view, opened.prepared, began)
         return _work_until_the_end(worker, opened.home, view, signals)
     except Interrupted:
-        view.suspended(f"tune-worker --study {shlex.quote(places.study)}{places.typed}{asked.typed}")
+        view.suspended(f"tune-worker --study {shlex.quote(places.study)}{places.typed}{request.typed}")
         return EXIT_SUSPENDED
     finally:
         view.close()
 
 
-def _open(places: Places, asked: Asked, view: Progress) -> Opened:
+def _open(places: Places, request: Request, view: Progress) -> Opened:
     from petskin_tune.commands.opening import open_or_create
 
-    opened = open_or_create(replace(places, take_over=asked.take_over), view.note, asked.data)
-    if asked.target_trials is not None and asked.target_trials != opened.study.spec.target_trials:
-        opened.study.change(target_trials=asked.target_trials)
+    opened = open_or_create(replace(places, take_over=request.take_over), view.note, request.data)
+    if request.target_trials is not None and request.target_trials != opened.study.spec.target_trials:
+        opened.study.change(target_trials=request.target_trials)
     return opened
 
 
-def _options(places: Places, asked: Asked) -> Options:
+def _options(places: Places, request: Request) -> Options:
     from petskin_tune.worker.worker import Options
 
     return Options(
         typed=places.typed,
-        typed_for_workers=asked.typed,
-        worker=asked.name or f"{socket.gethostname()}-{os.getpid()}",
-        device=asked.device,
-        data=asked.data,
-        max_hours=asked.max_hours,
-        max_trials=asked.max_trials,
-        take_over=asked.take_over,
-        allow_different_machine=asked.allow_different_machine,
-        exact=asked.exact,
+        typed_for_workers=request.typed,
+        worker=request.name or f"{socket.gethostname()}-{os.getpid()}",
+        device=request.device,
+        data=request.data,
+        max_hours=request.max_hours,
+        max_trials=request.max_trials,
+        take_over=request.take_over,
+        allow_different_machine=request.allow_different_machine,
+        exact=request.exact,
     )
 
 
@@ -183,7 +183,7 @@ def _work_until_the_end(worker: Worker, home: Home, view: Progress, signals: Sig
 # ---- several devices -------------------------------------------------------------------------------------------------
 
 
-def _one_worker_each(devices: Sequence[str], places: Places, asked: Asked, signals: Signals, began: float) -> int:
+def _one_worker_each(devices: Sequence[str], places: Places, request: Request, signals: Signals, began: float) -> int:
     """Run a worker process for each device. Returns one exit code.
 
     On a network home this process is the one that owns it, and keeps the copies of its database. Its last copy needs
@@ -197,24 +197,24 @@ def _one_worker_each(devices: Sequence[str], places: Places, asked: Asked, signa
     home = resolve(places)
     if home.network:
         typed_at -= LAST_COPY_SECONDS
-        home.start("owner", take_over=asked.take_over, say=print)
+        home.start("owner", take_over=request.take_over, say=print)
     workers = WorkerProcesses(signals)
     try:
-        return workers.work(ONE_OF_SEVERAL, _requests(devices, places, asked, typed_at))
+        return workers.work(ONE_OF_SEVERAL, _requests(devices, places, request, typed_at))
     finally:
         home.close(max(SHORTEST_COPY_SECONDS, min(LAST_COPY_SECONDS, SIGNAL_SECONDS - workers.seconds_since_told())))
 
 
-def _requests(devices: Sequence[str], places: Places, asked: Asked, typed_at: float) -> dict[str, bytes]:
+def _requests(devices: Sequence[str], places: Places, request: Request, typed_at: float) -> dict[str, bytes]:
     """What each device's process is told, see :func:`one_of_several`; its hours count from ``typed_at`` (UNIX time)."""
     places = replace(places, mode="guest")
     requests = {}
     for device in devices:
         own = replace(
-            asked,
+            request,
             device=device,
-            name=f"{asked.name}-{device}" if asked.name is not None else None,
-            take_over=asked.take_over and device == devices[0],  # or siblings take from each other
+            name=f"{request.name}-{device}" if request.name is not None else None,
+            take_over=request.take_over and device == devices[0],  # or siblings take from each other
         )
         requests[device] = pickle.dumps((places, own, typed_at))
     return requests
