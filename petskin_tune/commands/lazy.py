@@ -18,16 +18,13 @@ class LazyGroup(click.Group):
 
     def __init__(self, *args: Any, places: Mapping[str, str], **more: Any) -> None:
         super().__init__(*args, **more)
-        self._places = places
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all commands, in the order of the alphabet."""
-        return sorted(self._places)
+        self.commands.update({name: click.Command(name) for name in places})  # the names, for now
+        self._places = dict(places)  # of commands that are not imported yet
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command; None: there is none of this name."""
-        if cmd_name not in self._places:
-            return None
-        module, _, function = self._places[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), function)
-        return command
+        if cmd_name in self._places:
+            module, _, function = self._places[cmd_name].partition(":")
+            self.commands[cmd_name] = getattr(importlib.import_module(module), function)
+            del self._places[cmd_name]
+        return super().get_command(ctx, cmd_name)

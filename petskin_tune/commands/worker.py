@@ -49,9 +49,9 @@ class Request:
     def typed(self) -> str:
         """Those of the options that a person types again to go on, and that other commands do not take."""
         data = f" --data {shlex.quote(self.data)}" if self.data else ""
-        return data + (
-            " --exact" if self.exact else " --allow-different-machine" if self.allow_different_machine else ""
-        )
+        if self.exact:
+            return f"{data} --exact"
+        return f"{data} --allow-different-machine" if self.allow_different_machine else data
 
 
 @click.command(name="tune-worker")

@@ -54,6 +54,12 @@ def test_the_table_in_the_readme_names_every_command() -> None:
         assert any(row.startswith(typed) and below in row for row in rows), name
 
 
+def test_a_command_that_is_none_is_refused_with_the_nearest_name() -> None:
+    refused = CliRunner().invoke(petskin_tune, ["statsu", "--study", "demo"])
+    assert refused.exit_code == 2
+    assert "No such command 'statsu'. Did you mean 'status'?" in refused.output
+
+
 HEAVY = {"PIL", "cv2", "matplotlib", "pandas", "plotly", "scipy", "shapely", "sklearn", "torch", "ultralytics"}
 HEAVY_HELP = HEAVY | {"numpy", "optuna", "pydantic", "rich", "sqlalchemy", "yaml"}
 
