@@ -63,9 +63,21 @@ _jobs = click.option(
 @data.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", type=_Path())
 @click.argument("dest", metavar="DEST", type=_Path())
-@click.option("--species", type=click.Choice(["dog", "cat", "both"]), default="both", show_default=True)
+@click.option(
+    "--species",
+    type=click.Choice(["dog", "cat", "both"]),
+    default="both",
+    show_default=True,
+    help="Whose photographs.",
+)
 @click.option("--classes", metavar="A1,A4,…", default="", help="Lesions to learn, by code or name.  [all]")
-@click.option("--synthetic", type=click.Choice(["include", "exclude", "only"]), default="include", show_default=True)
+@click.option(
+    "--synthetic",
+    type=click.Choice(["include", "exclude", "only"]),
+    default="include",
+    show_default=True,
+    help="What becomes of images that AI-Hub calls synthetic.",
+)
 @click.option("--background", type=float, default=0, metavar="N", help="Asymptomatic images; below 1: a share.  [0]")
 @click.option("--max-per-class", type=int, metavar="N", help="Images that show a class, at most.")
 @click.option("--imgsz", type=int, metavar="N", help="Make images smaller, to a long side of N pixels.")
@@ -81,7 +93,7 @@ _jobs = click.option(
 @click.option("--val", type=float, default=0.1, show_default=True, help="Share of the images for validation.")
 @click.option("--test", type=float, default=0.0, show_default=True, help="Share of the images for test.")
 @click.option("--keep-split", is_flag=True, help="AI-Hub's own Training and Validation; their leaks are reported.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of every draw.")
 @click.option("--archive", type=_Path(), metavar="OUT.tar", help="Also write one file, for Drive.")
 @_jobs
 def aihub(
@@ -109,7 +121,7 @@ def aihub(
 @click.option("--train", type=int, default=64, show_default=True, help="Training images.")
 @click.option("--val", type=int, default=32, show_default=True, help="Validation images.")
 @click.option("--imgsz", type=int, default=64, show_default=True, help="Side of the images, pixels.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of every draw.")
 def demo(dest: Path, **numbers: int) -> None:
     """Make a small data set of lesion-like blobs on fur-like texture in DEST."""
     from petskin_tune.datasets.demo import make

@@ -3,71 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
-import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy.engine import URL
+from typing import TYPE_CHECKING, Any
 
 from petskin_tune.checkpoints.opening import check_store
+from petskin_tune.commands.options import Places
 from petskin_tune.database.engine import Patience, has_tables, mask, normalise_url
 from petskin_tune.database.storage import open_storage, unreachable
 from petskin_tune.errors import UsageError
-from petskin_tune.home.home import Home, Mode, resolve_home
+from petskin_tune.home.home import Home, resolve_home
+from petskin_tune.home.replica import Mode
 from petskin_tune.study import attributes
 from petskin_tune.study.file import not_found
 from petskin_tune.study.space import fit_point
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.start_points import start_points
 from petskin_tune.study.study import Study, Wanted, create_study, find_study, refuse_differences, take_changes, wanted
-from petskin_tune.trial.inputs import Prepared, prepare, require_same_data
+
+if TYPE_CHECKING:
+    from petskin_tune.trial.inputs import Prepared
 
 START_PATIENCE_SECONDS = 8.0  # a hosted database that was asleep needs a few seconds to answer
-WORTH_SAYING_SECONDS = 2.0  # of waiting for a database at the door
+WORTH_SAYING_SECONDS = 2.0  # of waiting for a database
 
 Say = Callable[[str], None]
 
 
 class NotBegun(UsageError):
     """The study has a file, but is not in the database yet."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """The options that every command takes."""
-
-    study: str
-    home: str | None = None
-    storage: str | None = None
-    checkpoints: str | None = None
-    mode: Mode = "owner"
-    take_over: bool = False
-    ephemeral: bool = False
-    local_checkpoints: bool = False
-    command: str = "tune-worker"
-    asked: Wanted | None = None  # what ``study`` means, where no file or database need be asked
-
-    @property
-    def typed(self) -> str:
-        """The options beside ``--study`` that a person types again to mean the same places, the password masked."""
-        given = {"--home": self.home, "--storage": _masked(self.storage), "--checkpoints": self.checkpoints}
-        return "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
-
-    def to_type(self, command: str, study: str | None = None) -> str:
-        """``command`` as a person types it for this study (or another in the same places)."""
-        return f"{command} --study {shlex.quote(study or self.study)}{self.typed}"
-
-
-def _masked(url: str | None) -> str | None:
-    try:
-        return url and mask(normalise_url(url).set(drivername=url.partition(":")[0]))
-    except UsageError:
-        return None  # it is refused elsewhere, and never quoted
 
 
 @dataclass(frozen=True)
@@ -122,15 +91,15 @@ def open_existing(home: Home, asked: Wanted, patience: Patience | None = None) -
     return study
 
 
-# ---- a worker at the door --------------------------------------------------------------------------------------------
+# ---- patience with a database that is away ---------------------------------------------------------------------------
 
 
-def _at_the_door(home: Home, say: Say) -> Patience:
-    """A worker's patience: endless with a database that has answered this home before, for it will come back.
+def _patience(home: Home, say: Say) -> Patience:
+    """A worker's: endless with a database that has answered this home before, for it will come back.
 
     One that never did is more likely mistyped.
     """
-    if not _met(home, normalise_url(home.storage_url)).exists():
+    if not _mark_of_database(home).exists():
         return Patience(START_PATIENCE_SECONDS)
     said = False
 
@@ -146,14 +115,15 @@ def _at_the_door(home: Home, say: Say) -> Patience:
 def _remember_answer(home: Home) -> None:
     if home.database is not None:
         return  # a file is there or not
-    mark = _met(home, normalise_url(home.storage_url))
+    mark = _mark_of_database(home)
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.touch()
 
 
-def _met(home: Home, url: URL) -> Path:
-    """The mark of a database that has answered here."""
-    return home.work / "databases" / hashlib.sha256(mask(url).encode()).hexdigest()[:16]
+def _mark_of_database(home: Home) -> Path:
+    """The empty file that says of a database that it has answered here."""
+    name = hashlib.sha256(mask(normalise_url(home.storage_url)).encode()).hexdigest()[:16]
+    return home.work / "databases" / name
 
 
 # ---- opening ---------------------------------------------------------------------------------------------------------
@@ -192,7 +162,7 @@ def open_or_create(
     data: str | None = None,
     *,
     name: str | None = None,
-    more_points: tuple[Mapping[str, Any], ...] = (),
+    more_points: Sequence[Mapping[str, Any]] = (),
 ) -> Opened:
     """The study, created with its start points where it is new; the caller closes the home.
 
@@ -208,27 +178,36 @@ def open_or_create(
     Raises:
         UsageError: the study file, the home, the data set, the model or the database cannot be used.
     """
-    asked = places.asked or wanted(places.study)
-    if name is not None and asked.spec is not None:
-        asked = replace(asked, name=name, spec=asked.spec.model_copy(update={"study": name}))
-    home = resolve(places)
-    started = home.network and home.is_there  # whose database is brought to this machine first
+    asked = _asked(places, name)  # 1. which study
+    home = resolve(places)  # 2. where it lies
+    start = functools.partial(home.start, places.mode, take_over=places.take_over, say=say)
+    started = home.network and home.is_there
     if started:
-        home.start(places.mode, take_over=places.take_over, say=say)
+        start()  # 3. such a home's database is brought to this machine before anybody looks into it
     try:
-        study = open_existing(home, asked, _at_the_door(home, say))
+        study = open_existing(home, asked, _patience(home, say))  # 4. is it in the database?
         if study is not None:
             if not started:
-                home.start(places.mode)
-            take_changes(study, asked)
+                start()
+            take_changes(study, asked)  # 5. yes: of its file, what may change
             opened = Opened(home, study)
         else:
-            opened = _create(asked, home, places, say, data, more_points, started)
-        _remember_answer(home)
+            draft = _draft(asked, home, places, say, data, more_points)  # 5. no: all that can refuse a new one
+            if not started:
+                start()
+            opened = Opened(home, _create(draft, home), draft.prepared)  # 6. the first thing that is created
+        _remember_answer(home)  # 7. whoever comes next waits for this database
         return opened
     except BaseException:
         home.close()
         raise
+
+
+def _asked(places: Places, name: str | None) -> Wanted:
+    asked = places.asked or wanted(places.study)
+    if name is None or asked.spec is None:
+        return asked
+    return replace(asked, name=name, spec=asked.spec.model_copy(update={"study": name}))
 
 
 def _require_writable(folder: Path) -> None:
@@ -238,28 +217,41 @@ def _require_writable(folder: Path) -> None:
 
 
 def _prepare_or_leave_nothing(spec: StudySpec, home: Home, folders: list[Path], data: str | None) -> Prepared:
+    """Data set, model and store of a new study.
+
+    Raises:
+        UsageError: one of them cannot be used; what was made of the data set on the way is deleted.
+    """
+    from petskin_tune.trial.inputs import prepare  # only here: whoever opens a study that is there needs no pictures
+
     new = not home.work.exists()
     try:
         prepared = prepare(spec, home, folders, data)
-        _check_new_store(home)
+        store = home.open_store(None)
+        if home.asked_store is not None:
+            check_store(store)
         return prepared
     except UsageError:
-        if new:  # what was made of the data set on the way is of no use without the study
+        if new:
             shutil.rmtree(home.work, ignore_errors=True)
             with contextlib.suppress(OSError):
                 home.folder.rmdir()
         raise
 
 
-def _create(
-    asked: Wanted,
-    home: Home,
-    places: Places,
-    say: Say,
-    data: str | None,
-    more_points: tuple[Mapping[str, Any], ...],
-    started: bool,
-) -> Opened:
+@dataclass(frozen=True)
+class _Draft:
+    """A new study that nothing refuses; ``points`` are its start points."""
+
+    asked: Wanted
+    spec: StudySpec
+    prepared: Prepared
+    points: tuple[Mapping[str, Any], ...]
+
+
+def _draft(
+    asked: Wanted, home: Home, places: Places, say: Say, data: str | None, more_points: Sequence[Mapping[str, Any]]
+) -> _Draft:
     if asked.spec is None:
         raise not_found(places.study)
     for warning in asked.warnings:
@@ -273,30 +265,24 @@ def _create(
     offered = [fit_point(point, asked.spec.search) for point in more_points]
     for sentence in dict.fromkeys(sentence for _, misfits in offered for sentence in misfits):
         say(f"note: offered trials: {sentence}")
-    if not started:
-        home.start(places.mode, take_over=places.take_over, say=say)
+    return _Draft(asked, asked.spec, prepared, (*points.points, *(point for point, _ in offered)))
+
+
+def _create(draft: _Draft, home: Home) -> Study:
+    from petskin_tune.trial.inputs import require_same_data
+
+    asked, fingerprint = draft.asked, draft.prepared.fingerprint
     study = create_study(
         open_storage(home.storage_url),
-        asked.spec,
-        points=(*points.points, *(point for point, _ in offered)),
+        draft.spec,
+        points=draft.points,
         attributes_of_study={
             attributes.BASE: str(asked.folder) if asked.folder and not asked.shipped else "",
             attributes.STORE: home.to_record,
-            attributes.FINGERPRINT: prepared.fingerprint.to_json(),
+            attributes.FINGERPRINT: fingerprint.to_json(),
         },
     )
     # Meanwhile another worker may have created it, from another file or other data.
     refuse_differences(study, asked)
-    require_same_data(study.attributes[attributes.FINGERPRINT], prepared.fingerprint)
-    return Opened(home, study, prepared)
-
-
-def _check_new_store(home: Home) -> None:
-    """A store that nobody can use must not become a study's.
-
-    Raises:
-        UsageError: it refuses, or only this machine could read it.
-    """
-    store = home.open_store(None)
-    if home.asked_store is not None:
-        check_store(store)
+    require_same_data(study.attributes[attributes.FINGERPRINT], fingerprint)
+    return study

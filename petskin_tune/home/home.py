@@ -29,7 +29,7 @@ from petskin_tune.files.paths import typed
 
 if TYPE_CHECKING:
     from petskin_tune.checkpoints.base import Store
-    from petskin_tune.home.replica import DatabaseReplica
+    from petskin_tune.home.replica import DatabaseReplica, Mode
 
 DATABASE = "tune.db"
 CHECKPOINTS = "checkpoints"
@@ -37,7 +37,6 @@ IN_THE_HOME = f"home:{CHECKPOINTS}"  # how a study names the store of its own ho
 COLAB_DRIVE = Path("/content/drive")
 
 Notebook = Literal["colab", "kaggle"]
-Mode = Literal["owner", "guest", "reader"]
 
 
 @dataclass

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
@@ -26,7 +27,8 @@ from petskin_tune.faults import reach
 from petskin_tune.files.durable import PASSING, SameDisk, StoreError, measure, sync_folder, translated, write_new
 from petskin_tune.home.claim import BEAT_SECONDS, WATCH_SECONDS, Claim
 from petskin_tune.home.copies import NOTHING, Copies, LocalState, Version, is_whole, put_in_place, take_copy
-from petskin_tune.home.home import Mode
+
+Mode = Literal["owner", "guest", "reader"]  # see :meth:`petskin_tune.home.home.Home.start`
 
 FOLDER = "database"
 ANSWER_SECONDS = 30.0  # how long a home may not answer before the command gives up at its start

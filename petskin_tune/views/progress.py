@@ -1,13 +1,11 @@
 """What a worker shows while it works: a live view on a terminal, one plain line an epoch everywhere else.
 
-A worker calls :func:`open_progress` once and tells the :class:`Progress` it gets what happens; its threads may do so at
-the same time. Nothing that happens to the terminal (closed, a pipe that broke) ever reaches the worker.
+A worker tells its :class:`Progress` what happens; its threads may do so at the same time. Nothing that happens to the
+terminal (closed, a pipe that broke) ever reaches the worker.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Mapping
 from typing import Literal, TextIO
@@ -18,8 +16,6 @@ from petskin_tune.views.stream import UnbreakableStream
 
 TrialEnd = Literal["complete", "pruned", "failed", "suspended", "lost"]
 
-# Jupyter and Colab give `!command` a pseudo-terminal whose escape codes a cell cannot show.
-NOTEBOOK_VARIABLES = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_KERNEL_RUN_TYPE")
 
 _VERBS: dict[TrialEnd, str] = {
     "complete": "finished",
@@ -130,26 +126,3 @@ class Progress:
 
     def close(self) -> None:
         """Leave the terminal as it was found. May be called twice."""
-
-
-def open_progress(stream: TextIO | None = None) -> Progress:
-    """The view that suits ``stream`` (default: standard output): live on a terminal, else plain lines."""
-    stream = stream or sys.stdout
-    if _shows_live(stream):
-        from petskin_tune.views.live import LiveProgress
-
-        return LiveProgress(stream)
-    return Progress(stream)
-
-
-def in_notebook() -> bool:
-    """Whether what this process prints ends in a notebook's cell."""
-    return "ipykernel" in sys.modules or any(name in os.environ for name in NOTEBOOK_VARIABLES)
-
-
-def _shows_live(stream: TextIO) -> bool:
-    try:
-        terminal = stream.isatty()
-    except (OSError, ValueError):
-        return False
-    return terminal and os.environ.get("TERM") not in (None, "", "dumb") and not in_notebook()

@@ -173,8 +173,9 @@ def test_help_needs_neither_torch_nor_ultralytics() -> None:
 
 def test_a_worker_needs_no_torch_until_it_trains() -> None:
     code = (
-        "import sys\nimport petskin_tune.commands.start, petskin_tune.commands.looking\n"
-        "import petskin_tune.commands.steering\nimport petskin_tune.search.samplers, petskin_tune.datasets.subset\n"
+        "import sys\nimport petskin_tune.commands.worker, petskin_tune.commands.results\n"
+        "import petskin_tune.commands.study, petskin_tune.worker.worker, petskin_tune.views.status\n"
+        "import petskin_tune.search.samplers, petskin_tune.datasets.subset\n"
         "heavy = {'torch', 'ultralytics'} & set(sys.modules)\nassert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,7 +1,10 @@
-"""What the commands refuse before they do anything."""
+"""The commands: what they say of themselves, what they import, and what they refuse before they do anything."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,8 +12,85 @@ import pytest
 from click.testing import CliRunner
 
 from petskin_tune.cli import petskin_tune, tune_worker
+from petskin_tune.database.storage import open_storage
+from petskin_tune.study import attributes
+from petskin_tune.study.study import create_study
+from tests.support.places import PROJECT
+from tests.support.studies import a_spec
 
 TRAIN = ["train", "--epochs", "3"]
+
+
+def all_commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """The command and all below it, by what a person types."""
+    yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            assert found is not None
+            yield from all_commands(found, f"{name} {below}")
+
+
+COMMANDS = {**dict(all_commands(tune_worker, "tune-worker")), **dict(all_commands(petskin_tune, "petskin-tune"))}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_every_option_has_a_help_text(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts[0]}"
+
+
+def test_the_table_in_the_readme_names_every_command() -> None:
+    rows = [line for line in (PROJECT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    for name, command in COMMANDS.items():
+        if isinstance(command, click.Group):
+            continue
+        program, _, below = name.partition(" data ")
+        typed = f"| `{program} data " if below else f"| `{name} "
+        assert any(row.startswith(typed) and below in row for row in rows), name
+
+
+def test_a_command_that_is_none_is_refused_with_the_nearest_name() -> None:
+    refused = CliRunner().invoke(petskin_tune, ["statsu", "--study", "demo"])
+    assert refused.exit_code == 2
+    assert "No such command 'statsu'. Did you mean 'status'?" in refused.output
+
+
+HEAVY = {"PIL", "cv2", "matplotlib", "pandas", "plotly", "scipy", "shapely", "sklearn", "torch", "ultralytics"}
+HEAVY_HELP = HEAVY | {"numpy", "optuna", "pydantic", "rich", "sqlalchemy", "yaml"}
+
+
+def imported(*arguments: str) -> set[str]:
+    """The packages that `petskin-tune` with these arguments imports."""
+    code = (
+        "import sys; from click.testing import CliRunner; from petskin_tune.cli import petskin_tune\n"
+        "ended = CliRunner().invoke(petskin_tune, sys.argv[1:]); assert ended.exit_code == 0, ended.output\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["stop", "--help"], ["train", "--help"]], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    assert not imported(*arguments) & HEAVY_HELP
+
+
+@pytest.mark.parametrize("command", ["status", "stop", "show"])
+def test_looking_and_steering_import_nothing_heavy_but_what_optuna_itself_needs(command: str, tmp_path: Path) -> None:
+    """Optuna imports numpy with its study."""
+    create_study(
+        open_storage(f"sqlite:///{tmp_path / 'tune.db'}"),
+        a_spec(),
+        points=(),
+        attributes_of_study={attributes.BASE: "", attributes.STORE: "home:checkpoints"},
+    )
+    assert not imported(command, "--study", "petskin", "--home", str(tmp_path)) & HEAVY
 
 
 @pytest.mark.parametrize("hours", ["inf", "-inf", "nan", "NaN", "1e9", "8760.1", "0", "-1", "", "soon", "1e400"])

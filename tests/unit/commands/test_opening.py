@@ -14,7 +14,7 @@ import yaml
 
 from petskin_tune.commands import opening
 from petskin_tune.commands.opening import NotBegun, Places, open_or_create, open_study
-from petskin_tune.commands.steering import enqueue, init_study
+from petskin_tune.commands.study import enqueue, init_study
 from petskin_tune.datasets import demo
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes

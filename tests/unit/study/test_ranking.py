@@ -11,7 +11,7 @@ import pytest
 
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.retention import Retention
-from petskin_tune.commands import final
+from petskin_tune.commands import train as final
 from petskin_tune.diagnosis import explain as diagnose
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes

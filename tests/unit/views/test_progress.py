@@ -14,7 +14,8 @@ from rich.console import Console
 from petskin_tune import text as words
 from petskin_tune.protocol import Position
 from petskin_tune.views.live import LiveProgress
-from petskin_tune.views.progress import NOTEBOOK_VARIABLES, Progress, open_progress
+from petskin_tune.views.progress import Progress
+from petskin_tune.views.screen import NOTEBOOK_VARIABLES, open_progress
 
 PARAMS = {"lr0": 9.8e-05, "optimizer": "AdamW"}
 
@@ -150,7 +151,7 @@ def test_what_an_encoding_cannot_say_is_replaced_and_the_line_still_comes() -> N
 
 SPEAK_UNTIL_NOBODY_LISTENS = """
 import sys
-from petskin_tune.views.progress import open_progress
+from petskin_tune.views.screen import open_progress
 progress = open_progress()
 for number in range(5000):
     progress.note(f"line {number} " + "x" * 100)
@@ -176,7 +177,7 @@ LIVE_UNTIL_THE_TERMINAL_IS_GONE = """
 import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 from petskin_tune.protocol import Position
-from petskin_tune.views.progress import open_progress
+from petskin_tune.views.screen import open_progress
 from petskin_tune.views.live import LiveProgress
 progress = open_progress()
 assert isinstance(progress, LiveProgress)

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from petskin_tune.checkpoints.opening import check_store
-from petskin_tune.commands.opening import NotBegun, Places, open_or_create, open_study
+import click
+
+from petskin_tune.commands.options import Places, data_here, on_a_study, one_sentence
 from petskin_tune.errors import UsageError
-from petskin_tune.leases.claims import Claims
-from petskin_tune.leases.lease import read_leases
-from petskin_tune.study import file as study_file
-from petskin_tune.study.ranking import ranked
-from petskin_tune.study.space import parse_point
-from petskin_tune.study.study import FINISHED, Study, Wanted, wanted
 from petskin_tune.text import counted
 
+if TYPE_CHECKING:
+    from petskin_tune.leases.claims import Claims
+    from petskin_tune.study.study import Study
+
 OFFERED = 10  # finished trials of another study that a new one tries first
+
+
+@click.command()
+@on_a_study()
+@click.option("--from", "source", metavar="OTHER", help="Offer the finished trials of this study as start points.")
+@data_here
+@click.argument("file", required=False, type=click.Path())
+@one_sentence
+def init(places: Places, source: str | None, data: str | None, file: str | None) -> None:
+    """Create tables and study, check everything, train nothing.
+
+    With FILE, the study is made from that file under the name of --study.
+    """
+    init_study(places, click.echo, source=source, data=data, file=file)
 
 
 def init_study(
@@ -35,6 +48,9 @@ def init_study(
     Raises:
         UsageError: anything is missing or wrong; nothing is created then.
     """
+    from petskin_tune.checkpoints.opening import check_store
+    from petskin_tune.commands.opening import open_or_create
+
     name = None
     if file is not None:
         name, places = places.study, replace(places, study=file)
@@ -60,19 +76,40 @@ def init_study(
 
 def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
     """The parameters of the best finished trials of another study in the same database."""
+    from petskin_tune.commands.opening import open_study
+    from petskin_tune.study.ranking import ranked
+    from petskin_tune.study.study import FINISHED, Wanted
+
     with open_study(replace(places, study=source, asked=Wanted(source))) as (_, other):
         return tuple(dict(trial.params) for trial in ranked(other.trials(*FINISHED))[:OFFERED])
 
 
-def study_in_force(places: Places) -> str:
-    """The study file as it is in force: the database's where the study has begun, else the file's own."""
+@click.command()
+@on_a_study()
+@one_sentence
+def show(places: Places) -> None:
+    """Print the study file in force; `> mine.yaml` makes it your own."""
+    from petskin_tune.commands.opening import NotBegun, open_study
+    from petskin_tune.study.file import dump
+    from petskin_tune.study.study import wanted
+
     try:
         with open_study(places) as (_, study):
-            return study_file.dump(study.spec)
+            spec = study.spec
     except NotBegun:
-        spec = wanted(places.study).spec
-        assert spec is not None
-        return study_file.dump(spec)
+        spec_of_file = wanted(places.study).spec
+        assert spec_of_file is not None
+        spec = spec_of_file
+    click.echo(dump(spec), nl=False)
+
+
+@click.command(name="try", context_settings={"ignore_unknown_options": True})
+@on_a_study()
+@click.argument("point", nargs=-1, required=True, metavar="NAME=VALUE ...")
+@one_sentence
+def try_point(places: Places, point: tuple[str, ...]) -> None:
+    """Enqueue a point of one's own; what is left out is drawn."""
+    click.echo(enqueue(places, point))
 
 
 def enqueue(places: Places, words: tuple[str, ...]) -> str:
@@ -81,6 +118,9 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
     Raises:
         UsageError: a word is no such pair, a name is not searched, a value lies outside its range.
     """
+    from petskin_tune.commands.opening import open_study
+    from petskin_tune.study.space import parse_point
+
     with open_study(places, "guest") as (_, study):
         number = study.enqueue(parse_point(words, study.spec.search), "person")
         reached = _leases(study).count() >= study.spec.target_trials
@@ -93,17 +133,27 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
     return line
 
 
-def request_stop(places: Places) -> str:
-    """Ask all workers of the study to suspend; what to tell the person."""
+@click.command()
+@on_a_study()
+@one_sentence
+def stop(places: Places) -> None:
+    """Let all workers of the study suspend after their next epoch."""
+    from petskin_tune.commands.opening import open_study
+    from petskin_tune.leases.lease import read_leases
+
     with open_study(places, "guest") as (_, study):
         study.request_stop()
         leases = read_leases(study.storage, study.id, only_unfinished=True)
         running = [lease for lease in leases if lease.state == "running"]
     if not running:
-        return f"no worker is at work on {study.name}"
+        click.echo(f"no worker is at work on {study.name}")
+        return
     workers = "1 worker suspends" if len(running) == 1 else f"{len(running)} workers suspend"
-    return f"{workers} after the epoch in work; to go on, type: {places.to_type('tune-worker', study.name)}"
+    way_on = places.to_type("tune-worker", study.name)
+    click.echo(f"{workers} after the epoch in work; to go on, type: {way_on}")
 
 
 def _leases(study: Study) -> Claims:
+    from petskin_tune.leases.claims import Claims
+
     return Claims(study.storage, study.id, "petskin-tune", study.spec.lease, study.spec.snapshot_every)

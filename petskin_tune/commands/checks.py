@@ -1,0 +1,182 @@
+"""The doctor's checks, in their order: packages, places, files, a few real batches, trials that wait, the disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+import sqlalchemy
+from sqlalchemy.pool import NullPool
+
+from petskin_tune import packages
+from petskin_tune import text as words
+from petskin_tune.checkpoints.opening import check_store
+from petskin_tune.commands import training_checks
+from petskin_tune.commands.estimate import Estimate
+from petskin_tune.commands.examination import Check, Examination
+from petskin_tune.commands.opening import open_existing
+from petskin_tune.database import queries
+from petskin_tune.database.engine import engine_options, mask, normalise_url
+from petskin_tune.database.storage import unreachable
+from petskin_tune.errors import UsageError
+from petskin_tune.home.home import Home, sqlite_file
+from petskin_tune.study import attributes
+from petskin_tune.study import environment as study_environment
+from petskin_tune.study.file import not_found
+from petskin_tune.study.study import Study
+from petskin_tune.trial.inputs import prepare_data, prepare_model, require_same_data
+
+SKEW_SECONDS = 30.0  # between this clock and the database's, beyond which times in the study are misleading
+PACKAGES = ("ultralytics", "torch", "optuna", "sqlalchemy")
+SUPPORTED_ULTRALYTICS = "8.4."
+
+
+def run(found: Examination) -> Iterator[Check]:
+    """All checks in the order in which one needs what the other found; what cannot be looked at is left out."""
+    yield _versions()
+    yield _checked("database", lambda: _database(found))
+    if found.study is None and found.asked.spec is None:
+        raise not_found(found.places.study)
+    if found.study is not None and (check := _environment(found.study, found.home)):
+        yield check
+    yield _checked("clock", lambda: _clock(found))
+    yield _checked("store", lambda: _store(found))
+    yield _checked("weights", lambda: _weights(found))
+    yield _checked("data", lambda: _data(found))
+    if found.model is not None and found.prepared is not None:
+        found.say("training a few batches, which may take a minute …")
+        yield _checked("training", lambda: training_checks.training(found))
+    if found.probe is not None and found.probe.started is not None:
+        yield training_checks.device(found)
+    yield from training_checks.trials(found)
+    yield _checked("disk", lambda: _disk(found))
+
+
+def _checked(name: str, look: Callable[[], Check]) -> Check:
+    try:
+        return look()
+    except UsageError as error:
+        return Check(name, "problem", str(error))
+
+
+def _versions() -> Check:
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    said = ", ".join(f"{package} {number or 'missing'}" for package, number in found.items())
+    missing = [package for package, number in found.items() if number is None]
+    if missing:
+        return Check("versions", "problem", f"{said}; type: pip install {' '.join(missing)}")
+    if not str(found["ultralytics"]).startswith(SUPPORTED_ULTRALYTICS):
+        advice = f"pip install 'ultralytics=={SUPPORTED_ULTRALYTICS}*'"
+        return Check("versions", "problem", f"{said}; this petskin-tune trains with {advice}")
+    return Check("versions", "ok", said)
+
+
+def _database(found: Examination) -> Check:
+    url = normalise_url(found.home.storage_url)
+    found.study = open_existing(found.home, found.asked)
+    where = mask(url)
+    if found.study is not None:
+        return Check("database", "ok", f"{where} has the study, {words.counted(len(found.study.trials()), 'trial')}")
+    file = sqlite_file(found.home.storage_url)
+    if file is not None:
+        _require_writable(file.parent)
+    return Check("database", "ok", f"{where} answers; the study is not begun")
+
+
+def _environment(study: Study, home: Home) -> Check | None:
+    """Whether this machine's packages are those that the study was begun with; None before it was."""
+    trials = study.trials()
+    environment = study_environment.of_study(study.attributes, trials)
+    if environment is None:
+        return None
+    lines, refused = study_environment.news(study.name, study.attributes, trials, home.folder)
+    if lines:
+        return Check("environment", "problem" if refused else "warning", "; ".join(lines))
+    release = environment["versions"].get(packages.ULTRALYTICS)
+    return Check("environment", "ok", f"the packages that the study was begun with, ultralytics {release}")
+
+
+def _require_writable(folder: Path) -> None:
+    there = _nearest(folder)
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{there} cannot be written to: name another place with --home")
+
+
+def _clock(found: Examination) -> Check:
+    url = normalise_url(found.home.storage_url)
+    if url.get_backend_name() == "sqlite":
+        return Check("clock", "ok", "the database uses this machine's")
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=engine_options(url)["connect_args"])
+    try:
+        with engine.connect() as connection:
+            before = time.time()
+            theirs = float(connection.execute(queries.CLOCK["postgresql"]).scalar_one())
+            skew = (before + time.time()) / 2 - theirs
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise unreachable(url, error) from error
+    finally:
+        engine.dispose()
+    said = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} the database's"
+    if abs(skew) > SKEW_SECONDS:
+        return Check("clock", "warning", f"{said}; leases do not mind, times in the study do: set this machine's clock")
+    return Check("clock", "ok", said)
+
+
+def _store(found: Examination) -> Check:
+    store = found.open_store()
+    check_store(store)
+    return Check("store", "ok", f"{store.url} can be written to, read and cleaned up")
+
+
+def _weights(found: Examination) -> Check:
+    found.model = prepare_model(found.spec, found.home, found.folders)
+    path = Path(found.model)
+    size = f", {words.size(path.stat().st_size)}" if path.suffix == ".pt" and path.is_file() else ""
+    scratch = ", trained from scratch" if path.suffix == ".yaml" else ""
+    return Check("weights", "ok", f"{found.model}{size}{scratch}")
+
+
+def _data(found: Examination) -> Check:
+    prepared = prepare_data(found.spec, found.home, found.folders, found.model or "", found.data)
+    stored = found.study.attributes.get(attributes.FINGERPRINT) if found.study else None
+    if stored is not None:
+        require_same_data(stored, prepared.fingerprint)
+    found.prepared = prepared
+    train, val = found.images
+    classes = words.counted(prepared.classes, "class", "classes")
+    return Check("data", "ok", f"{train} images to train on, {val} to validate, {classes} ({prepared.data})")
+
+
+def _disk(found: Examination) -> Check:
+    needed = found.figures
+    free = psutil.disk_usage(str(_nearest(found.home.work))).free
+    if needed is None:
+        return Check("disk", "ok", f"{words.size(free)} free")
+    said = f"{words.size(free)} free in {found.home.work}, about {words.size(needed.disk)} needed"
+    if free < needed.disk:
+        return Check("disk", "problem", f"{said}: make room, or name another disk with --home")
+    return _store_room(found, needed, said)
+
+
+def _store_room(found: Examination, needed: Estimate, said: str) -> Check:
+    said = f"{said}; the store needs about {words.size(needed.store)}"
+    limit, url = found.spec.store_limit, found.open_store().url
+    if limit is not None and limit < needed.store:
+        return Check("disk", "warning", f"{said}, store_limit is {words.size(limit)}: raise it, or lower keep_weights")
+    if "://" not in url and (room := psutil.disk_usage(str(_nearest(Path(url)))).free) < needed.store:
+        return Check("disk", "problem", f"{said}, {words.size(room)} are free there: make room, or name another store")
+    return Check("disk", "ok", said)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())

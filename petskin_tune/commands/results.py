@@ -1,0 +1,155 @@
+"""What a person looks at: each command opens the study, lets a view say what it shows, and writes nothing to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from petskin_tune.commands.options import Places, on_a_study, one_sentence
+from petskin_tune.errors import UsageError
+from petskin_tune.files.paths import require_folder
+
+if TYPE_CHECKING:
+    from petskin_tune.home.home import Home
+    from petskin_tune.study.study import Study
+
+
+@click.command()
+@on_a_study()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--watch", is_flag=True, help="Show it again every few seconds.")
+@one_sentence
+def status(places: Places, as_json: bool, watch: bool) -> None:
+    """Say who works on what, and what a disconnect would cost."""
+    from petskin_tune.commands.opening import open_study
+    from petskin_tune.leases.claims import read_leases
+    from petskin_tune.views import status as view
+
+    with open_study(places) as (home, study):
+
+        def read() -> view.Status:
+            leases = read_leases(study.storage, study.id)
+            options = places.typed.strip()
+            return view.collect(study.optuna, leases, time.time(), options=options, home=home.folder)
+
+        if watch:
+            study.storage.patience.seconds = None  # whoever watches sees it come back
+            view.watch(read, sys.stdout)
+        elif as_json:
+            click.echo(json.dumps(read().to_json(), indent=2, ensure_ascii=False))
+        else:
+            click.echo(view.render(read()).rstrip("\n"))
+
+
+@click.command()
+@on_a_study()
+@click.option(
+    "-o",
+    "--output",
+    default="report.html",
+    show_default=True,
+    type=click.Path(dir_okay=False),
+    help="The file to write.",
+)
+@one_sentence
+def report(places: Places, output: str) -> None:
+    """Write one HTML file with curves, importances and all trials."""
+    from petskin_tune.commands.opening import open_study
+    from petskin_tune.views import report as view
+
+    with open_study(places) as (_, study):
+        view.write(study.optuna, Path(output))
+    click.echo(f"{output} shows the study {study.name}; open it in a browser")
+
+
+@click.command()
+@on_a_study(required=False)
+@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Only this trial of the study.")
+@click.argument("path", required=False, type=click.Path())
+@one_sentence
+def diagnose(places: Places | None, path: str | None, trial: int | None) -> None:
+    """Say what curves show, and what to try.
+
+    Of a study, of one of its trials, or of any results.csv or run folder of Ultralytics.
+    """
+    if (path is None) == (places is None):
+        raise UsageError("Name either --study, or the path of a results.csv or of a run's folder.")
+    from petskin_tune.diagnosis import explain
+
+    if path is not None:
+        click.echo(explain.of_run(Path(path)))
+        return
+    from petskin_tune.commands.opening import open_study
+
+    assert places is not None
+    with open_study(places) as (_, study):
+        click.echo(explain.of_study(study.optuna, trial))
+
+
+@click.command()
+@on_a_study()
+@click.option("--yaml", "yaml_file", type=click.Path(dir_okay=False), help="Settings for `yolo train cfg=FILE`.")
+@click.option("--weights", type=click.Path(dir_okay=False), help="The best weights, for `YOLO(FILE)`.")
+@one_sentence
+def best(places: Places, yaml_file: str | None, weights: str | None) -> None:
+    """Print the best trial, and write its settings and weights."""
+    from petskin_tune.commands.opening import open_study
+    from petskin_tune.views import export
+
+    for file in (yaml_file, weights):
+        if file is not None:
+            require_folder(Path(file))
+    with open_study(places) as (home, study):
+        if yaml_file is None and weights is None:
+            click.echo(export.render(study.optuna, options=places.typed.strip()).rstrip("\n"))
+        if yaml_file is not None:
+            trial = export.write_yaml(study.optuna, Path(yaml_file), **_found_here(study, home))
+            click.echo(f"{yaml_file} has the settings of trial {trial.number}; type: yolo train cfg={yaml_file}")
+        if weights is not None:
+            number = _write_weights(study, home, weights)
+            click.echo(f"{weights} has the best weights of trial {number}; load them with YOLO({weights!r})")
+
+
+def _found_here(study: Study, home: Home) -> dict[str, Any]:
+    """Model and data set as paths of this machine, as far as they are here: `yolo train` knows nothing of studies."""
+    from petskin_tune.datasets import source
+    from petskin_tune.trial.model_files import find_model
+
+    found: dict[str, Any] = {}
+    base = study.folders[0] if study.folders else Path.cwd()
+    try:
+        found["model"] = find_model(study.spec.model, (*study.folders, home.folder, home.folder / "weights"))
+        found["data"] = str(source.prepare(study.spec.data, base=base, cache=home.work / "data"))
+    except UsageError:
+        pass  # the study's own words then, which are right where the files are
+    return found
+
+
+def _write_weights(study: Study, home: Home, file: str) -> int:
+    """Write the best weights to ``file``; the number of their trial."""
+    from petskin_tune.files.durable import StoreError
+    from petskin_tune.views import export
+
+    store = home.open_store(study.store, study.uid)
+    try:
+        return export.write_weights(study.optuna, Path(file), store.fetch).number
+    except StoreError as error:
+        raise UsageError(f"The weights cannot be fetched from {store.url}: {error}.") from error
+
+
+@click.command()
+@on_a_study()
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="To listen on.")
+@one_sentence
+def dashboard(places: Places, port: int) -> None:
+    """Serve the Optuna dashboard on this machine, for looking only."""
+    from petskin_tune.commands.opening import open_study
+    from petskin_tune.views import dashboard as view
+
+    with open_study(places) as (_, study):
+        view.serve(study.storage, study.optuna, port, say=click.echo)

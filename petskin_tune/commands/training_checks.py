@@ -1,0 +1,106 @@
+"""The doctor's checks by training: a few batches of the study, and the start of each trial that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from optuna.trial import TrialState
+
+from petskin_tune import packages
+from petskin_tune import text as words
+from petskin_tune.commands.examination import Check, Examination
+from petskin_tune.commands.probe import measure
+from petskin_tune.protocol import Position
+from petskin_tune.study.environment import differences, of_trial
+from petskin_tune.study.start_points import resolve_defaults
+from petskin_tune.study.study import FINISHED, Study
+from petskin_tune.study.trials import failure_of
+from petskin_tune.trial.inputs import Prepared
+from petskin_tune.trial.process import Runner
+from petskin_tune.trial.restart import attempts, given_back
+
+MOST_FAILED = 3  # failed trials that are named
+
+
+def training(found: Examination) -> Check:
+    """Train a few batches at the defaults, and keep what they took."""
+    assert found.prepared is not None
+    spec, prepared = found.spec, found.prepared
+    point = resolve_defaults(spec, classes=prepared.classes, train_images=prepared.train_images)
+    found.probe = probe = measure(
+        Runner(found.home.work / "ultralytics"),
+        found.home.work / "doctor",
+        data=prepared.data,
+        model=prepared.model,
+        arguments={**spec.train, **point, "epochs": spec.epochs, "seed": spec.seed},
+        on_oom=spec.on_oom,
+        seed=spec.seed,
+    )
+    if probe.failed is not None:
+        return Check("training", "problem", f"a few batches at the defaults failed, {probe.failed}")
+    if probe.measured is None:
+        return Check(
+            "training", "problem", "not a single batch was done in four minutes: take a smaller model or imgsz"
+        )
+    rate = f"{probe.measured.images_per_second:.3g} images a second at the defaults"
+    if probe.notes:
+        return Check("training", "warning", f"{rate}; {'; '.join(probe.notes)}")
+    return Check("training", "ok", rate)
+
+
+def device(found: Examination) -> Check:
+    """On what they were trained, and whether unfinished trials were begun on something else."""
+    assert found.probe is not None
+    assert found.probe.started is not None
+    machine = found.probe.started.machine
+    said = f"{machine['device']} ({machine['device_model']}), {words.counted(machine['threads'], 'thread')}"
+    others = _begun_elsewhere(found.study, machine) if found.study else []
+    if others:
+        numbers = ", ".join(str(number) for number in others)
+        advice = f"a worker here goes on with them, {packages.INEXACT}, unless --exact is given"
+        return Check("device", "warning", f"{said}; unfinished trials ran on another machine ({numbers}): {advice}")
+    return Check("device", "ok", said)
+
+
+def _begun_elsewhere(study: Study, machine: Mapping[str, Any]) -> list[int]:
+    """The unfinished trials that ran last on what this machine has not; their thread counts are taken over."""
+    here = {key: value for key, value in machine.items() if key != "threads"}
+    recorded = [(trial.number, of_trial(trial.user_attrs)) for trial in study.trials(TrialState.RUNNING)]
+    return [number for number, there in recorded if there and differences(there, here)]
+
+
+def trials(found: Examination) -> Iterator[Check]:
+    """The trials of the study that failed, and those that wait to be gone on with: can they start here?"""
+    if found.study is None:
+        return
+    yield from _failed(found, found.study)
+    if found.model is not None and found.prepared is not None:
+        yield from _waiting(found, found.study, found.prepared)
+
+
+def _failed(found: Examination, study: Study) -> Iterator[Check]:
+    failures = [(trial.number, failure) for trial in study.trials(*FINISHED) if (failure := failure_of(trial))]
+    for number, failure in failures[-MOST_FAILED:]:
+        look = f"{found.places.to_type('petskin-tune diagnose', study.name)} --trial {number}"
+        said = f"failed, {failure.kind}: {failure.message}".rstrip(": ")
+        yield Check(f"trial {number}", "warning", f"{said}; all of it: {look}")
+
+
+def _waiting(found: Examination, study: Study, prepared: Prepared) -> Iterator[Check]:
+    store = found.open_store()
+    reasons = {trial.number: lease.reason or "its owner is silent" for trial, lease in given_back(study)}
+    runner = Runner(found.home.work / "ultralytics")
+    for attempt in attempts(study, prepared, store, runner, found.home.work / "trials" / "doctor"):
+        name, reason = f"trial {attempt.number}", f"was given back ({reasons.get(attempt.number)})"
+        begins = _begins(attempt.position)
+        if attempt.position is None:
+            yield Check(name, "problem", f"{reason} and cannot start here: {attempt.problem}")
+        elif attempt.problem:
+            yield Check(name, "warning", f"{reason}, and {begins} here: {attempt.problem}")
+        else:
+            yield Check(name, "ok", f"{reason}, and {begins} here")
+
+
+def _begins(position: Position | None) -> str:
+    return "starts" if position in (None, Position(0, 0)) else f"goes on after {words.done(position)}"

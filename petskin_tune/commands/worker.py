@@ -1,0 +1,233 @@
+"""``tune-worker``: one worker in this process, or one process for each of several devices under it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from petskin_tune import __version__
+from petskin_tune.commands.options import Places, data_here, max_hours, on_a_study, on_this_machine, one_sentence
+from petskin_tune.errors import EXIT_SUSPENDED, UsageError
+from petskin_tune.interrupts import Interrupted, Signals, end_now, unless
+
+if TYPE_CHECKING:
+    from petskin_tune.commands.opening import Opened
+    from petskin_tune.trial.workplace import Options, Workplace
+    from petskin_tune.views.progress import Progress
+    from petskin_tune.worker.suspension import Suspension
+
+LONGEST_START_SECONDS = 30.0  # an older process was not started by the command
+LAST_COPY_SECONDS = 5.0  # what a network home gets for its last copy, within the time that a suspension may take
+SHORTEST_COPY_SECONDS = 1.0  # where the workers took all of it
+ONE_OF_SEVERAL = "from petskin_tune.commands.worker import one_of_several; one_of_several()"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks of a worker beside the study; see the options of ``tune-worker``."""
+
+    data: str | None = None
+    device: str = ""
+    name: str | None = None
+    max_hours: float | None = None
+    target_trials: int | None = None
+    max_trials: int | None = None
+    take_over: bool = False
+    exact: bool = False
+    allow_different_machine: bool = False
+
+    @property
+    def typed(self) -> str:
+        """Those of the options that a person types again to go on, and that other commands do not take."""
+        data = f" --data {shlex.quote(self.data)}" if self.data else ""
+        if self.exact:
+            return f"{data} --exact"
+        return f"{data} --allow-different-machine" if self.allow_different_machine else data
+
+
+@click.command(name="tune-worker")
+@on_a_study()
+@data_here
+@click.option("--device", default="", metavar="D|LIST|all", help="cpu, a GPU, or several: one worker each.")
+@click.option("--name", metavar="WORKER", help="What this worker is called.  [host and process]")
+@max_hours
+@click.option("--target-trials", type=click.IntRange(min=1), metavar="N", help="Configurations of the study in all.")
+@click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Trials that this worker ends.")
+@click.option("--take-over", is_flag=True, help="The owners of running trials are gone: go on with theirs at once.")
+@on_this_machine
+@click.option("--ephemeral", is_flag=True, help="Use this machine's disk although it is deleted with the session.")
+@click.option("--local-checkpoints", is_flag=True, help="Keep snapshots where only this machine finds them.")
+@click.version_option(__version__, prog_name="tune-worker")
+@one_sentence
+def tune_worker(places: Places, ephemeral: bool, local_checkpoints: bool, **options: Any) -> int:
+    """Work on a study until it is done; typed again, the same command goes on where it stood.
+
+    \b
+    Exit codes: 0 the study is done · 75 suspended with work left · 2 wrong usage or
+    a study that cannot run · 1 anything unforeseen.
+    """
+    places = replace(places, ephemeral=ephemeral, local_checkpoints=local_checkpoints)
+    with Signals() as signals:  # before the second that the imports below take
+        return _ended(start_worker(places, Request(**options), signals))
+
+
+@one_sentence
+def one_of_several() -> int:
+    """The worker of one of several devices, in a process of its own: what was typed comes from its parent."""
+    with Signals() as signals:
+        places, request, typed_at = pickle.load(sys.stdin.buffer)
+        return _ended(_work(places, request, signals, _since(typed_at)))
+
+
+def _ended(code: int) -> int:
+    if code == EXIT_SUSPENDED:
+        end_now(code)  # the forkserver may still import torch, and Python would wait for it
+    return code
+
+
+def start_worker(places: Places, request: Request, signals: Signals) -> int:
+    """Run a worker, or one for each of several devices, to its end. Returns the exit code.
+
+    Args:
+        places: where.
+        request: of the worker.
+        signals: heard from before the imports on.
+
+    Raises:
+        UsageError: wrong usage, or a study that cannot run.
+    """
+    from petskin_tune.identity import process_age
+    from petskin_tune.worker.devices import device_list
+
+    if request.exact and request.allow_different_machine:
+        raise UsageError("Name either --exact or --allow-different-machine: one leaves what the other goes on with.")
+    began = time.monotonic() - min(process_age(), LONGEST_START_SECONDS)  # the imports count for its hours
+    devices = device_list(request.device)
+    if len(devices) > 1 and signals.came is None:
+        return _one_worker_each(devices, places, request, signals, began)
+    return _work(places, replace(request, device=devices[0]), signals, began)
+
+
+def _since(typed_at: float) -> float:
+    """An instant (UNIX time) before now as this process's monotonic time."""
+    return time.monotonic() - max(0.0, time.time() - typed_at)
+
+
+# ---- one worker ------------------------------------------------------------------------------------------------------
+
+
+def _work(places: Places, request: Request, signals: Signals, began: float) -> int:
+    """Open the study, and work on it until it is done or a signal comes.
+
+    Args:
+        places: where.
+        request: of the worker.
+        signals: heard from before the imports on.
+        began: the instant (monotonic) from which ``max_hours`` count.
+    """
+    from petskin_tune.trial.process import Runner
+    from petskin_tune.trial.timings import Deadline
+    from petskin_tune.trial.workplace import Workplace
+    from petskin_tune.views.screen import open_progress
+    from petskin_tune.worker.suspension import Suspension
+
+    view = open_progress()
+    signals.before_exit = view.close
+    try:
+        opened = unless(lambda: signals.came is not None, lambda: _open(places, request, view))
+        processes, options = Runner(opened.home.work / "ultralytics"), _options(places, request)
+        place = Workplace(opened.study, opened.home, processes, view, options, opened.prepared)
+        deadline = None if options.max_hours is None else Deadline(began, options.max_hours, place.times)
+        return _work_until_the_end(place, Suspension(place, deadline), signals)
+    except Interrupted:
+        view.suspended(f"tune-worker --study {shlex.quote(places.study)}{places.typed}{request.typed}")
+        return EXIT_SUSPENDED
+    finally:
+        view.close()
+
+
+def _open(places: Places, request: Request, view: Progress) -> Opened:
+    from petskin_tune.commands.opening import open_or_create
+
+    opened = open_or_create(replace(places, take_over=request.take_over), view.note, request.data)
+    if request.target_trials is not None and request.target_trials != opened.study.spec.target_trials:
+        opened.study.change(target_trials=request.target_trials)
+    return opened
+
+
+def _options(places: Places, request: Request) -> Options:
+    from petskin_tune.trial.workplace import Options
+
+    return Options(
+        typed=places.typed,
+        typed_for_workers=request.typed,
+        worker=request.name or f"{socket.gethostname()}-{os.getpid()}",
+        device=request.device,
+        data=request.data,
+        max_hours=request.max_hours,
+        max_trials=request.max_trials,
+        take_over=request.take_over,
+        allow_different_machine=request.allow_different_machine,
+        exact=request.exact,
+    )
+
+
+def _work_until_the_end(place: Workplace, suspension: Suspension, signals: Signals) -> int:
+    from petskin_tune.worker.worker import Worker
+
+    signals.tell(suspension.ask)
+    try:
+        return Worker(place, suspension).work()
+    finally:
+        if not place.home.close(LAST_COPY_SECONDS):
+            place.view.note("the home does not answer: its copy of the database is older than what was done here")
+        suspension.close()
+
+
+# ---- several devices -------------------------------------------------------------------------------------------------
+
+
+def _one_worker_each(devices: Sequence[str], places: Places, request: Request, signals: Signals, began: float) -> int:
+    """Run a worker process for each device. Returns one exit code.
+
+    On a network home this process is the one that owns it, and keeps the copies of its database. Its last copy needs
+    time after the workers' end, so their hours begin that much earlier.
+    """
+    from petskin_tune.commands.opening import resolve
+    from petskin_tune.trial.timings import SIGNAL_SECONDS
+    from petskin_tune.worker.devices import WorkerProcesses
+
+    typed_at = time.time() - (time.monotonic() - began)
+    home = resolve(places)
+    if home.network:
+        typed_at -= LAST_COPY_SECONDS
+        home.start("owner", take_over=request.take_over, say=print)
+    workers = WorkerProcesses(signals)
+    try:
+        return workers.work(ONE_OF_SEVERAL, _requests(devices, places, request, typed_at))
+    finally:
+        home.close(max(SHORTEST_COPY_SECONDS, min(LAST_COPY_SECONDS, SIGNAL_SECONDS - workers.seconds_since_told())))
+
+
+def _requests(devices: Sequence[str], places: Places, request: Request, typed_at: float) -> dict[str, bytes]:
+    """What each device's process is told, see :func:`one_of_several`; its hours count from ``typed_at`` (UNIX time)."""
+    places = replace(places, mode="guest")
+    requests = {}
+    for device in devices:
+        own = replace(
+            request,
+            device=device,
+            name=f"{request.name}-{device}" if request.name is not None else None,
+            take_over=request.take_over and device == devices[0],  # or siblings take from each other
+        )
+        requests[device] = pickle.dumps((places, own, typed_at))
+    return requests

@@ -1,0 +1,35 @@
+"""Which view of a worker's progress suits where its output goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+from petskin_tune.views.progress import Progress
+
+# Jupyter and Colab give `!command` a pseudo-terminal whose escape codes a cell cannot show.
+NOTEBOOK_VARIABLES = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_KERNEL_RUN_TYPE")
+
+
+def open_progress(stream: TextIO | None = None) -> Progress:
+    """The view that suits ``stream`` (default: standard output): live on a terminal, else plain lines."""
+    stream = stream or sys.stdout
+    if _shows_live(stream):
+        from petskin_tune.views.live import LiveProgress
+
+        return LiveProgress(stream)
+    return Progress(stream)
+
+
+def in_notebook() -> bool:
+    """Whether what this process prints ends in a notebook's cell."""
+    return "ipykernel" in sys.modules or any(name in os.environ for name in NOTEBOOK_VARIABLES)
+
+
+def _shows_live(stream: TextIO) -> bool:
+    try:
+        terminal = stream.isatty()
+    except (OSError, ValueError):
+        return False
+    return terminal and os.environ.get("TERM") not in (None, "", "dumb") and not in_notebook()

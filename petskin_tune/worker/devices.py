@@ -1,0 +1,107 @@
+"""Several GPUs: one worker process for each, under one parent that hands signals on and sums up how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
+from petskin_tune.interrupts import Signals
+
+
+def device_list(text: str) -> list[str]:
+    """The devices that ``--device`` names: ``""`` (this machine's own choice), ``cpu``, ``0``, ``0,1`` or ``all``.
+
+    Raises:
+        UsageError: it names none, or the same one twice.
+    """
+    if text == "all":
+        devices = visible_gpus()
+        if not devices:
+            raise UsageError("--device all: no GPU is visible here; nvidia-smi lists what there is.")
+        return devices
+    devices = [part.strip() for part in text.split(",")]
+    for device in devices:
+        if device not in ("", "cpu", "mps") and not device.isdigit():
+            raise UsageError(
+                f"--device {text}: {device!r} is none; name cpu, a GPU's number, a list such as 0,1, or all."
+            )
+    if len(devices) > 1 and ("" in devices or len(set(devices)) < len(devices)):
+        raise UsageError(f"--device {text}: name each device once.")
+    return devices
+
+
+def visible_gpus() -> list[str]:
+    """Numbers of the GPUs that this process may use, as CUDA counts them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [str(index) for index, part in enumerate(visible.split(",")) if part.strip()]
+    folder = Path("/proc/driver/nvidia/gpus")
+    return [str(index) for index in range(len(list(folder.iterdir())))] if folder.is_dir() else []
+
+
+class WorkerProcesses:
+    """The worker processes of several devices, and the signals that are handed on to them.
+
+    Args:
+        signals: what has come so far; from the start of the processes on, signals are handed on to them.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._told_at: float | None = None  # instant (monotonic) of the first signal that was handed on
+
+    def work(self, program: str, requests: Mapping[str, bytes]) -> int:
+        """Run one process for each device to its end; one exit code for all of them.
+
+        Args:
+            program: Python that each process executes.
+            requests: by device, what its process reads from its standard input. It may hold secrets, which every user
+                of this machine could read among a process's arguments.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._hand_on)
+        for device, request in requests.items():
+            self._processes.append(_started(program, device, request))
+        if self._told_at is not None or self._signals.came is not None:  # meanwhile; whoever runs by now was not told
+            self._hand_on(signal.SIGTERM, None)
+        codes = [process.wait() for process in self._processes]
+        return worst([EXIT_SUSPENDED if self._died_of_it(code) else code for code in codes])
+
+    def seconds_since_told(self) -> float:
+        """Since a signal was handed on first; 0 if none was."""
+        return 0.0 if self._told_at is None else time.monotonic() - self._told_at
+
+    def _hand_on(self, number: int, _frame: object) -> None:
+        self._told_at = self._told_at or time.monotonic()
+        for process in self._processes:
+            if process.poll() is None and number != signal.SIGINT:  # a Ctrl-C reaches the whole group by itself
+                process.send_signal(number)
+
+    def _died_of_it(self, code: int) -> bool:
+        """Whether a signal came before a worker could hear it: it had begun nothing."""
+        return self._told_at is not None and -code in (signal.SIGINT, signal.SIGTERM)
+
+
+def _started(program: str, device: str, request: bytes) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", program, f"--device={device}"]  # the last is for whoever lists the processes
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # it has ended already: its exit code says how
+        process.stdin.write(request)
+    return process
+
+
+def worst(codes: Sequence[int]) -> int:
+    """One exit code for several workers: an error first, then work left, then done."""
+    for code in (EXIT_USAGE, EXIT_SUSPENDED, EXIT_DONE):
+        if code in codes and all(other in (EXIT_USAGE, EXIT_SUSPENDED, EXIT_DONE) for other in codes):
+            return code
+    return EXIT_UNFORESEEN

@@ -1,0 +1,64 @@
+"""One process for each device: what it is told, what it does not show, and how several ends make one exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from petskin_tune.errors import UsageError
+from petskin_tune.interrupts import Signals
+from petskin_tune.worker.devices import WorkerProcesses, device_list, visible_gpus, worst
+
+SAY = "import sys; from pathlib import Path; Path(sys.argv[1][2:]).write_bytes(sys.stdin.buffer.read()"
+ARGUMENTS = "+ Path('/proc/self/cmdline').read_bytes())"
+
+
+def test_a_process_reads_its_request_and_shows_nothing_of_it_among_its_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    requests = {"0": b"postgresql://me:secret@host/tune", "1": b"another"}
+    with Signals() as signals:
+        assert WorkerProcesses(signals).work(SAY + ARGUMENTS, requests) == 0
+    for device, request in requests.items():
+        said = (tmp_path / f"device={device}").read_bytes()
+        assert said.startswith(request)
+        assert said.count(b"secret") == request.count(b"secret")
+
+
+def test_a_process_that_ends_before_it_reads_is_judged_by_its_exit_code() -> None:
+    with Signals() as signals:
+        assert WorkerProcesses(signals).work("raise SystemExit(2)", {"0": bytes(1 << 20)}) == 2
+
+
+def test_a_signal_that_came_before_the_start_ends_processes_that_cannot_hear_it_yet() -> None:
+    with Signals() as signals:
+        signals.came = "SIGTERM"
+        processes = WorkerProcesses(signals)
+        assert processes.work("import time; time.sleep(600)", {"0": b"", "1": b""}) == 75
+    assert processes.seconds_since_told() > 0
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [([0, 0], 0), ([0, 75], 75), ([75, 2, 0], 2), ([0, 1], 1), ([2, 1], 1), ([75, -9], 1)],
+)
+def test_the_worst_of_several_exit_codes_counts(codes: list[int], code: int) -> None:
+    assert worst(codes) == code
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"), [("", [""]), ("cpu", ["cpu"]), ("0", ["0"]), ("0, 2", ["0", "2"]), ("all", ["0", "1"])]
+)
+def test_a_list_names_devices(text: str, devices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert device_list(text) == devices
+
+
+@pytest.mark.parametrize("text", ["fast", "0,", "0,0", "all"])
+def test_a_list_that_names_none_or_one_twice_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+    with pytest.raises(UsageError, match=f"--device {text}:"):
+        device_list(text)
