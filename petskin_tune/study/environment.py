@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from petskin_tune import packages
 from petskin_tune.packages import (
     ABSENT,
     CUDA,
@@ -24,7 +25,6 @@ from petskin_tune.packages import (
     ULTRALYTICS,
     Difference,
     differences,
-    here,
     installation,
     pins,
     said,
@@ -143,7 +143,7 @@ def news(study: str, stored: Mapping[str, Any], trials: Iterable[FrozenTrial], h
     if others := stored.get(attributes.OTHER_RELEASES):
         own = environment["versions"].get(ULTRALYTICS)
         lines.append(f"trained with {ULTRALYTICS} {own} and, as a person allowed, with {' and '.join(others)}")
-    found = differences(environment, here())
+    found = differences(environment, packages.here())
     wrong = [difference for difference in found if difference.is_decisive]
     if wrong:
         back = way_back(study, environment, wrong, home)

@@ -171,7 +171,7 @@ class Machines:
 
     def worker(self, *, allowed: bool = False, **packages: str) -> EnvironmentCheck:
         machine = {"versions": {**VERSIONS, **packages}, "snapshot_format": 1}
-        self._patch.setattr(study_environment, "here", lambda: machine)
+        self._patch.setattr("petskin_tune.packages.here", lambda: machine)
         return EnvironmentCheck(self.study, cast(Home, self.home), allowed=allowed, say=self.said.append)
 
     def file(self) -> str:
