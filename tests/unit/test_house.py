@@ -1,0 +1,56 @@
+"""The tree as README draws it, and no circle of modules anywhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from tests.support.places import PROJECT
+
+PACKAGE = PROJECT / "petskin_tune"
+# One object, cut into files: the trainer and what captures, restores and steps it.
+KNOWN_CIRCLE = {"setup", "micro_batches", "trainer", "state"}
+
+
+def modules() -> dict[str, Path]:
+    names = {".".join(path.relative_to(PROJECT).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    return {name.removesuffix(".__init__"): path for name, path in names.items()}
+
+
+def imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """The modules of ours that a file imports anywhere, also for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in known else node.module)
+    return found & set(known)
+
+
+def test_no_module_imports_what_imports_it() -> None:
+    known = modules()
+    graph = {name: imports(path, known) - {name} for name, path in known.items()}
+    circles = []
+    while True:
+        try:
+            TopologicalSorter(graph).prepare()
+            break
+        except CycleError as error:
+            first, second = error.args[1][1], error.args[1][0]  # each depends on the one before it
+            circles.append({name.rpartition(".")[2] for name in error.args[1]})
+            graph[first] = graph[first] - {second}
+            graph[second] = graph[second] - {first}
+    assert [circle for circle in circles if not circle <= KNOWN_CIRCLE] == []
+
+
+def test_readme_draws_every_package() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    tree = readme[readme.index("    petskin_tune/\n") :].partition("\n\n")[0]
+    drawn = set(re.findall(r"^      (\w+)/", tree, re.MULTILINE))
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert drawn == packages
+    for name in re.findall(r"\b(\w+)\.py\b", tree):
+        assert list(PACKAGE.rglob(f"{name}.py")), f"README names {name}.py, which is not there"
