@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from servers import Server, running_server
 
 from petskin_tune.database.storage import open_storage
 from petskin_tune.leases.lease import read_leases
 from petskin_tune.study.study import find_study
 from tests.support.places import PROVOKED
+from tests.support.servers import Server, running_server
 from tests.support.soak import times
 from tests.support.workers import SMALL_STUDY, UNREACHABLE, Process, load, run, stopped_by, wait_until, write_study
 from tests.support.workers import start as start_worker
