@@ -32,6 +32,7 @@ from tests.support.workers import (
     Said,
     essence,
     fired,
+    has_ended,
     load,
     run,
     start,
@@ -135,9 +136,9 @@ def end_processes(folder: Path) -> None:
     """Kill all processes of the machines whose disks lie in ``folder``: workers, trials, forkservers."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if Path(process.environ().get("XDG_CACHE_HOME", "/")).is_relative_to(folder):
+            if Path(process.cwd()).is_relative_to(folder):  # they all work below it
                 process.kill()
-                process.wait(120.0)
+                wait_until(lambda process=process: has_ended(process))
 
 
 @pytest.fixture(scope="module")

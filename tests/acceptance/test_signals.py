@@ -19,7 +19,17 @@ from petskin_tune.study.study import find_study
 from tests.support.places import PROVOKED
 from tests.support.servers import Server, running_server
 from tests.support.soak import times
-from tests.support.workers import SMALL_STUDY, UNREACHABLE, Process, load, run, stopped_by, wait_until, write_study
+from tests.support.workers import (
+    SMALL_STUDY,
+    UNREACHABLE,
+    Process,
+    has_ended,
+    load,
+    run,
+    stopped_by,
+    wait_until,
+    write_study,
+)
 from tests.support.workers import start as start_worker
 
 IN_TIME = (
@@ -94,13 +104,6 @@ def trial_process(worker: Process) -> psutil.Process:
 
     wait_until(there)
     return found[0]
-
-
-def has_ended(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE  # where nobody reaps orphans
-    except psutil.NoSuchProcess:
-        return True
 
 
 def states(storage: str) -> list[str]:

@@ -58,7 +58,8 @@ class Forked:
         ended, ending = os.pipe()
         with open(os.devnull) as nothing:
             self.args = [str(script), *arguments]
-            request = {"argv": self.args, "cwd": str(cwd), "environment": dict(environment)}
+            cpus = sorted(os.sched_getaffinity(0))
+            request = {"argv": self.args, "cwd": str(cwd), "environment": dict(environment), "cpus": cpus}
             self.pid = _next_interpreter().fork(request, [nothing.fileno(), write, ending])
         os.close(write)
         os.close(ending)
@@ -215,6 +216,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     for source, target in ((read, 0), (write, 1), (write, 2)):
         os.dup2(source, target)
     os.closerange(3, 1 << 16)
+    os.sched_setaffinity(0, request["cpus"])
     _enter(request["cwd"], request["environment"])
     _wait_as_a_forkserver()
 

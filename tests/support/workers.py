@@ -99,6 +99,14 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS)
         time.sleep(0.05)
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process runs no more; a zombie does not."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE  # where nobody reaps orphans
+    except psutil.NoSuchProcess:
+        return True
+
+
 class Said:
     """The lines that a process has said so far, read by a thread so that its pipe never fills."""
 
