@@ -1,4 +1,4 @@
-"""StudySpec: what a study file says, as the rest of the program sees it. Checked in ``study_reader.py``."""
+"""StudySpec: what a study file says, as the rest of the program sees it. Checked in ``parser.py``."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Recorder:
         outbox: of this trial on this disk.
         judge: the verdict on the trial after an epoch (1-based), given its own curve.
         on_change: called (from the recorder's thread) whenever an attribute of this object changed.
-        on_news: called with what other processes said to all workers, see ``trial.study_news``.
+        on_news: called with what other processes said to all workers, see ``held_trial.study_news``.
 
     Attributes:
         curve: reported fitness by epoch (1-based).

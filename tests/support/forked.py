@@ -50,7 +50,9 @@ class Forked:
 
     Args:
         script: a console script.
-        output: its standard output and error go into one pipe, ``stdout``.
+        arguments: of the script.
+        cwd: where it works.
+        environment: all of it. Its standard output and error go into one pipe, ``stdout``.
     """
 
     def __init__(self, script: Path, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str]) -> None:
