@@ -16,7 +16,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LEASE_SECONDS = 90.0  # of rows from before it was recorded: the study file's default
 
 metadata = sa.MetaData()
@@ -41,7 +41,9 @@ trial_leases = sa.Table(
     sa.Column("expires_at", sa.Float(53), nullable=False),
     # How long it lasts without renewal: a person may change the study's figure at any time.
     sa.Column("lease_seconds", sa.Float(53), nullable=False, server_default=sa.text(f"{LEASE_SECONDS:g}")),
-    sa.Column("state", sa.String(16), nullable=False),  # running, released, done
+    sa.Column("state", sa.String(16), nullable=False),  # running, released, frozen, done
+    # Epochs after which its owner asks whether to go on; NULL: it trains to its end, unless it is pruned.
+    sa.Column("until_epoch", sa.Integer),
     sa.Column("nonce", sa.String(64), nullable=False, unique=True),  # of the last birth or claim: finds its own work
     sa.Column("resumes", sa.Integer, nullable=False),
     sa.Column("seconds_lost", sa.Float(53), nullable=False),  # between the newest snapshot and the end, over all owners
@@ -84,7 +86,8 @@ LOCK_STUDY = {
 COUNT_OURS = sa.text("SELECT count(*) FROM trial_leases WHERE study_id = :study_id")
 
 FIND_BIRTH = sa.text(
-    "SELECT t.trial_id, t.number FROM trial_leases l JOIN trials t ON t.trial_id = l.trial_id WHERE l.nonce = :nonce"
+    "SELECT t.trial_id, t.number, l.token FROM trial_leases l JOIN trials t ON t.trial_id = l.trial_id "
+    "WHERE l.nonce = :nonce"
 )
 
 FIRST_WAITING = sa.text(
@@ -94,9 +97,10 @@ FIRST_WAITING = sa.text(
 INSERT = _for_each_dialect(
     """
     INSERT INTO trial_leases (trial_id, study_id, worker, identity, token, beat, claimed_at, expires_at,
-                              lease_seconds, state, nonce, resumes, seconds_lost, crashes, vanishes, reason)
+                              lease_seconds, state, until_epoch, nonce, resumes, seconds_lost, crashes, vanishes,
+                              reason)
     VALUES (:trial_id, :study_id, :worker, :identity, 1, 0, {now}, {now} + :seconds,
-            :seconds, :state, :nonce, 0, 0, 0, 0, :reason)
+            :seconds, :state, :until, :nonce, 0, 0, 0, 0, :reason)
     """
 )
 
@@ -201,14 +205,45 @@ CLAIM = _for_each_dialect(
     """
     UPDATE trial_leases SET token = token + 1, beat = beat + 1, worker = :worker, identity = :identity, nonce = :nonce,
         state = 'running', reason = NULL, claimed_at = {now}, expires_at = {now} + :seconds, lease_seconds = :seconds,
-        resumes = resumes + 1, seconds_lost = :seconds_lost, crashes = :crashes, vanishes = :vanishes,
-        death_epoch = snapshot_epoch, death_batch = snapshot_batch
-    WHERE trial_id = :trial_id AND token = :token AND beat = :beat AND state IN ('running', 'released')
+        resumes = resumes + :resumed, seconds_lost = :seconds_lost, crashes = :crashes, vanishes = :vanishes,
+        until_epoch = :until, death_epoch = snapshot_epoch, death_batch = snapshot_batch
+    WHERE trial_id = :trial_id AND token = :token AND beat = :beat AND state <> 'done'
         AND EXISTS (SELECT 1 FROM trials t WHERE t.trial_id = :trial_id AND t.state = 'RUNNING')
     """
 )
 
 FIND_CLAIM = sa.text("SELECT token FROM trial_leases WHERE trial_id = :trial_id AND nonce = :nonce")
+
+# ---- segments --------------------------------------------------------------------------------------------------------
+
+# What every birth, freeze, thaw, decision to go on and end changes, and no report does.
+SEGMENTS_VERSION = sa.text(
+    """
+    SELECT count(*), sum(token), sum(coalesce(until_epoch, 0)),
+        sum(CASE state WHEN 'frozen' THEN 1 ELSE 0 END), sum(CASE state WHEN 'done' THEN 1 ELSE 0 END)
+    FROM trial_leases WHERE study_id = :study_id
+    """
+)
+
+SET_UNTIL = sa.text("UPDATE trial_leases SET until_epoch = :until WHERE trial_id = :trial_id AND token = :token")
+
+UNTIL_OF = sa.text("SELECT until_epoch FROM trial_leases WHERE trial_id = :trial_id AND token = :token")
+
+COUNT_OWNED = sa.text(
+    "SELECT count(*) FROM trial_leases l JOIN trials t ON t.trial_id = l.trial_id "
+    "WHERE l.study_id = :study_id AND l.state IN ('running', 'released') AND t.state = 'RUNNING'"
+)
+
+FROZEN = sa.text(
+    "SELECT l.trial_id, t.number, l.token, l.beat, l.seconds_lost FROM trial_leases l "
+    "JOIN trials t ON t.trial_id = l.trial_id "
+    "WHERE l.study_id = :study_id AND l.state = 'frozen' AND t.state = 'RUNNING' ORDER BY t.number"
+)
+
+END_FROZEN = sa.text(
+    "UPDATE trial_leases SET state = 'done', reason = :reason, beat = beat + 1 "
+    "WHERE trial_id = :trial_id AND state = 'frozen'"
+)
 
 # ---- judgement -------------------------------------------------------------------------------------------------------
 
@@ -244,7 +279,15 @@ def _record_lease_seconds(connection: Connection) -> None:
     connection.execute(RECORD_LEASE_SECONDS)
 
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _record_lease_seconds}  # from version n to n + 1
+RECORD_UNTIL = sa.text("ALTER TABLE trial_leases ADD COLUMN until_epoch INTEGER")
+
+
+def _record_until(connection: Connection) -> None:
+    connection.execute(RECORD_UNTIL)
+
+
+# From version n to n + 1.
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _record_lease_seconds, 2: _record_until}
 
 
 def installed_version(connection: Connection) -> int | None:

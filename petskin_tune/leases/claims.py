@@ -82,30 +82,35 @@ class Claims:
         nonce = uuid.uuid4().hex
 
         def work(session: Session) -> Held | None:
-            self._lock_study(session)
+            self.lock_study(session)
             born = session.execute(queries.FIND_BIRTH, {"nonce": nonce}).one_or_none()
             if born is not None:  # the acknowledgement of the first attempt was lost
                 return Held(born.trial_id, born.number, token=1)
             if session.execute(queries.COUNT_OURS, {"study_id": self.study_id}).scalar_one() >= target:
                 return None
-            trial = self._pop_waiting(session) or self._new(session)
-            self.storage._set_trial_attr_without_commit(
-                session, models.TrialSystemAttributeModel, trial.trial_id, attributes.MARK, nonce
-            )
-            session.flush()
-            self._insert(session, trial.trial_id, nonce)
-            reach("before-birth")
-            return Held(trial.trial_id, trial.number, token=1)
+            return self.bear(session, self.pop_waiting(session) or self.new_trial(session), nonce)
 
         held = self.storage.transaction(work)
         if held:
             reach("trial-born")
         return held
 
-    def _lock_study(self, session: Session) -> None:
+    def bear(self, session: Session, trial: Any, nonce: str, until: int | None = None) -> Held:
+        """Mark a trial (a row of Optuna's) as ours and insert its lease, in the transaction of ``session``."""
+        self.storage._set_trial_attr_without_commit(
+            session, models.TrialSystemAttributeModel, trial.trial_id, attributes.MARK, nonce
+        )
+        session.flush()
+        self._insert(session, trial.trial_id, nonce, until=until)
+        reach("before-birth")
+        return Held(trial.trial_id, trial.number, token=1)
+
+    def lock_study(self, session: Session) -> None:
+        """Keep other workers from births and choices until the transaction of ``session`` ends."""
         session.execute(queries.LOCK_STUDY[self._dialect], {"study_id": self.study_id})
 
-    def _pop_waiting(self, session: Session) -> Any | None:
+    def pop_waiting(self, session: Session) -> Any | None:
+        """The oldest trial that a person or the study file has enqueued (a row of Optuna's), now RUNNING."""
         while (trial_id := session.execute(queries.FIRST_WAITING, {"study_id": self.study_id}).scalar()) is not None:
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
             session.refresh(trial)
@@ -115,16 +120,24 @@ class Claims:
                 return trial
         return None
 
-    def _new(self, session: Session) -> Any:
+    def new_trial(self, session: Session) -> Any:
+        """A new RUNNING trial, a row of Optuna's."""
         return self.storage._get_prepared_new_trial(self.study_id, None, session)
 
     def _insert(
-        self, session: Session, trial_id: int, nonce: str, state: str = "running", reason: str | None = None
+        self,
+        session: Session,
+        trial_id: int,
+        nonce: str,
+        state: str = "running",
+        reason: str | None = None,
+        until: int | None = None,
     ) -> None:
         row = {"trial_id": trial_id, "study_id": self.study_id, "nonce": nonce, "state": state, "reason": reason}
-        session.execute(queries.INSERT[self._dialect], {**row, **self._owner()})
+        session.execute(queries.INSERT[self._dialect], {**row, "until": until, **self.owner()})
 
-    def _owner(self) -> dict[str, Any]:
+    def owner(self) -> dict[str, Any]:
+        """What a lease says of its owner, when this worker is it."""
         return {"worker": self.worker, "identity": self.identity.to_json(), "seconds": self.seconds}
 
     def adopt_unleased(self) -> None:
@@ -139,7 +152,7 @@ class Claims:
             return list(session.execute(queries.UNLEASED, wanted).scalars())
 
         def work(session: Session) -> None:
-            self._lock_study(session)
+            self.lock_study(session)
             for trial_id in find(session):
                 self._insert(session, trial_id, uuid.uuid4().hex, "released", "had no lease")
 
@@ -213,12 +226,13 @@ class Claims:
         seconds_lost = lease.seconds_lost + lease.lost()
         seen = {"trial_id": lease.trial_id, "token": lease.token, "beat": lease.beat, "nonce": nonce}
         deaths: dict[str, Any] = {"crashes": crashes, "vanishes": vanishes, "seconds_lost": seconds_lost}
+        row = {**seen, **deaths, **self.owner(), "resumed": 1, "until": lease.until}
 
         attempts = itertools.count()
 
         def work(session: Session) -> int | None:
             if next(attempts) == 0 or not at_once:
-                claimed = session.execute(queries.CLAIM[self._dialect], {**seen, **deaths, **self._owner()})
+                claimed = session.execute(queries.CLAIM[self._dialect], row)
                 if rows(claimed) == 1:
                     return lease.token + 1
             # Another claimer was faster; or this one, when the acknowledgement of its first attempt was lost.

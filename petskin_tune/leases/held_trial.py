@@ -188,6 +188,35 @@ class HeldTrial:
         self._write(lambda _session: None, ending=("released", reason))
         reach("lease-released")
 
+    def freeze(self) -> None:
+        """Keep the trial for later: whoever thinks more of it than of anything new goes on from its snapshot."""
+        reach("before-freeze")
+        self._write(lambda _session: None, ending=("frozen", None))
+        reach("frozen")
+
+    def go_on_if(self, unchanged: Callable[[Session], bool], until: int | None, epoch: int) -> bool | None:
+        """Go on to ``until`` epochs (None: not at all, for now), provided that ``unchanged`` under the study's lock.
+
+        Returns:
+            whether it goes on; None: something has changed.
+
+        Raises:
+            LeaseLost: the trial has another owner.
+        """
+
+        def work(session: Session) -> bool | None:
+            self._claims.lock_study(session)
+            known = session.execute(queries.UNTIL_OF, self._ours).scalar()
+            if known is not None and known > epoch:  # the acknowledgement of the first attempt was lost
+                return True
+            if not unchanged(session):
+                return None
+            if until is not None:
+                session.execute(queries.SET_UNTIL, {**self._ours, "until": until})
+            return until is not None
+
+        return self._write(work)
+
     def count_crash(self) -> int:
         """Record that the trial's process died under this worker; the crashes in a row, this one counted in."""
         lease = self.lease()
@@ -218,7 +247,7 @@ class HeldTrial:
     def _write(
         self,
         work: Callable[[Session], Result],
-        ending: tuple[Literal["released", "done"], str] | None = None,
+        ending: tuple[Literal["released", "frozen", "done"], str | None] | None = None,
     ) -> Result | None:
         """Run ``work`` in one transaction that renews the lease first; again from its start after an outage.
 

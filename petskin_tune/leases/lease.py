@@ -47,6 +47,7 @@ class Lease:
     last_death: Position | None
     snapshot_age: float | None = None  # since it became durable
     seconds: float = queries.LEASE_SECONDS  # how long it lasts without renewal
+    until: int | None = None  # epochs after which its owner asks whether to go on; None: it trains to its end
 
     def progressed(self) -> bool:
         """Whether a newer snapshot became durable since the last death."""
@@ -114,6 +115,7 @@ def _lease(row: dict[str, Any]) -> Lease:
         last_death=Position(death, row["death_batch"]) if death is not None else None,
         snapshot_age=float(row["snapshot_age"]) if row["snapshot_age"] is not None else None,
         seconds=row["lease_seconds"],
+        until=row["until_epoch"],
     )
 
 

@@ -26,6 +26,7 @@ ORIGIN = "origin"  # "start point", "person", "search"
 
 # ---- system attributes of a trial -----------------------------------------------------------------------------------
 MARK = "petskin-tune:nonce"  # created by one of our workers, in the transaction that made its lease
+POINT = "fixed_params"  # Optuna's own: searched names and values that were chosen before the trial began
 ENQUEUED = "petskin-tune:enqueued"  # nonce of the call that enqueued it
 
 # ---- attributes of a study ------------------------------------------------------------------------------------------

@@ -303,7 +303,7 @@ def _waiting(point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str)
     fixed = {name: value for name, value in point.items() if name not in spec.search}
     return create_trial(
         state=TrialState.WAITING,
-        system_attrs={"fixed_params": searched, attributes.ENQUEUED: nonce},
+        system_attrs={attributes.POINT: searched, attributes.ENQUEUED: nonce},
         user_attrs={attributes.ORIGIN: origin, **({attributes.FIXED: fixed} if fixed else {})},
     )
 

@@ -36,7 +36,7 @@ def parameters(trial: HeldTrial, place: Workplace) -> dict[str, Any]:
     if set(spec.search) <= set(frozen.params):
         return settings_of(frozen)
     # Optuna's own enqueue_trial takes anything; what does not fit must not keep the study from going on.
-    fixed, misfits = fit_point(frozen.system_attrs.get("fixed_params", {}), spec.search)
+    fixed, misfits = fit_point(frozen.system_attrs.get(attributes.POINT, {}), spec.search)
     draw = samplers.draw(place.study.trials(), trial.number, spec, fixed)
     described = {attributes.ORIGIN: frozen.user_attrs.get(attributes.ORIGIN, "search")}
     described[attributes.WORKER] = place.options.worker

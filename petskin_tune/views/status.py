@@ -226,7 +226,7 @@ def _disconnect_cost(lease: Lease, epoch: int, per_epoch: float | None) -> float
 
 
 def _waiting(trial: FrozenTrial) -> Waiting:
-    enqueued = {**trial.system_attrs.get("fixed_params", {}), **trial.user_attrs.get(attributes.FIXED, {})}
+    enqueued = {**trial.system_attrs.get(attributes.POINT, {}), **trial.user_attrs.get(attributes.FIXED, {})}
     return Waiting(trial.number, enqueued, trial.user_attrs.get(attributes.ORIGIN))
 
 

@@ -1,0 +1,203 @@
+"""Segments: a trial's epochs up to the next rung. Choosing one and claiming it are one step.
+
+A trial that is not to go on now is *frozen*: a state of its lease, not of Optuna's trial, which stays RUNNING under its
+number with one curve. Its snapshot is durable before the lease says so. Whoever is told to thaw it claims it as any
+other trial, and it ends, as PRUNED with its best value, when no snapshot is kept for it or the study is over.
+
+The choice is made by a caller's function of the study as it stands, outside of any transaction, because it takes up to
+a second. It counts only if no other worker has begun, frozen, thawed or ended anything meanwhile; else it is made
+again.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import TrialState
+from sqlalchemy.orm import Session
+
+from petskin_tune.database import queries
+from petskin_tune.database.storage import models
+from petskin_tune.faults import reach
+from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import Held, read_leases
+from petskin_tune.study import attributes
+
+NO_SNAPSHOT = "frozen, and others were more worth a snapshot"
+STUDY_OVER = "frozen when the study ended"
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Begin a new trial with ``point`` (searched names to values), or one that waits, and train ``until`` epochs."""
+
+    point: Mapping[str, Any]
+    until: int
+
+
+@dataclass(frozen=True)
+class Continue:
+    """Go on with trial ``number``, a frozen one or the one that asks, to ``until`` epochs in all."""
+
+    number: int
+    until: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to train next.
+
+    Attributes:
+        segment: None: there is nothing to train.
+        drop: numbers of frozen trials whose snapshots are not kept; they end.
+        reason: for the log.
+    """
+
+    segment: Begin | Continue | None
+    drop: tuple[int, ...] = ()
+    reason: str = ""
+
+
+Choose = Callable[[], Choice]
+
+
+class Segments:
+    """The segments of one study, as one worker chooses and claims them.
+
+    Args:
+        claims: of this worker.
+    """
+
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+        self._storage = claims.storage
+        self._study = {"study_id": claims.study_id}
+
+    def next(self, choose: Choose) -> Held | None:
+        """Claim the segment that is chosen; a trial that waits goes before a new one. None: nothing is to be trained.
+
+        Args:
+            choose: called until nothing has changed while it chose.
+        """
+        nonce = uuid.uuid4().hex
+        while True:
+            version = self._version()
+            choice = choose()
+            reach("segment-chosen")
+            took = self._storage.transaction(lambda session: self._take(session, version, choice, nonce))  # noqa: B023
+            if took is _CHANGED:
+                continue
+            if took is None:
+                return None
+            reach("segment-claimed")
+            return self._with_lease(took)
+
+    def may_go_on(self, trial: HeldTrial, epoch: int, choose: Choose) -> bool:
+        """Whether a held trial goes on after ``epoch`` (1-based), the last of its segment; its lease then says so.
+
+        Args:
+            trial: held by this worker.
+            epoch: just reported.
+            choose: as for :meth:`next`; the trial counts as one that may be chosen.
+
+        Raises:
+            LeaseLost: the trial has another owner.
+        """
+        while True:
+            version = self._version()
+            choice = choose()
+            segment = choice.segment
+            own = segment if isinstance(segment, Continue) and segment.number == trial.number else None
+            until = own.until if own else None
+            goes_on = trial.go_on_if(lambda session: self._version(session) == version, until, epoch)  # noqa: B023
+            if goes_on is not None:
+                return goes_on
+
+    def end(self) -> bool:
+        """End every frozen trial, unless a trial of the study has an owner or waits for one: then False."""
+
+        def work(session: Session) -> bool:
+            self._claims.lock_study(session)
+            if session.execute(queries.COUNT_OWNED, self._study).scalar_one():
+                return False
+            self._end_frozen(session, session.execute(queries.FROZEN, self._study), STUDY_OVER)
+            reach("before-study-end")
+            return True
+
+        return self._storage.transaction(work)
+
+    # ---- in one transaction ----
+
+    def _version(self, session: Session | None = None) -> tuple[Any, ...]:
+        """Changes with every birth, freeze, thaw, decision to go on and end; not with reports and renewals."""
+        if session is None:
+            return self._storage.transaction(lambda opened: self._version(opened))
+        return tuple(session.execute(queries.SEGMENTS_VERSION, self._study).one())
+
+    def _take(self, session: Session, version: tuple[Any, ...], choice: Choice, nonce: str) -> Held | None:
+        self._claims.lock_study(session)
+        taken = session.execute(queries.FIND_BIRTH, {"nonce": nonce}).one_or_none()
+        if taken is not None:  # the acknowledgement of the first attempt was lost
+            return Held(taken.trial_id, taken.number, taken.token)
+        if self._version(session) != version:
+            return _CHANGED
+        frozen = {row.number: row for row in session.execute(queries.FROZEN, self._study)}
+        self._end_frozen(session, [frozen[number] for number in choice.drop if number in frozen], NO_SNAPSHOT)
+        segment = choice.segment
+        if isinstance(segment, Begin):
+            return self._begin(session, segment, nonce)
+        return self._thaw(session, frozen[segment.number], segment.until, nonce) if segment else None
+
+    def _begin(self, session: Session, segment: Begin, nonce: str) -> Held:
+        trial = self._claims.pop_waiting(session)
+        if trial is None:
+            trial = self._claims.new_trial(session)
+            self._storage._set_trial_attr_without_commit(
+                session, models.TrialSystemAttributeModel, trial.trial_id, attributes.POINT, dict(segment.point)
+            )
+        return self._claims.bear(session, trial, nonce, segment.until)
+
+    def _thaw(self, session: Session, frozen: Any, until: int, nonce: str) -> Held:
+        row = {"trial_id": frozen.trial_id, "token": frozen.token, "beat": frozen.beat, "nonce": nonce, "until": until}
+        nothing_lost = {"resumed": 0, "crashes": 0, "vanishes": 0, "seconds_lost": frozen.seconds_lost}
+        claim = queries.CLAIM[self._storage.engine.name]
+        session.execute(claim, {**row, **nothing_lost, **self._claims.owner()})
+        return Held(frozen.trial_id, frozen.number, frozen.token + 1)
+
+    def _end_frozen(self, session: Session, frozen: Iterable[Any], reason: str) -> None:
+        for row in frozen:
+            session.execute(queries.END_FROZEN, {"trial_id": row.trial_id, "reason": reason})
+            trial = session.get(models.TrialModel, row.trial_id, with_for_update=True)
+            assert trial is not None  # its lease would be gone with it
+            values = session.query(models.TrialIntermediateValueModel).filter_by(trial_id=row.trial_id)
+            numbers = [number for value in values if (number := _number(value)) is not None]
+            if numbers:
+                self._storage._set_trial_value_without_commit(session, trial, 0, max(numbers))
+            trial.state = TrialState.PRUNED
+            trial.datetime_complete = datetime.now()
+        session.flush()
+
+    def _with_lease(self, held: Held) -> Held:
+        if held.token == 1:
+            return held
+        leases = read_leases(self._storage, self._claims.study_id, only_unfinished=True)
+        lease = next((lease for lease in leases if lease.trial_id == held.trial_id), None)
+        return Held(held.trial_id, held.number, held.token, lease)
+
+
+_CHANGED = Held(-1, -1, -1)  # somebody else was faster: choose again
+
+
+def _number(row: Any) -> float | None:
+    """A finite reported value; None for another one."""
+    kinds = models.TrialIntermediateValueModel.TrialIntermediateValueType
+    if row.intermediate_value_type != kinds.FINITE or row.intermediate_value is None:
+        return None
+    value = float(row.intermediate_value)
+    return value if math.isfinite(value) else None
