@@ -47,6 +47,7 @@ class TrialJob:
     device: str  # "cpu" or a CUDA index such as "0"
     threads: int | None = None  # torch threads; None: as Ultralytics decides, and reported
     snapshot_every: float = 300.0  # seconds between snapshots; 0: one at the end of every epoch
+    rungs: tuple[int, ...] = ()  # epochs (1-based) after which one is taken in any case: the trial may pause there
     snapshot: str | None = None  # local file to resume from
     identity: Mapping[str, str] = field(default_factory=dict)  # study, trial, data, model: what a snapshot must match
     recorded_machine: Mapping[str, Any] | None = None  # versions, threads, device model, CUDA of the trial's last run

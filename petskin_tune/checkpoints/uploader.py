@@ -196,6 +196,12 @@ class Uploader:
         self._tidy_here()
 
     @property
+    def has_best_weights(self) -> bool:
+        """Whether the newest best weights that were taken are in the store."""
+        with self._changed:
+            return self._weights.empty
+
+    @property
     def _idle(self) -> bool:
         return self._weights.empty and self._snapshots.empty
 

@@ -36,10 +36,16 @@ class Peer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to prune, and why, in words for the trial's log."""
+    """Whether a trial ends or pauses after an epoch, and why, in words for the trial's log."""
 
     prune: bool
     reason: str
+    freeze: bool = False  # keep it for later
+
+    @property
+    def ends(self) -> bool:
+        """Whether nothing more of it is trained for now."""
+        return self.prune or self.freeze
 
 
 def decides_at(spec: StudySpec, number: int, epoch: int) -> bool:

@@ -262,7 +262,8 @@ class ResumableTrainer(TrialSetup):
         """Follow an order and take a snapshot if one is due."""
         self._obey()
         end_of_epoch = self.position.batch == 0
-        if self.keeper.due(end_of_epoch=end_of_epoch) and self._good_instant(float("inf")):
+        is_rung = end_of_epoch and self.position.epoch in self.job.rungs
+        if is_rung or (self.keeper.due(end_of_epoch=end_of_epoch) and self._good_instant(float("inf"))):
             self.keeper.begin(self._capture, self.position)
 
     def _obey(self) -> None:

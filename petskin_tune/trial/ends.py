@@ -26,7 +26,7 @@ from petskin_tune.study.failures import CANNOT_START, DIES, ENDS, GIVEN_BACK, Fa
 from petskin_tune.trial.process import TrialProcess
 from petskin_tune.trial.run_state import RunState
 
-End = Literal["complete", "pruned", "failed", "suspended", "lost", "declined"]
+End = Literal["complete", "pruned", "frozen", "failed", "suspended", "lost", "declined"]
 
 UPLOAD_SECONDS = 30.0  # for the newest snapshot of a trial that is given back
 MAX_FALSE_STARTS = 2  # a process that dies before it trains, in a row
@@ -55,8 +55,11 @@ def without_process(run: RunState) -> Outcome | None:
         raise run.recorder.error
     if run.is_lost():
         return Outcome("lost", run.best())
-    if run.recorder.verdict:
-        return _tell(run, TrialState.PRUNED, "pruned", run.recorder.verdict.reason, {}, constraint_attrs(None))
+    verdict = run.recorder.verdict
+    if verdict and verdict.prune:
+        return _tell(run, TrialState.PRUNED, "pruned", verdict.reason, {}, constraint_attrs(None))
+    if verdict and verdict.freeze and run.can_freeze():
+        return freeze(run, verdict.reason)
     return None
 
 
@@ -97,6 +100,15 @@ def _is_settled(run: RunState) -> bool:
         if run.is_lost() or run.recorder.error:
             return False
     return without_process(run) is None and not run.is_suspended()
+
+
+def freeze(run: RunState, reason: str) -> Outcome:
+    """Keep it for later; its snapshot and its best weights are in the store."""
+    try:
+        run.trial.freeze()
+    except LeaseLost:
+        return Outcome("lost", run.best())
+    return Outcome("frozen", run.best(), reason)
 
 
 def fail(run: RunState, failure: Failure, kind: FailureKind) -> Outcome | None:

@@ -18,7 +18,6 @@ from petskin_tune.search.pruners import Peer, Verdict
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.space import fit_point
-from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study import Study, settings_of
 from petskin_tune.trial.inputs import Prepared, model_identity
 from petskin_tune.trial.workplace import Workplace
@@ -159,8 +158,9 @@ def trial_job(
     )
 
 
-def judge(trial: HeldTrial, spec: StudySpec, epoch: int, own: Mapping[int, float]) -> Verdict:
-    """The pruner's verdict on the trial after ``epoch`` (1-based), from the curves in the database."""
+def judge(trial: HeldTrial, place: Workplace, epoch: int, own: Mapping[int, float]) -> Verdict:
+    """The verdict on the trial after ``epoch`` (1-based), from the curves in the database."""
+    spec = place.study.spec
     if not pruners.decides_at(spec, trial.number, epoch):
         return Verdict(False, "")
     reported = trial.values_at(epoch)

@@ -179,7 +179,7 @@ class Recorder:
     def _give_verdict(self, epoch: int) -> None:
         verdict = self._judge(epoch, self.curve)
         reach("verdict-given")
-        if verdict.prune:
+        if verdict.ends:
             self.verdict = verdict
 
     def _compare(self, event: EpochDone) -> None:

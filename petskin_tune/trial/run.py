@@ -86,7 +86,7 @@ class TrialRun:
         trial, place, state = self._trial, self._place, self._state
         outbox = place.outbox(trial)
         state.recorder = Recorder(
-            trial, outbox, lambda epoch, own: judge(trial, place.study.spec, epoch, own), state.notify, place.hear
+            trial, outbox, lambda epoch, own: judge(trial, place, epoch, own), state.notify, place.hear
         )
         state.uploader = place.uploader(trial, state.say)
         state.listener = Listener(trial, place, state.recorder, state.uploader, state.changed, self._best_before)
@@ -173,7 +173,7 @@ class TrialRun:
             if process.error:
                 raise process.error
             state.uploader.raise_failure()
-            if state.recorder.error or state.is_lost() or state.recorder.verdict:
+            if state.is_decided():
                 process.send(Stop())
                 process.end()
                 return ends.without_process(state)

@@ -11,7 +11,7 @@ from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.error_text import LONGEST_DETAIL
 from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.protocol import TRAIN_LOG, TrialJob
+from petskin_tune.protocol import TRAIN_LOG, Position, TrialJob
 from petskin_tune.trial.listener import Listener
 from petskin_tune.trial.recorder import Recorder
 from petskin_tune.trial.workplace import Workplace
@@ -78,6 +78,17 @@ class RunState:
         """Whether somebody else has the trial by now."""
         begun = hasattr(self, "uploader")
         return self._heartbeat.lost or (begun and (self.recorder.lost or self.uploader.state.lost))
+
+    def can_freeze(self) -> bool:
+        """Whether all that was reported is in the store, weights too, so that another worker can go on from there."""
+        durable, reported = self.uploader.state.durable, max(self.recorder.curve, default=0)
+        return durable is not None and not durable < Position(reported, 0) and self.uploader.has_best_weights
+
+    def is_decided(self) -> bool:
+        """Whether the run ends now, whatever its process does."""
+        verdict = self.recorder.verdict
+        judged = verdict is not None and (verdict.prune or self.can_freeze())
+        return self.recorder.error is not None or self.is_lost() or judged
 
     def best(self) -> float | None:
         """The trial's best fitness so far."""

@@ -14,12 +14,13 @@ from petskin_tune import text as words
 from petskin_tune.protocol import Position
 from petskin_tune.views.stream import UnbreakableStream
 
-TrialEnd = Literal["complete", "pruned", "failed", "suspended", "lost"]
+TrialEnd = Literal["complete", "pruned", "frozen", "failed", "suspended", "lost"]
 
 
 _VERBS: dict[TrialEnd, str] = {
     "complete": "finished",
     "pruned": "pruned",
+    "frozen": "frozen",
     "failed": "failed",
     "suspended": "suspended",
     "lost": "now belongs to another worker; this one stopped training it",

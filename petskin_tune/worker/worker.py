@@ -174,7 +174,7 @@ class Worker:
             self._view.note(f"trial {trial.number} is left to another machine: {outcome.reason}")
             return
         self._view.trial_ended(trial.number, outcome.end, outcome.value, seconds, outcome.reason)
-        if outcome.end in ("suspended", "lost"):
+        if outcome.end in ("suspended", "lost", "frozen"):
             return
         self._finished += 1
         self._tidy(trial.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from petskin_tune.errors import LeaseLost
 from petskin_tune.files.durable import measure
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
-from petskin_tune.leases.lease import Lease, read_leases
+from petskin_tune.leases.lease import Lease, SnapshotPointer, read_leases
 from petskin_tune.protocol import (
     BestWeights,
     Declined,
@@ -75,6 +76,66 @@ def test_a_trial_that_the_pruner_gives_up_is_pruned_in_mid_training(
     assert (outcome.end, outcome.value, outcome.reason) == ("pruned", 0.1, "worse than most")
     assert (trial.state, trial.value, lease.state) == (TrialState.PRUNED, 0.1, "done")
     assert script.processes[0].orders == [Stop()]
+
+
+def written(folder: Path, epoch: int) -> SnapshotWritten:
+    """A snapshot of the end of ``epoch`` (1-based)."""
+    snapshot = folder / f"snapshot-{epoch}-0.pt"
+    snapshot.write_text("all of it")
+    return SnapshotWritten(str(snapshot), Position(epoch, 0), *measure(snapshot), seconds=0.0)
+
+
+def freezing(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    def verdict(_trial: object, _place: object, epoch: int, _own: object) -> Verdict:
+        return Verdict(False, "others are worth more", freeze=epoch == after)
+
+    monkeypatch.setattr("petskin_tune.trial.run.judge", verdict)
+
+
+def test_a_trial_that_others_are_worth_more_than_is_frozen_once_its_snapshot_is_durable(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezing(monkeypatch, after=2)
+    says = [STARTED, epoch_done(1), epoch_done(2, 0.3), epoch_done(3, 0.9), written(tmp_path, 2), ...]
+    script = Script(says)
+    outcome, trial, lease = outcome_of(a_workplace(storage, tmp_path, script))
+    assert (outcome.end, outcome.value, outcome.reason) == ("frozen", 0.3, "others are worth more")
+    assert (trial.state, lease.state) == (TrialState.RUNNING, "frozen")
+    assert lease.snapshot is not None
+    assert lease.snapshot.position == Position(2, 0)
+    assert trial.intermediate_values == {1: 0.1, 2: 0.3}, "what it trained while the choice was made is thrown away"
+    assert script.processes[0].orders == [Stop()]
+
+
+def test_a_trial_is_not_frozen_before_its_snapshot_is_durable(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezing(monkeypatch, after=2)
+    script = Script([STARTED, epoch_done(1), written(tmp_path, 1), epoch_done(2), ...])
+    place = a_workplace(storage, tmp_path, script)
+    run = new_run(place)
+    script.once_started = lambda: threading.Timer(1.5, lambda: script.processes[0].says(written(tmp_path, 2))).start()
+    assert run.run().end == "frozen"
+    (lease,) = read_leases(storage, place.study.id)
+    assert lease.snapshot is not None
+    assert lease.snapshot.position == Position(2, 0)
+
+
+def test_a_trial_whose_worker_died_before_it_was_frozen_is_frozen_by_the_next_without_training(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = a_workplace(storage, tmp_path, Script())
+    run = new_run(place)
+    trial = run._trial
+    trial.report(1, 0.1, {})
+    trial.point_to(SnapshotPointer("key", "0" * 64, Position(1, 0)))
+    trial.release("its worker died")
+    freezing(monkeypatch, after=1)
+    script = Script()
+    again = a_workplace(storage, tmp_path, script)
+    again.study, again.claims = place.study, place.claims
+    assert new_run(again).run().end == "frozen"
+    assert script.jobs == []
 
 
 def test_a_process_that_dies_is_started_again_and_the_trial_goes_on(storage: PetskinStorage, tmp_path: Path) -> None:
