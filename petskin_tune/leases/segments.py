@@ -87,7 +87,7 @@ class Segments:
         """
         nonce = uuid.uuid4().hex
         while True:
-            version = self._version()
+            version = self.version()
             choice = choose()
             reach("segment-chosen")
             took = self._storage.transaction(lambda session: self._take(session, version, choice, nonce))  # noqa: B023
@@ -110,7 +110,7 @@ class Segments:
             LeaseLost: the trial has another owner.
         """
         while True:
-            version = self._version()
+            version = self.version()
             choice = choose()
             segment = choice.segment
             own = segment if isinstance(segment, Continue) and segment.number == trial.number else None
@@ -118,6 +118,10 @@ class Segments:
             goes_on = trial.go_on_if(lambda session: self._version(session) == version, until, epoch)  # noqa: B023
             if goes_on is not None:
                 return goes_on
+
+    def version(self) -> tuple[Any, ...]:
+        """Changes with every birth, freeze, thaw, decision to go on and end; not with reports and renewals."""
+        return self._storage.transaction(self._version)
 
     def end(self) -> bool:
         """End every frozen trial, unless a trial of the study has an owner or waits for one: then False."""
@@ -134,10 +138,7 @@ class Segments:
 
     # ---- in one transaction ----
 
-    def _version(self, session: Session | None = None) -> tuple[Any, ...]:
-        """Changes with every birth, freeze, thaw, decision to go on and end; not with reports and renewals."""
-        if session is None:
-            return self._storage.transaction(lambda opened: self._version(opened))
+    def _version(self, session: Session) -> tuple[Any, ...]:
         return tuple(session.execute(queries.SEGMENTS_VERSION, self._study).one())
 
     def _take(self, session: Session, version: tuple[Any, ...], choice: Choice, nonce: str) -> Held | None:

@@ -45,7 +45,7 @@ class Subset(_Frozen):
 class SamplerSpec(_Frozen):
     """``name`` and the options that the sampler of that name takes."""
 
-    name: Literal["tpe", "gp", "random"] = "tpe"
+    name: Literal["freeze-thaw", "tpe", "gp", "random"] = "tpe"
     startup_trials: int | None = None  # random draws before the model takes over; None: the sampler's own default
 
 
@@ -84,6 +84,7 @@ class StudySpec(_Frozen):
     sampler: SamplerSpec = SamplerSpec()
     pruner: PrunerSpec = PrunerSpec()
     target_trials: int = 60
+    budget: int | None = None  # freeze-thaw: epochs of training, over all trials
     stop_at: float | None = None
     snapshot_every: float = 300.0
     lease: float = 90.0

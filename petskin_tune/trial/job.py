@@ -13,7 +13,7 @@ from petskin_tune.checkpoints.restore import forget_fetched, newest_good
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import TrialJob
-from petskin_tune.search import pruners, samplers
+from petskin_tune.search import pruners, samplers, segments
 from petskin_tune.search.pruners import Peer, Verdict
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
@@ -144,6 +144,7 @@ def trial_job(
         device="",
         threads=recorded.get(attributes.THREADS),
         snapshot_every=spec.snapshot_every,
+        rungs=segments.rungs(spec) if spec.sampler.name == "freeze-thaw" else (),
         identity={
             "study": study.uid,
             "trial": str(number),
@@ -161,8 +162,19 @@ def trial_job(
 def judge(trial: HeldTrial, place: Workplace, epoch: int, own: Mapping[int, float]) -> Verdict:
     """The verdict on the trial after ``epoch`` (1-based), from the curves in the database."""
     spec = place.study.spec
+    if spec.sampler.name == "freeze-thaw":
+        return _segment_verdict(trial, place, epoch)
     if not pruners.decides_at(spec, trial.number, epoch):
         return Verdict(False, "")
     reported = trial.values_at(epoch)
     peers = {number: Peer(value, state == TrialState.COMPLETE) for number, (state, value) in reported.items()}
     return pruners.verdict(spec, trial.number, epoch, own, peers)
+
+
+def _segment_verdict(trial: HeldTrial, place: Workplace, epoch: int) -> Verdict:
+    """Whether a trial that has reached the end of its segment goes on at once, or is kept for later."""
+    until = trial.lease().until
+    if until is None or epoch < until or epoch >= place.study.spec.epochs:
+        return Verdict(False, "")
+    goes_on = place.segments.may_go_on(trial, epoch, lambda: place.choose(trial.number))
+    return Verdict(False, "it goes on" if goes_on else "others are worth more for now", freeze=not goes_on)

@@ -19,6 +19,9 @@ from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import read_leases
+from petskin_tune.leases.segments import Choice, Segments
+from petskin_tune.search.segments import choose
 from petskin_tune.study import attributes
 from petskin_tune.study.study import Study
 from petskin_tune.trial.inputs import Prepared, model_identity, prepare, prepare_data, require_same_data
@@ -93,6 +96,7 @@ class Workplace:
         self.retention = Retention(study, self.store, copied=copied)
         terms = (study.spec.lease, study.spec.snapshot_every)
         self.claims = Claims(study.storage, study.id, options.worker, *terms, alone=copied)
+        self.segments = Segments(self.claims)
         self._inputs = inputs
         self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
         self._away_since: float | None = None  # the instant (monotonic) since which the database has been away
@@ -178,6 +182,11 @@ class Workplace:
             make_room=self.retention.make_room,
             retriable=(sqlalchemy.exc.SQLAlchemyError, StorageInternalError),
         )
+
+    def choose(self, asking: int | None = None) -> Choice:
+        """What to train next, see :func:`petskin_tune.search.segments.choose`."""
+        leases = read_leases(self.study.storage, self.study.id)  # first: what ends in between then still runs
+        return choose(self.study.trials(), leases, self.study.spec, asking)
 
     # ---- what others say ----
 

@@ -26,6 +26,7 @@ from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker.environment import EnvironmentCheck, LeftToOthers
 from petskin_tune.worker.search_health import SearchWatch, stopped_by_failures
+from petskin_tune.worker.supply import supply_of
 from petskin_tune.worker.suspension import Suspension
 
 POLL_SECONDS = 1.0  # how often a worker without work looks for some
@@ -51,6 +52,7 @@ class Worker:
         allowed = place.options.allow_different_machine
         self._environment = EnvironmentCheck(place.study, place.home, allowed=allowed, say=place.view.note)
         self._search = SearchWatch()
+        self._supply = supply_of(place)
 
     def work(self) -> int:
         """Work until the study is done or this worker is told to stop. Returns the exit code.
@@ -89,7 +91,7 @@ class Worker:
         elif self._may_have_new():
             self._wait(leases)
         elif not (unfinished := self._claims.read()):  # read when no trial can be born any more
-            return self._say_done()
+            return self._say_done() if self._supply.end() else None
         elif (left := {seen.lease.trial_id for seen in unfinished}) <= self._declined.trials:
             raise UsageError(self._declined.sentence(self._study.name, left))
         else:
@@ -112,10 +114,10 @@ class Worker:
         self._environment.require()
         unless(self._suspension.asked, self._place.inputs)
         self._environment.begin()
-        return self._claims.next_trial(self._study.spec.target_trials)
+        return self._supply.next()
 
     def _may_have_new(self) -> bool:
-        return not self._is_good_enough() and self._claims.count() < self._study.spec.target_trials
+        return not self._is_good_enough() and self._supply.may_have_more()
 
     def _is_good_enough(self) -> bool:
         stop_at = self._study.spec.stop_at

@@ -1,0 +1,126 @@
+"""What to train next in a study of the sampler ``freeze-thaw``: from Optuna's trials and our leases to a choice.
+
+A pure function: equal trials and leases get the same choice, whichever worker asks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, takewhile
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from petskin_tune.leases.segments import Begin, Choice, Continue
+from petskin_tune.search.freeze_thaw import choice, recommend
+from petskin_tune.search.freeze_thaw.rungs import rungs as every_rung
+from petskin_tune.search.freeze_thaw.state import Continue as GoOn
+from petskin_tune.search.freeze_thaw.state import SearchState, Standing, TrialRecord
+from petskin_tune.study import attributes
+from petskin_tune.study.arguments import arguments
+from petskin_tune.study.trials import failure_kind
+
+if TYPE_CHECKING:
+    from petskin_tune.leases.lease import Lease
+    from petskin_tune.study.spec import StudySpec
+
+_BAD_POINTS = ("diverged", "out-of-memory")  # kinds of failures that the point is to blame for
+_OWNED = ("running", "released")  # states of the lease of a trial that somebody trains, or takes over
+
+
+def choose(
+    trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: StudySpec, asking: int | None = None
+) -> Choice:
+    """The next segment; none while the last ones are trained, and none when the budget is used up.
+
+    Args:
+        trials: of the study.
+        leases: of all its trials that have one.
+        spec: of the study; its sampler is ``freeze-thaw``.
+        asking: number of the running trial that has reached the end of its segment; it may be chosen.
+    """
+    held = {lease.number: lease for lease in leases}
+    ours = [_record(trial, held.get(trial.number), asking) for trial in trials if _tells(trial)]
+    state = SearchState(
+        space=spec.search,
+        epochs=spec.epochs,
+        trials=tuple(sorted(ours, key=lambda record: record.number)),
+        warmup=_warm_up(spec),
+        seed=spec.seed,
+        workers=1 + sum(record.standing == "running" for record in ours),
+    )
+    if (left := (spec.budget or math.inf) - used(state)) <= 0:
+        return _last_run(state, left)
+    decision = choice.choose(state)
+    frozen = {record.number for record in ours if record.standing == "frozen" and record.number != asking}
+    drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
+    return Choice(_segment(decision.action), drop, decision.why.text)
+
+
+def rungs(spec: StudySpec) -> tuple[int, ...]:
+    """The epochs (1-based) after which a trial may pause, and its last one."""
+    return every_rung(spec.epochs, _warm_up(spec))
+
+
+def used(state: SearchState) -> int:
+    """Epochs that are trained, or will be before their workers ask again."""
+    return sum(
+        max(len(trial.curve), trial.until or 0) if trial.standing == "running" else len(trial.curve)
+        for trial in state.trials
+    )
+
+
+def _last_run(state: SearchState, left: float) -> Choice:
+    """The recommended trial up to its last epoch, once nothing else is trained, and only once."""
+    if any(trial.standing == "running" for trial in state.trials) or -left >= state.rungs[0]:
+        return Choice(None, reason="the budget is used up")
+    last = recommend.finish(state)
+    if last is None:
+        return Choice(None, reason="the budget is used up, and the best trial is complete")
+    return Choice(_segment(last), reason="the budget is used up: the best trial is trained to its end")
+
+
+def _segment(action: Any) -> Begin | Continue:
+    return Continue(action.trial, action.until) if isinstance(action, GoOn) else Begin(action.point, action.until)
+
+
+def _number(action: Any) -> int | None:
+    return action.trial if isinstance(action, GoOn) else None
+
+
+def _tells(trial: FrozenTrial) -> bool:
+    return trial.state != TrialState.WAITING
+
+
+def _record(trial: FrozenTrial, lease: Lease | None, asking: int | None) -> TrialRecord:
+    standing = _standing(trial, lease, asking)
+    until = lease.until if lease and standing == "running" else None
+    return TrialRecord(trial.number, _point(trial), _curve(trial.intermediate_values), standing, until)
+
+
+def _standing(trial: FrozenTrial, lease: Lease | None, asking: int | None) -> Standing:
+    if trial.state == TrialState.COMPLETE:
+        return "complete"
+    if trial.state != TrialState.RUNNING:
+        return "diverged" if failure_kind(trial) in _BAD_POINTS else "ended"
+    if trial.number == asking:
+        return "frozen"
+    if lease is None:
+        return "ended"  # a person's own, in a notebook: whatever becomes of it, it is not ours to continue
+    if lease.state in _OWNED:
+        return "running"
+    return "frozen" if lease.snapshot else "ended"
+
+
+def _point(trial: FrozenTrial) -> Mapping[str, Any]:
+    return {**trial.system_attrs.get(attributes.POINT, {}), **trial.params}
+
+
+def _curve(values: Mapping[int, float]) -> tuple[float, ...]:
+    """Fitness of epochs 1, 2, ... up to the first that is missing."""
+    return tuple(values[epoch] for epoch in takewhile(values.__contains__, count(1)))
+
+
+def _warm_up(spec: StudySpec) -> float:
+    return float(spec.train.get("warmup_epochs", arguments()["warmup_epochs"].default))

@@ -1,0 +1,71 @@
+"""Where a worker's next trial comes from, beside those whose owners are gone."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from petskin_tune.leases.lease import Held
+from petskin_tune.trial.workplace import Workplace
+
+
+class Supply(Protocol):
+    """Trials to train."""
+
+    def may_have_more(self) -> bool:
+        """Whether there may be something to train that nobody trains."""
+
+    def next(self) -> Held | None:
+        """Claim it; None where there is nothing, or nothing now."""
+
+    def end(self) -> bool:
+        """The study is over; False where there is something to train after all."""
+
+
+class WholeTrials:
+    """Trials that are trained to their end, or until a pruner gives them up: ``target_trials`` of them."""
+
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+
+    def may_have_more(self) -> bool:
+        """Whether the study has fewer configurations than it is to have."""
+        return self._place.claims.count() < self._place.study.spec.target_trials
+
+    def next(self) -> Held | None:
+        """The oldest that waits, or a new one."""
+        return self._place.claims.next_trial(self._place.study.spec.target_trials)
+
+    def end(self) -> bool:
+        """Nothing is to be done."""
+        return True
+
+
+class SegmentedTrials:
+    """Trials that are trained from rung to rung, frozen and thawed, until the budget is used up."""
+
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+        self._nothing_since: object = None  # the version of the study in which there was nothing to train
+
+    def may_have_more(self) -> bool:
+        """Whether the search would choose something; it is asked again only when something has changed."""
+        version = self._place.segments.version()
+        if version == self._nothing_since:
+            return False
+        if self._place.choose().segment is not None:
+            return True
+        self._nothing_since = version
+        return False
+
+    def next(self) -> Held | None:
+        """The segment that the search chooses."""
+        return self._place.segments.next(self._place.choose)
+
+    def end(self) -> bool:
+        """Tell the frozen trials, unless somebody has thawed one."""
+        return self._place.segments.end()
+
+
+def supply_of(place: Workplace) -> Supply:
+    """As the study's sampler has it."""
+    return SegmentedTrials(place) if place.study.spec.sampler.name == "freeze-thaw" else WholeTrials(place)

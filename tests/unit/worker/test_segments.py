@@ -1,0 +1,130 @@
+"""A whole study of the sampler freeze-thaw, by workers whose processes only pretend to train."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from petskin_tune.database.storage import PetskinStorage, open_storage
+from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED
+from petskin_tune.leases.lease import read_leases
+from petskin_tune.study.spec import SamplerSpec
+from petskin_tune.trial.workplace import Workplace
+from petskin_tune.worker.suspension import Suspension
+from petskin_tune.worker.worker import Worker
+from tests.support.studies import a_spec
+from tests.support.trainings import Trainings, fitness
+from tests.support.workplace import a_workplace, shown
+
+EPOCHS, BUDGET = 27, 135
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage]:
+    opened = open_storage(f"sqlite:///{tmp_path_factory.mktemp('segments') / 'tune.db'}")
+    yield opened
+    opened.engine.dispose()
+
+
+def a_study(storage: PetskinStorage, folder: Path, trainings: Trainings, **spec: Any) -> Workplace:
+    asked = a_spec(epochs=EPOCHS, sampler=SamplerSpec(name="freeze-thaw"), budget=BUDGET, **spec)
+    place = a_workplace(storage, folder, trainings, asked)  # type: ignore[arg-type]
+    place.study.optuna.set_user_attr("petskin-tune:spec", asked.model_dump(mode="json"))
+    return place
+
+
+def work(place: Workplace) -> int:
+    suspension = Suspension(place, None)
+    try:
+        return Worker(place, suspension).work()
+    finally:
+        suspension.close()
+
+
+def paid(place: Workplace) -> int:
+    return sum(len(trial.intermediate_values) for trial in place.study.trials())
+
+
+def told(place: Workplace) -> list[tuple[Any, ...]]:
+    """What the study says of its trials, without its clock."""
+    return [
+        (trial.number, trial.state.name, trial.value, trial.params, trial.intermediate_values)
+        for trial in place.study.trials()
+    ]
+
+
+@pytest.fixture(scope="module")
+def done(storage: PetskinStorage, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Trainings]:
+    trainings = Trainings()
+    place = a_study(storage, tmp_path_factory.mktemp("done"), trainings)
+    assert work(place) == EXIT_DONE
+    return place, trainings
+
+
+def test_a_study_spends_its_budget_on_many_trials_and_trains_the_best_to_its_end(
+    done: tuple[Workplace, Trainings],
+) -> None:
+    place, _ = done
+    trials = place.study.trials()
+    assert BUDGET <= paid(place) < BUDGET + EPOCHS + 3
+    assert len(trials) > BUDGET / EPOCHS, "no more configurations than full runs"
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    best = place.study.best()
+    assert best is not None
+    assert best.value == max(trial.value for trial in trials if trial.value is not None)
+    assert best.state == TrialState.COMPLETE
+
+
+def test_a_thawed_trial_goes_on_where_it_was_frozen_and_every_epoch_is_trained_once(
+    done: tuple[Workplace, Trainings],
+) -> None:
+    place, trainings = done
+    starts = Counter(job.trial for job in trainings.jobs)
+    assert max(starts.values()) > 1, "none was thawed"
+    for trial in place.study.trials():
+        rate = trial.params["lr0"]
+        assert trial.intermediate_values == {n: fitness(rate, n) for n in range(1, len(trial.intermediate_values) + 1)}
+
+
+def test_frozen_trials_end_with_the_study_as_pruned_with_their_best_epoch(done: tuple[Workplace, Trainings]) -> None:
+    place, _ = done
+    assert {lease.state for lease in read_leases(place.study.storage, place.study.id)} == {"done"}
+    for trial in place.study.trials(TrialState.PRUNED):
+        assert trial.value == max(trial.intermediate_values.values())
+
+
+def test_another_worker_of_an_ended_study_trains_nothing(done: tuple[Workplace, Trainings]) -> None:
+    place, trainings = done
+    before = len(trainings.jobs)
+    assert work(place) == EXIT_DONE
+    assert len(trainings.jobs) == before
+
+
+def test_interrupted_again_and_again_the_study_chooses_the_same(
+    storage: PetskinStorage, tmp_path: Path, done: tuple[Workplace, Trainings]
+) -> None:
+    undisturbed, _ = done
+    trainings = Trainings()
+    place = a_study(storage, tmp_path, trainings)
+    lives, code = 0, EXIT_SUSPENDED
+    while code == EXIT_SUSPENDED:
+        lives += 1
+        assert lives < 200
+        suspension = Suspension(place, None)
+        left, begun = lives % 3, len(trainings.jobs)
+        trainings.once = lambda _, suspension=suspension, left=left, begun=begun: (  # type: ignore[misc]
+            suspension.ask("SIGINT") if len(trainings.jobs) - begun > left else None
+        )
+        try:
+            code = Worker(place, suspension).work()
+        finally:
+            suspension.close()
+            place.study.storage.patience.cancelled.clear()
+    assert lives > 5
+    assert code == EXIT_DONE, shown(place)
+    assert told(place) == told(undisturbed)
