@@ -117,12 +117,14 @@ class Holding:
         state: ``paused`` trials may be continued, ``finished`` ones (pruned and failed too) never.
         snapshots: keys its lease points to, newest first.
         keep: keys of weights and curves to keep.
+        spare: second snapshots of a frozen trial, which nobody writes to; what else lies there may be a new owner's.
     """
 
     prefix: str
     state: Literal["running", "paused", "finished"]
     snapshots: tuple[str, ...] = ()
     keep: frozenset[str] = frozenset()
+    spare: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -75,13 +75,13 @@ class Retention:
                     self._store.put(file, key)
 
     def _tidy(self) -> None:
-        """Snapshots of finished trials, weights beyond the best ``keep_weights`` and orphans go."""
+        """Snapshots of ended trials, second ones of frozen trials, weights not to be kept and orphans go."""
         holdings = {holding.prefix: holding for holding in self._holdings()}
         for entry in self._store.entries(self._study.uid):
             holding = holdings.get(str(PurePosixPath(entry.key).parent))
             if holding is None or entry.key in (*holding.snapshots, *holding.keep):
                 continue
-            if holding.state == "finished" or entry.age >= ORPHAN_SECONDS:
+            if holding.state == "finished" or entry.key in holding.spare or entry.age >= ORPHAN_SECONDS:
                 self._store.delete(entry.key)
 
     def make_room(self, incoming: int, full: bool) -> Freed:
@@ -105,13 +105,16 @@ class Retention:
             prefix = self._prefix(lease.number)
             state: Literal["running", "paused", "finished"] = "finished"
             if lease.trial_state == TrialState.RUNNING.name:
-                state = "running"
+                state = "paused" if lease.state == "frozen" else "running"
             elif lease.number in spared:
                 state = "paused"  # with an older copy of the database it goes on
             unfinished = state != "finished"
             pointers = [pointer.key for pointer in (lease.snapshot, lease.previous) if pointer and unfinished]
+            spare = pointers[1:] if lease.state == "frozen" and not self._copied else []
+            pointers = [key for key in pointers if key not in spare]
             kept = (weights.get(lease.number), results_key(prefix)) if unfinished or lease.number in best else ()
-            holdings.append(Holding(prefix, state, tuple(pointers), frozenset(key for key in kept if key)))
+            keep = frozenset(key for key in kept if key)
+            holdings.append(Holding(prefix, state, tuple(pointers), keep, frozenset(spare)))
         return holdings
 
     def _ended_lately(self, leases: Sequence[Lease]) -> set[int | None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Protocol
 
+from petskin_tune.files.durable import StoreError
 from petskin_tune.leases.lease import Held
 from petskin_tune.trial.workplace import Workplace
 
@@ -62,8 +64,13 @@ class SegmentedTrials:
         return self._place.segments.next(self._place.choose)
 
     def end(self) -> bool:
-        """Tell the frozen trials, unless somebody has thawed one."""
-        return self._place.segments.end()
+        """Tell the frozen trials, unless somebody has thawed one; their snapshots go."""
+        if not self._place.segments.end():
+            return False
+        with suppress(StoreError):
+            self._place.home.save()
+            self._place.retention.catch_up()
+        return True
 
 
 def supply_of(place: Workplace) -> Supply:

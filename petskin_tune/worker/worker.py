@@ -176,10 +176,12 @@ class Worker:
             self._view.note(f"trial {trial.number} is left to another machine: {outcome.reason}")
             return
         self._view.trial_ended(trial.number, outcome.end, outcome.value, seconds, outcome.reason)
-        if outcome.end in ("suspended", "lost", "frozen"):
+        if outcome.end in ("suspended", "lost"):
+            return
+        self._tidy(trial.number)
+        if outcome.end == "frozen":
             return
         self._finished += 1
-        self._tidy(trial.number)
         self._judge_the_search()
 
     def _tidy(self, number: int) -> None:

@@ -17,7 +17,7 @@ from petskin_tune.checkpoints.retention import Retention
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.leases.lease import SnapshotPointer
+from petskin_tune.leases.lease import SnapshotPointer, read_leases
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
 from petskin_tune.study import attributes
 from petskin_tune.study.study import Study
@@ -174,6 +174,28 @@ def test_the_weights_of_a_trial_that_ends_elsewhere_meanwhile_stay(
     shelf.after(ended)
     assert waiting == [], "it did not end meanwhile"
     assert "best" in shelf.kinds(elsewhere)
+
+
+# ---- a frozen trial ----
+
+
+def test_a_frozen_trial_keeps_its_weights_and_one_snapshot(shelf: Shelf) -> None:
+    frozen = shelf.begin(0.1, 0.3)
+    frozen.freeze()
+    shelf.after(frozen)
+    assert shelf.kinds(frozen) == ["best", "snapshot"]
+    lease = next(lease for lease in read_leases(shelf.study.storage, shelf.study.id))
+    assert lease.snapshot is not None
+    assert lease.snapshot.key in [entry.key for entry in shelf.store.entries()]
+
+
+def test_what_a_worker_that_thaws_a_trial_has_just_uploaded_stays(shelf: Shelf) -> None:
+    frozen = shelf.begin(0.1, 0.3)
+    frozen.freeze()
+    fresh = f"{trial_prefix(UID, frozen.number)}/snapshot-2-3-0-abcd.pt"
+    shelf.store.put(shelf._file(), fresh)  # the tidying worker has read the lease before it was claimed
+    shelf.after(shelf.end(0.1))
+    assert fresh in [entry.key for entry in shelf.store.entries()]
 
 
 # ---- a database that is copied ----

@@ -98,6 +98,11 @@ def test_frozen_trials_end_with_the_study_as_pruned_with_their_best_epoch(done: 
         assert trial.value == max(trial.intermediate_values.values())
 
 
+def test_an_ended_study_keeps_no_snapshot_and_the_weights_of_the_best(done: tuple[Workplace, Trainings]) -> None:
+    place, _ = done
+    assert not [entry.key for entry in place.store.entries() if "snapshot" in entry.key]
+
+
 def test_another_worker_of_an_ended_study_trains_nothing(done: tuple[Workplace, Trainings]) -> None:
     place, trainings = done
     before = len(trainings.jobs)
