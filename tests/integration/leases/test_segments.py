@@ -1,0 +1,76 @@
+"""However many workers choose at once and whoever is killed, a segment is trained by one of them."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from petskin_tune.database.storage import open_storage
+from petskin_tune.leases.lease import read_leases
+from petskin_tune.study.spec import SamplerSpec
+from petskin_tune.study.study import find_study
+from tests.support.segment_workers import Workers, new_study
+from tests.support.studies import a_spec
+from tests.support.trainings import fitness
+
+EPOCHS = 9
+PATIENCE = 240.0
+POINTS = ("segment-chosen", "segment-claimed", "before-freeze", "frozen", "before-birth", "report-sent")
+
+
+@pytest.mark.parametrize(("count", "runs"), [(4, 6), pytest.param(16, 20, marks=pytest.mark.slow)])
+def test_a_segment_has_one_owner_whoever_is_killed_at_a_choice_a_claim_or_a_freeze(
+    database_url: str, tmp_path: Path, count: int, runs: int
+) -> None:
+    storage = open_storage(database_url)
+    budget = runs * EPOCHS
+    new_study(storage, a_spec(epochs=EPOCHS, sampler=SamplerSpec(name="freeze-thaw"), budget=budget, lease=30.0))
+    workers = Workers(database_url, tmp_path)
+    doomed = {workers.start(f"{point}=kill@2"): point for point in POINTS}
+    for _ in range(max(0, count - len(doomed))):
+        workers.start()
+    _until_all_ended(workers, doomed)
+    for name, point in doomed.items():
+        assert workers.all[name].exitcode == -signal.SIGKILL, f"{name} was not killed"
+        assert point in workers.fired(name)
+
+    study = find_study(storage, "petskin")
+    assert study is not None
+    trials = study.trials()
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert {lease.state for lease in read_leases(storage, study.id)} == {"done"}
+    for trial in trials:
+        epochs = range(1, len(trial.intermediate_values) + 1)
+        assert trial.intermediate_values == {n: fitness(trial.params["lr0"], n) for n in epochs}
+    assert sum(len(trial.intermediate_values) for trial in trials) >= budget
+    _check_that_no_two_trained_one_trial_at_a_time(workers, doomed)
+
+
+def _until_all_ended(workers: Workers, doomed: dict[str, str]) -> None:
+    """Whoever was killed is followed by one who lives."""
+    followed: set[str] = set()
+    deadline = time.monotonic() + PATIENCE
+    while any(process.is_alive() for process in workers.all.values()):
+        assert time.monotonic() < deadline, "it does not end"
+        for name in set(doomed) - followed:
+            if not workers.all[name].is_alive():
+                followed.add(name)
+                workers.start()
+        time.sleep(0.05)
+    assert {process.exitcode for name, process in workers.all.items() if name not in doomed} == {0}
+
+
+def _check_that_no_two_trained_one_trial_at_a_time(workers: Workers, doomed: dict[str, str]) -> None:
+    dead = {workers.all[name].pid for name in doomed}
+    owner: dict[int, int] = {}
+    for line in workers.trainings():
+        trial, pid = line["trial"], line["pid"]
+        if line["event"] == "began":
+            assert owner.get(trial) is None or owner[trial] in dead, f"trial {trial} was trained twice at a time"
+            owner[trial] = pid
+        elif owner.get(trial) == pid:
+            del owner[trial]
