@@ -18,6 +18,7 @@ from petskin_tune.search.freeze_thaw.likelihood import Likelihood
 Array = NDArray[np.float64]
 
 ITERATIONS = 40
+_TOLERANCE = 1e-6  # of the logarithm of the density, relative
 _IMPOSSIBLE = 1e10
 _LENGTH = (0.0, 1.5)  # mean and standard deviation of the logarithm, of every length
 _AMPLITUDES = ((0.0, 1.0), (-0.2, 0.7), (-0.9, 0.8), (-2.0, 0.8), (-2.0, 0.8))  # s0 ... s4
@@ -56,7 +57,7 @@ def fit(likelihood: Likelihood, prior: Prior, iterations: int = ITERATIONS) -> H
         jac=True,
         method="L-BFGS-B",
         bounds=list(zip(prior.low, prior.high, strict=True)),
-        options={"maxiter": iterations},
+        options={"maxiter": iterations, "ftol": _TOLERANCE},
     )
     good = np.isfinite(found.fun) and found.fun < _IMPOSSIBLE and np.isfinite(found.x).all()
     return Hyperparameters.from_logarithms(found.x if good else prior.mean)

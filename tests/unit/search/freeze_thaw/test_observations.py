@@ -72,6 +72,12 @@ def test_the_noise_of_an_epoch_is_read_from_the_curves() -> None:
     assert epoch_noise([trial(0, [1])]) == epoch_noise([]) == 0
 
 
+def test_the_rise_of_the_first_epoch_is_no_noise_once_there_are_enough_later_ones() -> None:
+    draw = np.random.default_rng(0)
+    trials = [trial(number, [0.0, *(0.3 + 0.01 * draw.standard_normal(5))]) for number in range(60)]
+    assert epoch_noise(trials) == pytest.approx(0.01, rel=0.4)
+
+
 def test_equal_values_are_no_difference() -> None:
     trials = [trial(n, [0.2, 0.2, 0.2]) for n in range(5)]
     assert transform(trials, observe(trials, RUNGS, 1)).apply(np.full(5, 0.2)).tolist() == [0] * 5
