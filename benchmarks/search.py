@@ -9,7 +9,7 @@ The tables are no part of this project; benchmarks/search_tasks.py says what is 
 next segment when theirs has ended, and train an epoch each per tick. The budget is 20 full runs' worth of epochs, over
 all workers. Printed: mean normalised regret, (best - v) / (best - median), after 5, 10 and 20 runs, with v the last
 epoch without noise of the configuration that the method recommends, and a bootstrap interval over (task, seed); and
-the share of the budget after which a method is as good as Ultralytics' tuner at the end of it. Every search is kept in
+the number of runs after which a method is as good as Ultralytics' tuner at the end. Every search is kept in
 the results file as it ends; the same command goes on where it was killed.
 
 Modes: `plain` (27 epochs spread over a curve, noise), `rising` (the first 27 epochs, which end on the slope), `yolo`
@@ -26,6 +26,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ import numpy as np  # noqa: E402
 from search_methods import METHODS, Search, Trial  # noqa: E402
 from search_tasks import EPOCHS, MODES, load, names  # noqa: E402
 
-BUDGET = 20  # full runs' worth of epochs
+BUDGET = 20  # full runs' worth of epochs, over all workers
 SHOWN = (5, 10, 20)
 SAMPLES = 2000  # of the bootstrap
 Key = tuple[str, str, str, int, int]  # mode, method, task, workers, seed
@@ -54,9 +55,9 @@ def main() -> None:
     tasks = _tasks(options)
     wanted = list(itertools.product([options.mode], options.methods, tasks, options.workers, range(options.seeds)))
     wanted.sort(key=lambda key: (key[4], key[3]))  # whole rows of the table first, then the next seed
-    results = run(options.tables, wanted, options.results, options.jobs)
+    results = run(options, wanted)
     for workers in options.workers:
-        print_table({key: found for key, found in results.items() if key in set(wanted) and key[3] == workers})
+        print_table({key: results[key] for key in wanted if key[3] == workers}, options.runs)
 
 
 def _options() -> argparse.Namespace:
@@ -68,6 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", type=words, default=["dev"], help="dev, test or names")
     parser.add_argument("--workers", type=lambda text: [int(word) for word in text.split(",")], default=[1])
     parser.add_argument("--seeds", type=int, default=1, help="searches of each method on each task")
+    parser.add_argument("--runs", type=int, default=BUDGET, help="full runs' worth of epochs that a search may use")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--mode", choices=MODES, default="plain")
     for mode in MODES[1:]:
@@ -84,7 +86,7 @@ def _tasks(options: argparse.Namespace) -> list[str]:
 # ---- one search ---------------------------------------------------------------------------------------------------
 
 
-def simulate(tables: Path, key: Key) -> dict[str, Any]:
+def simulate(tables: Path, runs: int, key: Key) -> dict[str, Any]:
     """Regret after each full run's worth of epochs, and seconds of a method's choices."""
     mode, name, task_name, workers, seed = key
     method = METHODS[name]()
@@ -93,7 +95,7 @@ def simulate(tables: Path, key: Key) -> dict[str, Any]:
     regrets: list[float] = []
     segments, thaws, seconds = 0, 0, 0.0
     latest: list[Trial | None] = [None] * workers
-    for epochs in range(1, BUDGET * EPOCHS + 1):
+    for epochs in range(1, runs * EPOCHS + 1):
         worker = epochs % workers
         trial = training[worker]
         if trial is None:
@@ -135,25 +137,31 @@ def _train(search: Search, method: Any, trial: Trial) -> None:
 # ---- all searches -------------------------------------------------------------------------------------------------
 
 
-def run(tables: Path, wanted: Sequence[Key], path: Path, jobs: int) -> dict[Key, dict[str, Any]]:
+def run(options: argparse.Namespace, wanted: Sequence[Key]) -> dict[Key, dict[str, Any]]:
     """The results of ``wanted`` and whatever the file had, kept one by one."""
-    results = _read(path)
-    missing = [key for key in wanted if key not in results]
+    results = _read(options.results)
+    missing = [key for key in wanted if key not in results or len(results[key]["regrets"]) < options.runs]
     print(f"{len(missing)} of {len(wanted)} searches to simulate", flush=True)
-    for key, found in _simulated(tables, missing, jobs):
+    for key, found in _simulated(options, missing):
         results[key] = found
-        _write(path, results)
-        print(*key, *(f"{found['regrets'][runs - 1]:.3f}" for runs in SHOWN), f"{found['seconds']:.3f} s", flush=True)
+        _write(options.results, results)
+        shown = (f"{found['regrets'][runs - 1]:.3f}" for runs in _shown(options.runs))
+        print(*key, *shown, f"{found['seconds']:.3f} s", flush=True)
     return results
 
 
-def _simulated(tables: Path, keys: Sequence[Key], jobs: int) -> Iterable[tuple[Key, dict[str, Any]]]:
-    if jobs == 1:
-        yield from ((key, simulate(tables, key)) for key in keys)
+def _simulated(options: argparse.Namespace, keys: Sequence[Key]) -> Iterable[tuple[Key, dict[str, Any]]]:
+    search = partial(simulate, options.tables, options.runs)
+    if options.jobs == 1:
+        yield from ((key, search(key)) for key in keys)
         return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(simulate, tables, key): key for key in keys}
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(search, key): key for key in keys}
         yield from ((futures[future], future.result()) for future in as_completed(futures))
+
+
+def _shown(runs: int) -> list[int]:
+    return [shown for shown in SHOWN if shown <= runs]
 
 
 def _read(path: Path) -> dict[Key, dict[str, Any]]:
@@ -170,25 +178,24 @@ def _write(path: Path, results: dict[Key, dict[str, Any]]) -> None:
 # ---- tables -------------------------------------------------------------------------------------------------------
 
 
-def print_table(results: dict[Key, dict[str, Any]]) -> None:
-    if not results:
-        return
+def print_table(results: dict[Key, dict[str, Any]], runs: int) -> None:
     mode, _, _, workers, _ = next(iter(results))
     print(f"\n{mode}, {workers} workers\n")
-    print("| method | n | 5 runs | 10 runs | 20 runs | budget to Ultralytics' end | segments, thaws | s a choice |")
-    print("|---|---|---|---|---|---|---|---|")
+    heads = [*(f"{shown} runs" for shown in _shown(runs)), "runs to Ultralytics' end", "segments, thaws", "s a choice"]
+    print(f"| method | n | {' | '.join(heads)} |")
+    print(f"|{'---|' * (len(heads) + 2)}")
     curves = {
-        method: np.array([found["regrets"] for key, found in results.items() if key[1] == method])
+        method: np.array([found["regrets"][:runs] for key, found in results.items() if key[1] == method])
         for method in METHODS
         if any(key[1] == method for key in results)
     }
     target = curves["ultralytics"][:, -1].mean() if "ultralytics" in curves else None
     for method, regrets in curves.items():
-        columns = " | ".join(interval(regrets[:, runs - 1]) for runs in SHOWN)
         rows = [found for key, found in results.items() if key[1] == method]
         count, thaws, seconds = (np.mean([row[name] for row in rows]) for name in ("segments", "thaws", "seconds"))
-        share = reached(regrets, target)
-        print(f"| {method} | {len(regrets)} | {columns} | {share} | {count:.0f}, {thaws:.0f} | {seconds:.3f} |")
+        cells = [*(interval(regrets[:, shown - 1]) for shown in _shown(runs)), reached(regrets, target)]
+        cells += [f"{count:.0f}, {thaws:.0f}", f"{seconds:.3f}"]
+        print(f"| {method} | {len(regrets)} | {' | '.join(cells)} |")
 
 
 def interval(values: np.ndarray) -> str:
@@ -199,11 +206,11 @@ def interval(values: np.ndarray) -> str:
 
 
 def reached(regrets: np.ndarray, target: float | None) -> str:
-    """The share of the budget after which the mean regret is at most ``target``."""
+    """The number of runs after which the mean regret is at most ``target``."""
     if target is None:
         return ""
     below = np.flatnonzero(regrets.mean(axis=0) <= target)
-    return f"{(below[0] + 1) / BUDGET:.2f}" if len(below) else "never"
+    return f"{below[0] + 1}" if len(below) else "never"
 
 
 def print_timing() -> None:
