@@ -1,0 +1,72 @@
+"""New points to choose between: random ones, and ones near the best trials."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petskin_tune.search.freeze_thaw.encoding import Encoding
+
+Array = NDArray[np.float64]
+
+RANDOM = 400
+NEAR = 40  # around each of the best trials
+_MOVED = 0.3  # the least share of coordinates that move
+_MOVED_COUNT = 2  # coordinates that move on average, where that is a larger share
+_STEPS = (0.2, 0.05)  # standard deviations of a move, for half of the points each, in parts of a range
+_ATTEMPTS = 100
+
+
+def propose(encoding: Encoding, tried: Array, best: Array, rng: np.random.Generator) -> Array:
+    """Coordinates (c, d) of points of the space that differ from each other and from the ``tried`` (n, d) ones.
+
+    Args:
+        encoding: of the space.
+        tried: coordinates of all trials.
+        best: coordinates (b, d) of the trials near which to look, too.
+        rng: the source of chance.
+
+    Returns:
+        Random points first. c is 0 where all points of a small space were tried.
+    """
+    dimensions = len(encoding.space)
+    uniform = rng.random((RANDOM, dimensions))
+    near = [_around(np.clip(centre, 0, 1), encoding.choices, rng) for centre in best]
+    return _fresh(encoding.snapped(np.concatenate([uniform, *near])), tried)
+
+
+def random_point(encoding: Encoding, tried: Array, rng: np.random.Generator) -> Array:
+    """Coordinates (d,) of a random point, not among the ``tried`` ones if there is another within reach."""
+    drawn = encoding.snapped(rng.random((_ATTEMPTS, len(encoding.space))))
+    fresh = _fresh(drawn, tried)
+    return fresh[0] if len(fresh) else drawn[0]
+
+
+def _around(centre: Array, choices: NDArray[np.bool_], rng: np.random.Generator) -> Array:
+    """Shape (NEAR, d): some coordinates moved by normal steps, reflected at the ends; choices drawn again."""
+    dimensions = max(len(centre), 1)
+    shape = (NEAR, len(centre))
+    steps = np.resize(_STEPS, NEAR)[:, None] * rng.standard_normal(shape)
+    moved = rng.random(shape) < max(_MOVED_COUNT / dimensions, _MOVED)
+    points = np.where(moved & ~choices, _reflected(centre + steps), centre)
+    redrawn = choices & (rng.random(shape) < 1 / dimensions)
+    return np.where(redrawn, rng.random(shape), points)
+
+
+def _reflected(places: Array) -> Array:
+    return 1 - np.abs(places % 2 - 1)
+
+
+def _fresh(points: Array, tried: Array) -> Array:
+    """``points`` in their order, without duplicates and without ``tried`` ones."""
+    seen = {row.tobytes() for row in _rounded(tried)}
+    kept = []
+    for place, row in enumerate(_rounded(points)):
+        if row.tobytes() not in seen:
+            seen.add(row.tobytes())
+            kept.append(place)
+    return points[kept]
+
+
+def _rounded(points: Array) -> Array:
+    return np.round(points, 9) + 0.0  # no -0.0, which has other bytes

@@ -1,0 +1,108 @@
+"""What the search sees of a study, and what it answers. Plain, frozen values: no database, no Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from petskin_tune.search.freeze_thaw.rungs import rungs
+from petskin_tune.study.spec import Choices, Range, Scalar
+
+Point = Mapping[str, "Scalar | None"]
+
+#: running   a worker trains it now, up to ``until``
+#: frozen    it ended a segment and its snapshot is kept: it can go on
+#: complete  it reached the last epoch
+#: diverged  it ended in nan, or ran out of memory: its point is a bad one
+#: ended     it cannot go on (no snapshot, pruned, failed otherwise), but what it reported counts
+Standing = Literal["running", "frozen", "complete", "diverged", "ended"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as far as the search is concerned."""
+
+    number: int
+    point: Point  # values of all searched names
+    curve: tuple[float, ...]  # fitness of epochs 1, 2, ..., larger is better; nan where it was not a number
+    standing: Standing
+    until: int | None = None  # running: the epoch at which its segment ends; None: the next rung
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """A study at one instant. Equal states get equal answers."""
+
+    space: Mapping[str, Range | Choices]
+    epochs: int  # of a full run
+    trials: tuple[TrialRecord, ...] = ()
+    start: tuple[Point, ...] = ()  # start points not begun yet; names left out are drawn
+    warmup: float = 1.0  # epochs whose fitness ranks nothing
+    seed: int = 0
+    workers: int = 1  # how many ask
+    sparse: bool = False  # fewer rungs, for a store where a snapshot is dear
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which a segment ends, increasing; the last is ``epochs``."""
+        return rungs(self.epochs, self.warmup, sparse=self.sparse)
+
+    @property
+    def next_number(self) -> int:
+        """The number that a new trial would get."""
+        return max((trial.number for trial in self.trials), default=-1) + 1
+
+
+@dataclass(frozen=True)
+class Continue:
+    """Thaw trial ``trial`` and train it up to and including epoch ``until``."""
+
+    trial: int
+    until: int
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Begin a new trial at ``point`` and train it up to and including epoch ``until``."""
+
+    point: Point
+    until: int
+    start: bool = False  # it is the first of the state's start points
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the model expects of a trial at the last epoch, in units of fitness."""
+
+    number: int
+    mean: float
+    low: float  # two standard deviations below
+    high: float  # two above
+
+
+#: start      a start point
+#: first      a random one of the first configurations, before there is a model
+#: model      the largest knowledge gradient per epoch
+#: fallback   a random one, because the model failed
+Rule = Literal["start", "first", "model", "fallback"]
+
+
+@dataclass(frozen=True)
+class Why:
+    """The grounds of a decision, for a log or ``status``."""
+
+    rule: Rule
+    text: str
+    figures: Mapping[str, float] = field(default_factory=dict)  # of the chosen segment; see ``choice``
+    lengths: Mapping[str, float] = field(default_factory=dict)  # by name: small is important, 1 is a whole range
+    forecasts: tuple[Forecast, ...] = ()  # of all trials with an observation, best first
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The next segment of one worker."""
+
+    action: Continue | Begin
+    why: Why
+    keep: tuple[int, ...] | None = None  # frozen trials whose snapshots are worth keeping; None: all
