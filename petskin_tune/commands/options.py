@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from petskin_tune.error_text import masked_url
 from petskin_tune.errors import EXIT_UNFORESEEN, EXIT_USAGE, UsageError
 
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ class Places:
 def _masked(url: str | None) -> str | None:
     if not url:
         return url
-    from petskin_tune.database.engine import mask, normalise_url
+    from petskin_tune.database.urls import read_url
 
     try:
-        return mask(normalise_url(url).set(drivername=url.partition(":")[0]))
+        read_url(url)
     except UsageError:
         return None  # it is refused elsewhere, and never quoted
+    return masked_url(url)
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------

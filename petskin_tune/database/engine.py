@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import re
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -17,11 +18,13 @@ import tenacity
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import NullPool
 
 from petskin_tune.database import queries
 from petskin_tune.database.timeouts import PunctualConnection
+from petskin_tune.database.urls import file_url, read_url
+from petskin_tune.error_text import HARMLESS, masked, masked_url, shortened
 from petskin_tune.errors import UsageError
 
 SQLITE_BUSY_SECONDS = 60.0
@@ -34,6 +37,17 @@ CREATION_SECONDS = 300  # at most, until another process may try
 CREATION_ATTEMPTS = 5  # against a dashboard that creates Optuna's tables at the same time, without our lock
 POOLER_PORT = 6543  # Supabase's transaction pooler
 HOSTED = (".neon.tech", ".supabase.co", ".supabase.com", ".aivencloud.com")  # speak TLS only
+DEFAULT_PORT = 5432
+LONGEST_URL = 200  # characters of one in a sentence
+LONGEST_DRIVER_TEXT = 600
+_SAID_BY_LIBPQ = """
+    a accepting access address an and are at authentication available be by certificate client closed connect
+    connection could database denied directory does encryption entry error exist expired failed fatal file for
+    from given has host hostname in invalid is it known lost name no not of on or password permission port
+    postgres postgresql refused resolution role root running schema server service socket ssl such table tcp
+    ip temporary that the this timeout to translate unable unexpectedly unexpected up user was with
+"""
+COMMON_WORDS = frozenset(_SAID_BY_LIBPQ.split())
 CREATION_LOCK = 0x7065_7473_6B69_6E  # "petskin": PostgreSQL's advisory lock around the creation of tables
 
 Result = TypeVar("Result")
@@ -43,47 +57,68 @@ Result = TypeVar("Result")
 
 
 def normalise_url(url: str) -> URL:
-    """``postgres://`` and ``postgresql://`` mean psycopg2, whatever SQLAlchemy's default of the day is.
+    """SQLAlchemy's URL of what a person typed; every spelling of PostgreSQL means psycopg2.
 
     Raises:
-        UsageError: not a database URL, neither SQLite nor PostgreSQL, or an SQLite database without a file.
+        UsageError: see :func:`petskin_tune.database.urls.read_url`.
     """
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise UsageError(
-            "The storage is not a database URL; expected sqlite:///tune.db or postgresql://USER:PASSWORD@HOST/DATABASE."
-        ) from None
-    if backend in ("postgres", "postgresql"):
-        return parsed.set(drivername="postgresql+psycopg2")
-    if backend != "sqlite":
-        raise UsageError(f"The storage {mask(parsed)} is neither SQLite nor PostgreSQL, the two that are supported.")
-    if parsed.database in (None, "", ":memory:"):
-        raise UsageError("An SQLite database in memory is gone with its process; name a file: sqlite:///tune.db.")
-    return parsed.set(drivername="sqlite")
+    read = read_url(url)
+    if read.backend == "sqlite":
+        return URL.create("sqlite", database=read.database, query=read.query)
+    query, (host, port) = dict(read.query), read.hosts[0] if read.hosts else (None, None)
+    if len(read.hosts) > 1 or (host or "").startswith(("/", "@")):  # as only libpq reads it
+        query["host"] = ",".join(name for name, _ in read.hosts)
+        if any(number for _, number in read.hosts):
+            query["port"] = ",".join(str(number or DEFAULT_PORT) for _, number in read.hosts)
+        host = port = None
+    return URL.create("postgresql+psycopg2", read.user, read.password, host or None, port, read.database or None, query)
+
+
+def hosts_of(url: URL) -> list[str]:
+    """The servers of a URL that :func:`normalise_url` returned."""
+    return str(url.query.get("host") or url.host or "").split(",")
 
 
 def mask(url: URL) -> str:
-    """The URL without its password, for people's eyes."""
-    hidden = url.set(query={key: "***" if "password" in key else value for key, value in url.query.items()})
-    return hidden.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    """The URL for people's eyes, without password and without what may be a secret."""
+    if url.get_backend_name() == "sqlite":
+        return shortened(file_url(Path(str(url.database))), LONGEST_URL)
+    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return shortened(masked_url(text).replace("%2F", "/").replace("%2C", ","), LONGEST_URL)
 
 
 def without_password(text: str, url: URL) -> str:
-    """``text``, which may quote the URL or a part of it, without the password."""
+    """What a driver said about the URL, in one line; nothing of it where it repeats a secret.
+
+    Words are never blotted out of it: in ``database "***" does not exist`` one could read the password.
+    """
+    said = " ".join(text.split())
+    public = {url.username, url.database, *hosts_of(url), *(v for k, v in url.query.items() if k in HARMLESS)}
+    rest = _without(said, {str(part) for part in public if part})
     secrets = {str(url.password)} if url.password else set()
-    secrets |= {str(value) for key, value in url.query.items() if "password" in key}
-    for secret in sorted({*secrets, *map(urllib.parse.quote_plus, secrets), *map(urllib.parse.quote, secrets)}):
-        text = text.replace(secret, "***")
-    return " ".join(text.split())
+    secrets |= {str(value) for key, value in url.query.items() if key not in HARMLESS}
+    spellings = {*secrets, *map(urllib.parse.quote_plus, secrets), *map(urllib.parse.quote, secrets)}
+    if any(_repeats(rest, secret) for secret in spellings):
+        return "its answer is not shown, because the password stands in it"
+    return shortened(masked(said), LONGEST_DRIVER_TEXT)
+
+
+def _without(text: str, words: set[str]) -> str:
+    for word in sorted(words, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", " ", text)
+    return text
+
+
+def _repeats(text: str, secret: str) -> bool:
+    if secret.lower() in COMMON_WORDS:  # it stands in what libpq says to everybody
+        return False
+    return re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text) is not None
 
 
 def engine_options(url: URL) -> dict[str, Any]:
     """Arguments of ``create_engine`` for servers that drop idle connections and pause (Neon, Supabase, Aiven)."""
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
-    host = url.host or ""
     arguments: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
         "keepalives": 1,
@@ -94,8 +129,9 @@ def engine_options(url: URL) -> dict[str, Any]:
         "application_name": "petskin-tune",
         "connection_factory": functools.partial(PunctualConnection, seconds=ANSWER_SECONDS),
     }
-    if host.endswith(HOSTED) and "sslmode" not in url.query:
+    if any(host.endswith(HOSTED) for host in hosts_of(url)):
         arguments["sslmode"] = "require"
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
     if _is_pooler(url):
         return {"poolclass": NullPool, "connect_args": arguments}
     return {
@@ -109,7 +145,8 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 def _is_pooler(url: URL) -> bool:
     """Whether a transaction pooler stands in between: it keeps connections for us, and forgets what was SET on them."""
-    return url.port == POOLER_PORT or "-pooler" in (url.host or "")
+    ports = {str(url.port), *str(url.query.get("port", "")).split(",")}
+    return str(POOLER_PORT) in ports or any("-pooler" in host for host in hosts_of(url))
 
 
 def prepare(engine: Engine) -> None:

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from petskin_tune.checkpoints import opening
+from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.errors import UsageError
 from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.paths import typed
+from petskin_tune.home.astray import require_not_astray
 
 if TYPE_CHECKING:
     from petskin_tune.checkpoints.base import Store
@@ -243,8 +244,10 @@ def resolve_home(
     network = is_network(folder) if forced is None else forced == "1"
     local = local_folder(environ) / _short_hash(str(folder)) if network else folder
     if storage is None:
-        storage = f"sqlite:///{local / DATABASE}"
+        storage = file_url(local / DATABASE)
+        require_not_astray(local / DATABASE)
     else:
+        read_url(storage)  # refused here, before anything is made
         _refuse_sqlite_on_network(storage)
     return Home(
         folder=folder,
@@ -271,11 +274,11 @@ def hosted_notebook(environ: Mapping[str, str]) -> Notebook | None:
 
 
 def sqlite_file(storage_url: str) -> Path | None:
-    """The file behind a SQLite URL; None for a database server or a database in memory."""
-    scheme, _, rest = storage_url.partition(":///")
-    if scheme.partition("+")[0] != "sqlite" or not rest or rest.startswith(":memory:"):
+    """The file behind a SQLite URL; None for anything else."""
+    try:
+        return read_url(storage_url).file
+    except UsageError:
         return None
-    return Path(rest.partition("?")[0])
 
 
 def database_host(storage_url: str) -> str | None:
@@ -284,15 +287,7 @@ def database_host(storage_url: str) -> str | None:
     Raises:
         UsageError: this is no database URL.
     """
-    from sqlalchemy.engine import make_url  # only here: it takes a quarter of a second to import
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        host = make_url(storage_url).host
-    except (ArgumentError, ValueError):
-        raise UsageError("The database's URL cannot be read: postgresql://USER:PASSWORD@HOST/NAME is needed.") from None
-    here = {"localhost", "127.0.0.1", "::1", socket.gethostname()}
-    return None if not host or host in here else host
+    return read_url(storage_url).other_machine()
 
 
 def _create(folder: Path) -> None:
