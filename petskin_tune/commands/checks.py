@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import sqlalchemy
+from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from petskin_tune import packages
@@ -19,9 +20,14 @@ from petskin_tune.commands import training_checks
 from petskin_tune.commands.estimate import Estimate
 from petskin_tune.commands.examination import Check, Examination
 from petskin_tune.commands.opening import open_existing
+from petskin_tune.commands.options import SCREEN, as_refusal
 from petskin_tune.database import queries
 from petskin_tune.database.engine import engine_options, mask, normalise_url
+from petskin_tune.database.privileges import require_writable
+from petskin_tune.database.refusals import AFTER_DAMAGE
+from petskin_tune.database.sqlite_file import is_whole
 from petskin_tune.database.storage import unreachable
+from petskin_tune.error_text import shortened
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home, sqlite_file
 from petskin_tune.study import attributes
@@ -59,8 +65,10 @@ def run(found: Examination) -> Iterator[Check]:
 def _checked(name: str, look: Callable[[], Check]) -> Check:
     try:
         return look()
-    except UsageError as error:
-        return Check(name, "problem", str(error))
+    except Exception as error:
+        if (refusal := as_refusal(error)) is None:
+            raise
+        return Check(name, "problem", shortened(str(refusal), SCREEN))
 
 
 def _versions() -> Check:
@@ -82,14 +90,28 @@ def _versions() -> Check:
 
 def _database(found: Examination) -> Check:
     url = normalise_url(found.home.storage_url)
+    _require_whole(found.home.database)
     found.study = open_existing(found.home, found.asked)
     where = mask(url)
+    _require_rights(url)
     if found.study is not None:
         return Check("database", "ok", f"{where} has the study, {words.counted(len(found.study.trials()), 'trial')}")
     file = sqlite_file(found.home.storage_url)
     if file is not None:
         _require_writable(file.parent)
     return Check("database", "ok", f"{where} answers; the study is not begun")
+
+
+def _require_whole(file: Path | None) -> None:
+    if file is not None and file.is_file() and not is_whole(file):
+        raise UsageError(f"{file} is damaged, says SQLite's quick_check. {AFTER_DAMAGE}")
+
+
+def _require_rights(url: URL) -> None:
+    try:
+        require_writable(url)
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise unreachable(url, error) from error
 
 
 def _environment(study: Study, home: Home) -> Check | None:

@@ -5,8 +5,10 @@ Imported for ``--help`` too, so everything heavy is imported where it is used, h
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,14 +17,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petskin_tune.error_text import masked_url
+from petskin_tune.error_text import masked_url, shortened
 from petskin_tune.errors import EXIT_UNFORESEEN, EXIT_USAGE, UsageError
+from petskin_tune.files.durable import StoreError
 
 if TYPE_CHECKING:
     from petskin_tune.home.replica import Mode
     from petskin_tune.study.study import Wanted
 
 HOURS_OF_A_YEAR = 8760
+SCREEN = 1600  # characters of a refusal
+# Full, read-only, broken or closed to this user: nothing that petskin-tune could have foreseen or can mend.
+OF_THE_DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 
 Command = Callable[..., Any]
 
@@ -133,24 +148,30 @@ def one_sentence(command: Command) -> Command:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             code = command(*args, **kwargs)
-        except UsageError as error:
-            click.echo(f"error: {error}", err=True)
-            code = EXIT_USAGE
         except BrokenPipeError:
             code = EXIT_UNFORESEEN
         except Exception as error:
-            if not _is_outage(error):
+            refusal = as_refusal(error)
+            if refusal is None:
                 raise
-            click.echo("error: The database was reached and has gone away: type the same command again.", err=True)
+            click.echo(f"error: {shortened(str(refusal), SCREEN)}", err=True)
             code = EXIT_USAGE
         sys.exit(code or 0)
 
     return run
 
 
-def _is_outage(error: Exception) -> bool:
-    if "sqlalchemy" not in sys.modules:  # whose errors these are
-        return False
-    from petskin_tune.database.engine import is_outage
+def as_refusal(error: Exception) -> UsageError | None:
+    """What to tell a person about an error; None: nobody foresaw it."""
+    if isinstance(error, UsageError):
+        return error
+    if isinstance(error, StoreError):
+        return UsageError(f"The store cannot be used: {error}.")
+    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return UsageError(f"This machine's disk refuses: {where}{error.strerror}.")
+    if "sqlalchemy" not in sys.modules:  # whose errors the rest are
+        return None
+    from petskin_tune.database.refusals import refusal
 
-    return is_outage(error)
+    return refusal(error)

@@ -125,7 +125,7 @@ def _found_here(study: Study, home: Home) -> dict[str, Any]:
     try:
         found["model"] = find_model(study.spec.model, (*study.folders, home.folder, home.folder / "weights"))
         found["data"] = str(source.prepare(study.spec.data, base=base, cache=home.work / "data"))
-    except UsageError:
+    except (UsageError, OSError):  # also of a home that may only be read
         pass  # the study's own words then, which are right where the files are
     return found
 

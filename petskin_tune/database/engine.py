@@ -21,7 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import NullPool
 
-from petskin_tune.database import queries
+from petskin_tune.database import queries, sqlite_file
 from petskin_tune.database.timeouts import PunctualConnection
 from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.error_text import HARMLESS, masked, masked_url, shortened
@@ -118,7 +118,7 @@ def _repeats(text: str, secret: str) -> bool:
 def engine_options(url: URL) -> dict[str, Any]:
     """Arguments of ``create_engine`` for servers that drop idle connections and pause (Neon, Supabase, Aiven)."""
     if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
+        return {"creator": functools.partial(sqlite_file.connect, str(url.database), "rw", SQLITE_BUSY_SECONDS)}
     arguments: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
         "keepalives": 1,
@@ -273,6 +273,29 @@ class Patience:
 # ---- creation --------------------------------------------------------------------------------------------------------
 
 
+def require_tables(engine: Engine) -> None:
+    """Refuse tables of another version, where they may not be brought up to date.
+
+    Raises:
+        UsageError: they belong to another petskin-tune.
+    """
+    version = _version(engine)
+    _refuse_newer(version)
+    if version != queries.SCHEMA_VERSION:
+        raise UsageError(
+            "The database was made by an older petskin-tune, and this user may not write to it: let one who may look "
+            "first."
+        )
+
+
+def _refuse_newer(version: int | None) -> None:
+    if version is not None and version > queries.SCHEMA_VERSION:
+        raise UsageError(
+            f"The database was made by a newer petskin-tune (schema {version}, known here: {queries.SCHEMA_VERSION}); "
+            "upgrade with: pip install -U petskin-tune"
+        )
+
+
 def create_tables(url: URL) -> None:
     """Create Optuna's tables and ours where they are missing; of racing processes one does it, the others wait.
 
@@ -292,7 +315,8 @@ def has_tables(url: URL, patience: Patience) -> bool:
     """Whether our tables exist there. Creates nothing, not even an empty SQLite file."""
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
         return False
-    engine = sqlalchemy.create_engine(url, **_unpooled(url))  # not prepared: that would turn on WAL
+    options = reading(url) if url.get_backend_name() == "sqlite" else unpooled(url)
+    engine = sqlalchemy.create_engine(url, **options)  # not prepared: that would turn on WAL
     try:
         return patience.call(lambda: _version(engine)) is not None
     finally:
@@ -312,12 +336,21 @@ def named_incompatibility() -> Iterator[None]:
         raise UsageError(f"The database cannot be used: {' '.join(str(error).split())}") from error
 
 
-def _unpooled(url: URL) -> dict[str, Any]:
+def unpooled(url: URL) -> dict[str, Any]:
+    """Arguments of ``create_engine`` for a few statements."""
+    if url.get_backend_name() == "sqlite":
+        return {"poolclass": NullPool, "connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
     return {"poolclass": NullPool, "connect_args": engine_options(url)["connect_args"]}
 
 
+def reading(url: URL) -> dict[str, Any]:
+    """Arguments of ``create_engine`` for an SQLite file to which nothing is written; each time it is looked at anew."""
+    connect = functools.partial(sqlite_file.connect, str(url.database), "ro", SQLITE_BUSY_SECONDS)
+    return {"poolclass": NullPool, "creator": connect}
+
+
 def _unpooled_engine(url: URL) -> Engine:
-    engine = sqlalchemy.create_engine(url, **_unpooled(url))
+    engine = sqlalchemy.create_engine(url, **unpooled(url))
     prepare(engine)
     return engine
 
@@ -328,12 +361,7 @@ def _version(engine: Engine) -> int | None:
 
 
 def _create(url: URL, engine: Engine) -> None:
-    version = _version(engine)
-    if version is not None and version > queries.SCHEMA_VERSION:
-        raise UsageError(
-            f"The database was made by a newer petskin-tune (schema {version}, known here: {queries.SCHEMA_VERSION}); "
-            "upgrade with: pip install -U petskin-tune"
-        )
+    _refuse_newer(_version(engine))
     _create_optunas(url)
     with engine.begin() as connection:
         queries.create_or_migrate(connection)
@@ -354,7 +382,7 @@ def _was_created_meanwhile(error: BaseException) -> bool:
 )
 def _create_optunas(url: URL) -> None:
     with named_incompatibility():
-        RDBStorage(optunas_url(url), engine_kwargs=_unpooled(url))
+        RDBStorage(optunas_url(url), engine_kwargs=unpooled(url))
 
 
 def optunas_url(url: URL) -> str:

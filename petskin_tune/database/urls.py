@@ -24,7 +24,6 @@ IN_MEMORY = "An SQLite database in memory is gone with its process; name a file:
 LARGEST_PORT = 65535
 LONGEST_SCHEME = 40  # that a refusal repeats
 PRINTABLE_NAME = "[A-Za-z_]{1,24}"  # of a parameter; others may be a piece of a secret
-SQLITE_PARAMETERS = frozenset(("timeout", "check_same_thread", "cached_statements"))
 _OF_LIBPQ = """
     host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout
     client_encoding options application_name fallback_application_name keepalives keepalives_idle
@@ -150,13 +149,13 @@ def _sqlite(rest: str) -> DatabaseUrl:
     database, query = unquote(path), _parameters(tail)
     if database in ("", ":memory:") or (database.startswith("file:") and "memory" in rest):
         raise UsageError(IN_MEMORY)
-    if unknown := sorted(set(query) - SQLITE_PARAMETERS):
+    if unknown := sorted(query):
         raise UsageError(
             f"The URL of the SQLite database has {_named(unknown)}, which SQLite does not know: leave that out (in a "
             "path, ? is written %3F)."
         )
     _require_text(database, "The path of the SQLite database")
-    return DatabaseUrl("sqlite", database, query=query)
+    return DatabaseUrl("sqlite", database)
 
 
 def _postgresql(rest: str) -> DatabaseUrl:

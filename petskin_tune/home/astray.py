@@ -6,9 +6,8 @@ import shlex
 from pathlib import Path
 from urllib.parse import unquote
 
+from petskin_tune.database.sqlite_file import MAGIC
 from petskin_tune.errors import UsageError
-
-SQLITE_MAGIC = b"SQLite format 3\x00"
 
 
 def require_not_astray(database: Path) -> None:
@@ -40,6 +39,6 @@ def _is_of(database: Path, stray: Path) -> bool:
         if database.exists() or not (database.parent / "work").is_dir() or (stray.parent / "work").is_dir():
             return False
         with open(stray, "rb") as file:
-            return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+            return file.read(len(MAGIC)) == MAGIC
     except (OSError, ValueError):
         return False

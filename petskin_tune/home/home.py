@@ -25,6 +25,7 @@ from petskin_tune.checkpoints import opening
 from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.errors import UsageError
 from petskin_tune.files.disks import is_network, local_folder
+from petskin_tune.files.durable import StoreError
 from petskin_tune.files.paths import typed
 from petskin_tune.home.astray import require_not_astray
 
@@ -169,7 +170,10 @@ class Home:
         Raises:
             UsageError: see :meth:`store_for` and :func:`petskin_tune.checkpoints.opening.open_store`.
         """
-        url = self.store_for(recorded, lambda url: uid is not None and bool(opening.open_store(url).entries(uid)))
+        try:
+            url = self.store_for(recorded, lambda url: uid is not None and bool(opening.open_store(url).entries(uid)))
+        except StoreError as error:
+            raise UsageError(f"The store {self.asked_store} cannot be looked at: {error}.") from error
         return opening.open_store(url, network=self.network_store(url))
 
     def store_for(self, recorded: str | None, holds_study: Callable[[str], bool]) -> str:
