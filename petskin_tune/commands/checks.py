@@ -44,8 +44,11 @@ SUPPORTED_ULTRALYTICS = "8.4."
 def run(found: Examination) -> Iterator[Check]:
     """All checks in the order in which one needs what the other found; what cannot be looked at is left out."""
     yield _versions()
-    yield _checked("database", lambda: _database(found))
+    database = _checked("database", lambda: _database(found))
+    yield database
     if found.study is None and found.asked.spec is None:
+        if database.verdict == "problem":
+            return  # nothing more is known of the study
         raise not_found(found.places.study)
     if found.study is not None and (check := _environment(found.study, found.home)):
         yield check
@@ -58,17 +61,29 @@ def run(found: Examination) -> Iterator[Check]:
         yield _checked("training", lambda: training_checks.training(found))
     if found.probe is not None and found.probe.started is not None:
         yield training_checks.device(found)
-    yield from training_checks.trials(found)
+    yield from _as_far_as_possible("trials", training_checks.trials(found))
     yield _checked("disk", lambda: _disk(found))
 
 
 def _checked(name: str, look: Callable[[], Check]) -> Check:
     try:
         return look()
-    except Exception as error:
-        if (refusal := as_refusal(error)) is None:
-            raise
-        return Check(name, "problem", shortened(str(refusal), SCREEN))
+    except Exception as error:  # noqa: BLE001 (raised again, unless it is a refusal)
+        return _problem(name, error)
+
+
+def _as_far_as_possible(name: str, checks: Iterator[Check]) -> Iterator[Check]:
+    try:
+        yield from checks
+    except Exception as error:  # noqa: BLE001 (raised again, unless it is a refusal)
+        yield _problem(name, error)
+
+
+def _problem(name: str, error: Exception) -> Check:
+    """What a refusal is to the doctor; what nobody foresaw is raised."""
+    if (refusal := as_refusal(error)) is None:
+        raise error
+    return Check(name, "problem", shortened(str(refusal), SCREEN))
 
 
 def _versions() -> Check:

@@ -151,7 +151,7 @@ def one_sentence(command: Command) -> Command:
         except BrokenPipeError:
             code = EXIT_UNFORESEEN
         except Exception as error:
-            refusal = as_refusal(error)
+            refusal = as_refusal(error) or _of_damage(kwargs.get("places"))
             if refusal is None:
                 raise
             click.echo(f"error: {shortened(str(refusal), SCREEN)}", err=True)
@@ -159,6 +159,20 @@ def one_sentence(command: Command) -> Command:
         sys.exit(code or 0)
 
     return run
+
+
+def _of_damage(places: Places | None) -> UsageError | None:
+    """What to say of an error that nobody foresaw, where SQLite finds its file damaged: its rows may be anything."""
+    if places is None or "sqlalchemy" not in sys.modules:
+        return None
+    from petskin_tune.commands.opening import resolve
+    from petskin_tune.database.refusals import AFTER_DAMAGE
+    from petskin_tune.database.sqlite_file import is_whole
+
+    file = resolve(places).database
+    if file is None or not file.is_file() or is_whole(file):
+        return None
+    return UsageError(f"{file} is damaged, says SQLite's quick_check. {AFTER_DAMAGE}")
 
 
 def as_refusal(error: Exception) -> UsageError | None:

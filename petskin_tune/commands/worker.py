@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LONGEST_START_SECONDS = 30.0  # an older process was not started by the command
 LAST_COPY_SECONDS = 5.0  # what a network home gets for its last copy, within the time that a suspension may take
 SHORTEST_COPY_SECONDS = 1.0  # where the workers took all of it
+LONGEST_NAME = 200  # characters of a worker's; the column holds 255, and a device may come behind it
 ONE_OF_SEVERAL = "from petskin_tune.commands.worker import one_of_several; one_of_several()"
 
 
@@ -54,11 +55,22 @@ class Request:
         return f"{data} --allow-different-machine" if self.allow_different_machine else data
 
 
+class _Name(click.ParamType):
+    """A name that the database can hold, also with the device behind it."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if len(value) > LONGEST_NAME or not value.isprintable():
+            self.fail(f"a worker's name has at most {LONGEST_NAME} characters, all of them printable.", param, ctx)
+        return value
+
+
 @click.command(name="tune-worker")
 @on_a_study()
 @data_here
 @click.option("--device", default="", metavar="D|LIST|all", help="cpu, a GPU, or several: one worker each.")
-@click.option("--name", metavar="WORKER", help="What this worker is called.  [host and process]")
+@click.option("--name", type=_Name(), metavar="WORKER", help="What this worker is called.  [host and process]")
 @max_hours
 @click.option("--target-trials", type=click.IntRange(min=1), metavar="N", help="Configurations of the study in all.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Trials that this worker ends.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy
 
-from petskin_tune.database.engine import is_outage
+from petskin_tune.database.engine import is_denied, is_outage, of_database
 from petskin_tune.database.privileges import read_only
 from petskin_tune.error_text import one_line
 from petskin_tune.errors import UsageError
@@ -14,14 +14,6 @@ AFTER_DAMAGE = (
     "sqlite3 recovered.db"
 )
 _DAMAGE = ("malformed", "not a database", "disk image", "corrupt")
-_CREDENTIALS = ("authentication failed", "no password supplied", "is not permitted to log in", "no pg_hba.conf entry")
-
-
-def of_database(error: BaseException | None) -> sqlalchemy.exc.DBAPIError | None:
-    """The database's error behind ``error``, as SQLAlchemy tells it; Optuna wraps it."""
-    while error is not None and not isinstance(error, sqlalchemy.exc.DBAPIError):
-        error = error.__cause__
-    return error
 
 
 def refusal(error: BaseException) -> UsageError | None:
@@ -52,12 +44,3 @@ def is_damaged(error: BaseException) -> bool:
     found = of_database(error)
     code = str(getattr(found.orig, "pgcode", None) or "") if found is not None else ""
     return found is not None and (code.startswith("XX00") or any(word in str(found.orig) for word in _DAMAGE))
-
-
-def is_denied(error: BaseException) -> bool:
-    """Whether the server does not let this user in, or not any more: a password that was changed."""
-    found = of_database(error)
-    if found is None or found.orig is None:
-        return False
-    code = str(getattr(found.orig, "pgcode", None) or "")
-    return code.startswith("28") or any(words in str(found.orig) for words in _CREDENTIALS)

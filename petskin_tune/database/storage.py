@@ -36,6 +36,7 @@ from petskin_tune.database.engine import (
     without_password,
 )
 from petskin_tune.database.refusals import AFTER_DAMAGE, is_damaged
+from petskin_tune.database.watched_file import WatchedFile
 from petskin_tune.errors import UsageError
 
 Result = TypeVar("Result")
@@ -80,7 +81,22 @@ class PetskinStorage(RDBStorage):
     def __init__(self, url: str | URL, patience: Patience | None = None, *, read_only: bool = False) -> None:
         parsed = normalise_url(url) if isinstance(url, str) else url
         self.patience = patience or Patience()
+        self._watched: WatchedFile | None = None
         self.patience.call(lambda: self._open_to_read(parsed) if read_only else self._open(parsed))
+
+    def watch_file(self) -> None:
+        """Notice from now on, where :meth:`require_file` is called, that an SQLite file is deleted or replaced."""
+        if self.engine.name == "sqlite" and self._watched is None:
+            self._watched = WatchedFile(Path(str(self.engine.url.database)))
+
+    def require_file(self) -> None:
+        """Make sure that the database is still the file that was opened; asks the disk, not the database.
+
+        Raises:
+            UsageError: it was deleted, moved or replaced; says where that lies which it held.
+        """
+        if self._watched is not None:
+            self._watched.require()
 
     def _open_to_read(self, url: URL) -> None:
         with named_incompatibility():
@@ -100,6 +116,7 @@ class PetskinStorage(RDBStorage):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         del state["patience"]  # its event and its listener belong to this process
+        state["_watched"] = None
         return state
 
     def __setstate__(self, state: dict[Any, Any]) -> None:

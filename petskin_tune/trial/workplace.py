@@ -186,9 +186,10 @@ class Workplace:
 
         Raises:
             LeaseLost: another worker has taken the network home over.
-            UsageError: somebody deleted the study.
+            UsageError: somebody deleted the study, or the database's file.
         """
         self.home.require()
+        self.study.storage.require_file()
         self.study.refresh()
         self.database_answers()
         self._take_terms()
@@ -198,7 +199,9 @@ class Workplace:
 
         Raises:
             LeaseLost: another worker has taken the network home over.
+            UsageError: somebody deleted the database's file.
         """
+        self.study.storage.require_file()
         self.database_answers()
         self.study.hear(news)
         self._take_terms()

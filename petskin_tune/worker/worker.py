@@ -60,6 +60,8 @@ class Worker:
         """
         patience = self._study.storage.patience
         patience.seconds, patience.on_wait = None, self._place.database_is_away
+        patience.on_denied = self._suspend_without_database
+        self._study.storage.watch_file()
         self._suspension.start()
         try:
             self._claims.adopt_unleased()
@@ -68,6 +70,7 @@ class Worker:
                 if (code := self._one_step()) is not None:
                     return code
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
+            self._study.storage.require_file()  # of which they may come
             if self._suspension.reason is None:
                 raise
         except Interrupted:
@@ -75,6 +78,11 @@ class Worker:
         except LeaseLost as lost:  # not of a trial, of the whole home
             raise UsageError(f"Another worker has taken this home over, and this one stops: {lost}") from lost
         return self._say_suspended()
+
+    def _suspend_without_database(self) -> None:
+        """Stop in order although the database lets this user in no more: what was trained is kept on this side."""
+        if not self._suspension.asked():
+            self._suspension.ask("the database refuses this user or the password by now")
 
     def _one_step(self) -> int | None:
         """Do one piece of work, or wait a moment for some; the exit code when the study is done.
@@ -209,6 +217,7 @@ class Worker:
         self._view.study(spec.study, target=spec.target_trials, done=done, best=self._best(), home=home)
 
     def _say_done(self) -> int:
+        self._study.storage.require_file()
         if not self._finished:  # whoever ended the last trial may have died of it
             self._place.retention.catch_up()
         best = self._study.best()
@@ -217,6 +226,7 @@ class Worker:
         return EXIT_DONE
 
     def _say_suspended(self) -> int:
+        self._study.storage.require_file()
         if not self._anything_left():
             return self._say_done()
         self._view.suspended(self._place.worker_command)
