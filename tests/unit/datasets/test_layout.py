@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from petskin_tune.datasets import demo, layout
+from petskin_tune.datasets.names import class_names
+from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets import demo, folders, layout
 from petskin_tune.errors import UsageError
 
 
@@ -14,7 +16,7 @@ def demo_yaml(tmp_path: Path) -> Path:
 def test_the_image_suffixes_are_ultralytics_own() -> None:
     from ultralytics.data.utils import IMG_FORMATS
 
-    assert {f".{suffix}" for suffix in IMG_FORMATS} == layout.IMAGE_SUFFIXES
+    assert {f".{suffix}" for suffix in IMG_FORMATS} == folders.IMAGE_SUFFIXES
 
 
 def test_label_paths_are_ultralytics_own() -> None:
@@ -22,7 +24,7 @@ def test_label_paths_are_ultralytics_own() -> None:
 
     images = ["/a/images/train/x.y.jpg", "/images/images/x.png", "/a/pictures/x.jpg", "/images.v2/images/val/z.JPG"]
 
-    assert [str(layout.label_path(Path(image))) for image in images] == img2label_paths(images)
+    assert [str(label_path(Path(image))) for image in images] == img2label_paths(images)
 
 
 def test_a_relative_path_is_relative_to_the_yaml_and_not_to_the_current_folder(
@@ -93,6 +95,6 @@ def test_a_broken_yaml_is_refused_with_one_clear_sentence(demo_yaml: Path, conte
 def test_class_names_come_from_a_list_a_mapping_or_a_number(demo_yaml: Path) -> None:
     here = Path("data.yaml")
 
-    assert layout.class_names(here, {"names": ["a", "b"]}) == ("a", "b")
-    assert layout.class_names(here, {"names": {1: "b", 0: "a"}}) == ("a", "b")
-    assert layout.class_names(here, {"nc": 2}) == ("class_0", "class_1")
+    assert class_names(here, {"names": ["a", "b"]}) == ("a", "b")
+    assert class_names(here, {"names": {1: "b", 0: "a"}}) == ("a", "b")
+    assert class_names(here, {"nc": 2}) == ("class_0", "class_1")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petskin_tune.datasets import contact_sheet, demo, layout, pictures, resize, subset
+from petskin_tune.datasets.labels import label_lines, label_path
+from petskin_tune.datasets import contact_sheet, demo, layout, pictures, rendering, resize, subset
 from petskin_tune.datasets.check import check
 from petskin_tune.errors import UsageError
 
@@ -54,26 +55,26 @@ def test_the_long_side_is_brought_down_and_never_up(
 ) -> None:
     picture = pictures.open_picture(jpeg(*size))
 
-    assert decoded(pictures.render(picture, (0, 0, *size), imgsz)).size == expected
+    assert decoded(rendering.render(picture, (0, 0, *size), imgsz)).size == expected
 
 
 @pytest.mark.parametrize("window", [(0, 0, 1920, 1080), (900, 100, 1100, 300), (301, 77, 1619, 1003)])
 @pytest.mark.parametrize("imgsz", [None, 160, 640])
-def test_a_window_shows_what_it_frames(window: pictures.Window, imgsz: int | None) -> None:
+def test_a_window_shows_what_it_frames(window: rendering.Window, imgsz: int | None) -> None:
     picture = pictures.open_picture(jpeg(1920, 1080))
 
-    shown = decoded(pictures.render(picture, window, imgsz))
+    shown = decoded(rendering.render(picture, window, imgsz))
 
     edge = (960 - window[0]) / (window[2] - window[0])
     assert reddish(shown, edge - 0.05, 0.5)
     assert not reddish(shown, edge + 0.05, 0.5)
-    assert shown.size == pictures.written_size(window, imgsz)
+    assert shown.size == rendering.written_size(window, imgsz)
 
 
 def test_a_turned_photograph_is_seen_as_it_is_shown() -> None:
     picture = pictures.open_picture(jpeg(640, 480, orientation=6))  # shown turned clockwise: red above blue
 
-    shown = decoded(pictures.render(picture, (0, 0, 480, 640), 200))
+    shown = decoded(rendering.render(picture, (0, 0, 480, 640), 200))
 
     assert picture.size == (480, 640)
     assert shown.size == (150, 200)
@@ -86,8 +87,8 @@ def test_a_jpeg_that_needs_no_change_keeps_its_bytes_less_padding() -> None:
     raw = jpeg(100, 80)
 
     for given in (raw, raw + bytes(7)):
-        assert pictures.render(pictures.open_picture(given), (0, 0, 100, 80), 640) == raw
-    trailing = pictures.render(pictures.open_picture(raw + b"trailer"), (0, 0, 100, 80), 640)
+        assert rendering.render(pictures.open_picture(given), (0, 0, 100, 80), 640) == raw
+    trailing = rendering.render(pictures.open_picture(raw + b"trailer"), (0, 0, 100, 80), 640)
     assert trailing.endswith(b"\xff\xd9")
     assert decoded(trailing).size == (100, 80)
 
@@ -113,7 +114,7 @@ def test_a_picture_that_is_cut_short_is_never_written() -> None:
     for imgsz in (None, 100):
         picture = pictures.open_picture(buffer.getvalue()[: len(buffer.getvalue()) * 2 // 3])
         with pytest.raises(pictures.BadPicture, match="cut short"):
-            pictures.render(picture, (0, 0, 400, 300), imgsz)
+            rendering.render(picture, (0, 0, 400, 300), imgsz)
 
 
 # ---- resize --------------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_a_smaller_copy_has_smaller_images_and_the_same_labels(tmp_path: Path, d
         assert [image.stem for image in images] == [image.stem for image in whole.images[split]]
         for image, original in zip(images, whole.images[split], strict=True):
             assert Image.open(image).size == (48, 48)
-            assert layout.label_path(image).read_bytes() == layout.label_path(original).read_bytes()
+            assert label_path(image).read_bytes() == label_path(original).read_bytes()
 
 
 def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path, demo_yaml: Path) -> None:
@@ -205,7 +206,7 @@ def test_a_sound_data_set_has_no_problem_and_its_numbers_are_told(demo_yaml: Pat
     rows = [
         row[0]
         for image in layout.read(demo_yaml).images["train"]
-        for row in layout.label_lines(layout.label_path(image))
+        for row in label_lines(label_path(image))
     ]
     assert counted == {name: rows.count(str(number)) for number, name in enumerate(demo.NAMES)}
     sizes = found.splits["train"].classes["papule"]
@@ -234,9 +235,10 @@ def test_every_kind_of_damage_is_found_and_named(tmp_path: Path, demo_yaml: Path
 
     assert found.problems == {
         "damaged image, empty file": ["images/train/train_00000.bmp"],
-        "unreadable labels, class 7 of 3": ["images/train/train_00001.bmp"],
-        "unreadable labels, coordinates outside 0 to 1": ["images/train/train_00002.bmp"],
-        "unreadable labels, no numbers": ["images/val/val_00001.bmp", "images/val/val_00002.bmp"],
+        "unreadable labels, class 7 is none of the 3 that `names` has": ["images/train/train_00001.bmp"],
+        "unreadable labels, a coordinate outside 0 to 1": ["images/train/train_00002.bmp"],
+        "unreadable labels, no text, or no file that can be read": ["images/val/val_00001.bmp"],
+        "unreadable labels, class inf is no whole number": ["images/val/val_00002.bmp"],
         "boxes without outlines": ["images/train/train_00003.bmp"],
         "unreadable labels, boxes and outlines mixed": ["images/train/train_00005.bmp"],
         "identical images in more than one split": ["images/train/train_00001.bmp = images/val/val_00000.bmp"],
