@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +287,80 @@ def test_the_contact_sheet_shows_every_class_with_its_masks(tmp_path: Path, demo
     assert "http" not in page
     with pytest.raises(UsageError, match=r"\.png or \.html"):
         contact_sheet.contact_sheet(demo_yaml, tmp_path / "sheet.pdf")
+
+
+# ---- what training and tools see alike -----------------------------------------------------------------------------
+
+
+def deepened(data_yaml: Path, convert: Callable[[np.ndarray], np.ndarray], suffix: str) -> list[Path]:
+    """The training images made grey and of another kind of number."""
+    made = []
+    for image in sorted((data_yaml.parent / "images/train").glob("*.bmp")):
+        grey = np.asarray(Image.open(image).convert("L"))
+        image.unlink()
+        made.append(image.with_suffix(suffix))
+        Image.fromarray(convert(grey)).save(made[-1])
+    return made
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_pictures_of_16_bits_look_in_the_copy_and_on_the_sheet_as_the_training_sees_them(
+    tmp_path: Path, demo_yaml: Path, suffix: str
+) -> None:
+    images = deepened(demo_yaml, lambda grey: grey.astype(np.uint16) * 257, suffix)
+    means = [float((np.asarray(Image.open(image)).astype(float) / 257).mean()) for image in images]
+
+    resize.resize(demo_yaml, tmp_path / "small", 48)
+    tile = contact_sheet._tile(layout.read(demo_yaml), images[0]).picture
+
+    copies = [Image.open(tmp_path / f"small/images/train/{image.stem}.jpg") for image in images]
+    assert [float(np.asarray(copy).mean()) for copy in copies] == pytest.approx(means, abs=2)
+    assert max(means) < 200
+    assert len(np.unique(np.asarray(tile))) > 50
+
+
+def test_pictures_of_floating_point_are_left_out_and_named(tmp_path: Path, demo_yaml: Path) -> None:
+    [image, *_] = deepened(demo_yaml, lambda grey: (grey / 255).astype(np.float32), ".tif")
+    (demo_yaml.parent / "images/train/x.bmp").write_bytes((demo_yaml.parent / "images/val/val_00000.bmp").read_bytes())
+    skipped = resize.resize(demo_yaml, tmp_path / "small", 48).skipped
+    assert skipped[0] == (image, "pixels of another kind than 8 or 16 bits (F)")
+    assert contact_sheet._tile(layout.read(demo_yaml), image).name.endswith("(damaged)")
+
+
+def test_classes_of_one_name_are_told_apart_and_named_as_a_problem(tmp_path: Path, demo_yaml: Path) -> None:
+    demo_yaml.write_text("train: images/train\nval: images/val\nnames: [lesion, lesion, ulcer]\n")
+    found = check(demo_yaml)
+    objects = {name: sizes.objects for name, sizes in found.splits["train"].classes.items()}
+    assert list(objects) == ["lesion (class 0)", "lesion (class 1)", "ulcer"]
+    assert all(objects.values())
+    assert found.problems == {"class names given to more than one class": ["lesion"]}
+    page = contact_sheet.contact_sheet(demo_yaml, tmp_path / "sheet.html").read_text()
+    assert page.count("<h2>lesion (class 1) (") == 1
+
+
+def test_outlines_without_an_area_are_counted_and_a_hair_outside_is_none(demo_yaml: Path) -> None:
+    (demo_yaml.parent / "labels/train/train_00000.txt").write_text("0 .5 .5 .5 .5 .5 .5\n1 0 0 1.0000001 0 1 1\n")
+    (demo_yaml.parent / "labels/train/train_00001.txt").write_text("0 .1 .1 .2 .2 .3 .3\n2 .4 .4 .4 .4 .4 .4\n")
+    found = check(demo_yaml)
+    [(what, images)] = found.problems.items()
+    assert what.startswith("outlines without an area, 3 of ")
+    assert images == ["images/train/train_00000.bmp", "images/train/train_00001.bmp"]
+
+
+def test_names_that_are_not_utf_8_are_checked_drawn_and_copied(tmp_path: Path, demo_yaml: Path) -> None:
+    name = os.fsdecode("털".encode("cp949"))
+    for kind, suffix in (("images", ".bmp"), ("labels", ".txt")):
+        (demo_yaml.parent / f"{kind}/train/train_00000{suffix}").rename(
+            demo_yaml.parent / f"{kind}/train/{name}{suffix}"
+        )
+    (demo_yaml.parent / "groups.csv").write_bytes(b"image,group\nimages/train/\xc5\xd0.bmp,rex\n")
+    demo_yaml.write_text(demo_yaml.read_text() + "groups: groups.csv\n")
+    (demo_yaml.parent / f"images/train/{name}.bmp").write_bytes(b"")
+    assert r"images/train/\xc5\xd0.bmp" in check(demo_yaml).summary()
+    part = subset.write(demo_yaml, 6, None, 0, tmp_path / "subset")
+    assert any(image.stem == name for image in layout.read(part).images["train"])
+    contact_sheet.contact_sheet(demo_yaml, tmp_path / "sheet.html").read_text()
+    shutil.copy(demo_yaml.parent / "images/val/val_00000.bmp", demo_yaml.parent / f"images/train/{name}.bmp")
+    small = layout.read(resize.resize(part, tmp_path / name, 48).data_yaml)
+    assert any(image.stem == name for image in small.images["train"])
+    assert subset.read_groups(small) == {f"images/train/{name}.jpg": "rex"}

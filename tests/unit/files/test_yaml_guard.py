@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import yaml
 from hypothesis import given
@@ -55,7 +57,5 @@ def test_words_that_yaml_takes_for_true_and_false_stay_words_where_names_are_mea
 
 @given(st.text(alphabet=st.sampled_from("&*ab[]{},:-? \n'\"|>!<#0129.~%@\t\u0085"), max_size=80))
 def test_no_text_ends_in_another_error(text: str) -> None:
-    try:
+    with suppress(yaml.YAMLError):
         yaml_guard.load(text)
-    except yaml.YAMLError as error:
-        assert str(error)
