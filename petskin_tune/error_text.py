@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from petskin_tune import printable
+
 LONGEST_MESSAGE = 400  # characters of an error's message in a sentence
 HEAD = 250  # of them, of a longer one, from its beginning; its end says what came of it
 LONGEST_DETAIL = 6000  # characters kept of a traceback or a log
@@ -92,10 +94,7 @@ def named(error: BaseException) -> str:
 
 def shortened(text: str, longest: int = LONGEST_MESSAGE) -> str:
     """``text``, or its beginning and its end where it is longer than ``longest`` characters."""
-    if len(text) <= longest:
-        return text
-    head = longest * HEAD // LONGEST_MESSAGE
-    return f"{text[:head]} … {text[-(longest - head - 3) :]}"
+    return printable.shortened(text, longest, longest * HEAD // LONGEST_MESSAGE)
 
 
 def tail(text: str, lines: int, width: int | None = None) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 from petskin_tune import faults
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
+from petskin_tune.printable import raw
 
 PARTIAL = ".partial"  # suffix of what is still being written; nothing reads such a file
 
@@ -22,10 +24,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, or a death at any instant, sees all of it or none of it.
 
     One process at a time may write a given path (see :func:`only_one`). Nothing is synced to the disk: after a power
-    cut the file may be missing or empty, after a SIGKILL it is not.
+    cut the file may be missing or empty, after a SIGKILL it is not. Text is written as UTF-8; names of files keep
+    their bytes (see :func:`petskin_tune.printable.raw`).
     """
     with whole_file(path) as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.write(raw(content) if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -42,7 +45,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a CSV file (UTF-8, lines end in LF) as whole as :func:`write_whole` does, row by row."""
     with whole_file(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
@@ -107,8 +110,8 @@ def claim(dest: Path, record: str, order: Mapping[str, Any], *, may_change: Coll
 
 def _read_order(file: Path) -> dict[str, Any]:
     try:
-        former = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        former = json.loads(regular.read_names(file))
+    except (OSError, ValueError):
         former = None
     if not isinstance(former, dict):
         raise UsageError(

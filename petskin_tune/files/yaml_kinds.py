@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from petskin_tune.files import regular, yaml_guard
+
 SUFFIXES = (".yaml", ".yml")
 
 
@@ -27,7 +29,7 @@ def _keys(path: Path) -> set[str]:
     if path.suffix.lower() not in SUFFIXES:
         return set()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError, yaml.YAMLError):
+        content = yaml_guard.load(regular.read_text(path))
+    except (OSError, ValueError, yaml.YAMLError):
         return set()
     return {key for key in content if isinstance(key, str)} if isinstance(content, dict) else set()

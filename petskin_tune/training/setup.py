@@ -10,16 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.data import build_dataloader
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils import colorstr
 from ultralytics.utils.torch_utils import autocast, unwrap_model
-from yaml import YAMLError
 
 from petskin_tune.protocol import Position, TrialJob
 from petskin_tune.training import architecture, guards, micro_batches
-from petskin_tune.training.data.labels import DataError
-from petskin_tune.training.data.loading import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes
+from petskin_tune.training.data.loading import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes, read_data
 from petskin_tune.training.data.order import seed_everything
 from petskin_tune.training.process import environment, machine
 from petskin_tune.training.process.isolation import ignore_signals, usable_cpus
@@ -87,10 +84,7 @@ class TrialSetup(SegmentationTrainer):
         Raises:
             DataError: The YAML is wrong, or what it names is not there.
         """
-        try:
-            return check_det_dataset(self.args.data, autodownload=False)
-        except (OSError, SyntaxError, TypeError, ValueError, YAMLError) as error:
-            raise DataError(f"{self.args.data}: {str(error).strip().splitlines()[0]}") from error
+        return read_data(self.args.data)
 
     def setup_model(self) -> dict[str, Any] | None:
         """Build the model; on resumption as the snapshot knows it, without its original weights."""

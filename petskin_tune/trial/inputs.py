@@ -13,6 +13,7 @@ from petskin_tune.datasets import fingerprint as fingerprints
 from petskin_tune.datasets import layout, source, subset
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import measure
+from petskin_tune.files.paths import folder_name
 from petskin_tune.home.home import Home
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.trial.model_files import find_model
@@ -92,7 +93,7 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
     in_force = whole
     if spec.subset is not None:
         wanted = (spec.subset.train, spec.subset.val)
-        in_force = subset.write(whole, *wanted, spec.seed, cache / f"subset-{spec.study}")
+        in_force = subset.write(whole, *wanted, spec.seed, cache / folder_name(f"subset-{spec.study}"))
     data_set = layout.read(whole)
     return Prepared(
         data=in_force,

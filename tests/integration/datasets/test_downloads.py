@@ -20,6 +20,7 @@ from tests.support.aihub_tree import Builder, box, polygon
 from PIL import Image
 from shapely import Polygon
 
+from petskin_tune.datasets.labels import label_rows
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.aihub import importing, members
 from petskin_tune.datasets.aihub.importing import Imported, import_aihub
@@ -55,7 +56,7 @@ def fates(imported: Imported) -> dict[str, tuple[str, str]]:
 def outline(imported: Imported, label: str) -> Polygon:
     """The one outline written for a label file, in pixels of the written image."""
     written = imported.data_yaml.parent / fates(imported)[label][1]
-    ((_, values),) = layout.label_rows(written)
+    ((_, values),) = label_rows(written)
     image = Image.open(str(written).replace("/labels/", "/images/").replace(".txt", ".jpg"))
     turned = image.getexif().get(0x0112, 1) >= 5
     return Polygon(np.array(values).reshape(-1, 2) * (image.size[::-1] if turned else image.size))

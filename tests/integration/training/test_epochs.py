@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from petskin_tune.datasets import demo, layout
+from petskin_tune.datasets.labels import label_path
 from petskin_tune.diagnosis.curves import read_run
 from petskin_tune.diagnosis.verdict import findings, judge
 from petskin_tune.protocol import MASK_MAP, EpochDone, Finished, Progress, Suspend
@@ -42,7 +43,7 @@ def of_type(events, kind):
 def without_labels(data, split, number):
     """Take all objects of one class out of the labels of one split."""
     for image in layout.read(data).images[split]:
-        label = layout.label_path(image)
+        label = label_path(image)
         kept = [line for line in label.read_text().splitlines() if not line.startswith(f"{number} ")]
         label.write_text("".join(f"{line}\n" for line in kept))
     return data
