@@ -164,7 +164,7 @@ def check(source: str, sheet: Path | None, per_class: int, as_json: bool, jobs: 
     data_yaml = _prepared(source)
     with _shown() as show:
         found = check_data(data_yaml, jobs=jobs, progress=show)
-    click.echo(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.summary(), nl=as_json)
+    click.echo(json.dumps(found.to_json()) if as_json else found.summary(), nl=as_json)
     if sheet is not None:
         click.echo(f"contact sheet: {contact_sheet(data_yaml, sheet, per_class=per_class)}", err=as_json)
     sys.exit(EXIT_UNFORESEEN if found.problems else EXIT_DONE)

@@ -41,7 +41,7 @@ def status(places: Places, as_json: bool, watch: bool) -> None:
             study.storage.patience.seconds = None  # whoever watches sees it come back
             view.watch(read, sys.stdout)
         elif as_json:
-            click.echo(json.dumps(read().to_json(), indent=2, ensure_ascii=False))
+            click.echo(json.dumps(read().to_json(), indent=2))
         else:
             click.echo(view.render(read()).rstrip("\n"))
 

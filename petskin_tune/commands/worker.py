@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petskin_tune import __version__
+from petskin_tune.commands.lazy import FilteredCommand
 from petskin_tune.commands.options import Places, data_here, max_hours, on_a_study, on_this_machine, one_sentence
 from petskin_tune.errors import EXIT_SUSPENDED, UsageError
 from petskin_tune.interrupts import Interrupted, Signals, end_now, unless
+from petskin_tune.views.stream import filtered_output
 
 if TYPE_CHECKING:
     from petskin_tune.commands.opening import Opened
@@ -54,7 +56,7 @@ class Request:
         return f"{data} --allow-different-machine" if self.allow_different_machine else data
 
 
-@click.command(name="tune-worker")
+@click.command(name="tune-worker", cls=FilteredCommand)
 @on_a_study()
 @data_here
 @click.option("--device", default="", metavar="D|LIST|all", help="cpu, a GPU, or several: one worker each.")
@@ -83,7 +85,7 @@ def tune_worker(places: Places, ephemeral: bool, local_checkpoints: bool, **opti
 @one_sentence
 def one_of_several() -> int:
     """The worker of one of several devices, in a process of its own: what was typed comes from its parent."""
-    with Signals() as signals:
+    with filtered_output(), Signals() as signals:
         places, request, typed_at = pickle.load(sys.stdin.buffer)
         return _ended(_work(places, request, signals, _since(typed_at)))
 

@@ -7,19 +7,20 @@ every Ultralytics training leaves behind.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from petskin_tune import text as words
 from petskin_tune.diagnosis import search
 from petskin_tune.diagnosis.comparison import compare, curves_of
-from petskin_tune.diagnosis.curves import Curves, History, fitness_noise, from_history, read_run
+from petskin_tune.diagnosis.curves import Curves, fitness_noise
 from petskin_tune.diagnosis.divergence import COMES_BACK
 from petskin_tune.diagnosis.finding import NOTHING_FOUND, Finding
 from petskin_tune.diagnosis.learning_rate import peak_rate
+from petskin_tune.diagnosis.run_files import read_run
 from petskin_tune.diagnosis.standstill import LEAST_TO_FIND
 from petskin_tune.diagnosis.troubles import DETAIL_LINES, DETAIL_WIDTH
 from petskin_tune.diagnosis.verdict import LEAST_EPOCHS, judge
@@ -38,27 +39,14 @@ NOISY = 0.05  # of the best value: noise of which it is said that it explains a 
 FALLEN = 0.5  # of the best value: a run that ends below it is not called healthy
 
 
-def diagnose_curves(history: History, arguments: Mapping[str, Any] | None = None) -> list[Finding]:
-    """What curves show, the gravest first; nothing on healthy or very short ones.
-
-    Args:
-        history: ``{column: one value an epoch}``, columns as ``results.csv`` names them.
-        arguments: Ultralytics' training arguments, as far as they are known.
-
-    Raises:
-        UsageError: there is neither mask nor box mAP, or not a single epoch.
-    """
-    return judge(from_history(history, arguments))
-
-
 def of_run(path: Path) -> str:
     """The diagnosis of a ``results.csv`` or a run folder.
 
     Raises:
-        UsageError: there is none, or it is not Ultralytics'.
+        UsageError: there is none, it cannot be read, or it is not Ultralytics'.
     """
     curves = read_run(path)
-    return _text([f"{path}: {_summary(curves)}", *_verdict(curves, judge(curves))])
+    return _text([f"{path}: {_summary(curves)}", *curves.remarks, *_verdict(curves, judge(curves))])
 
 
 def of_study(study: Study, number: int | None = None) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, TextIO
 
 from petskin_tune import text as words
+from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
 from petskin_tune.views.stream import UnbreakableStream
 
@@ -35,7 +36,7 @@ class Progress:
 
     def _line(self, text: str) -> None:
         with self._lock:
-            self._stream.write(" ".join(text.split()) + "\n")
+            self._stream.write(printable(" ".join(text.split())) + "\n")
             self._stream.flush()
 
     def study(self, name: str, *, target: int | None, done: int, best: float | None, home: str) -> None:

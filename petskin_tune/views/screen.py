@@ -7,6 +7,7 @@ import sys
 from typing import TextIO
 
 from petskin_tune.views.progress import Progress
+from petskin_tune.views.stream import unfiltered
 
 # Jupyter and Colab give `!command` a pseudo-terminal whose escape codes a cell cannot show.
 NOTEBOOK_VARIABLES = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_KERNEL_RUN_TYPE")
@@ -18,7 +19,7 @@ def open_progress(stream: TextIO | None = None) -> Progress:
     if _shows_live(stream):
         from petskin_tune.views.live import LiveProgress
 
-        return LiveProgress(stream)
+        return LiveProgress(unfiltered(stream))
     return Progress(stream)
 
 

@@ -1,0 +1,103 @@
+"""YAML from anywhere: read in bounded time and memory, and every fault of it is one clause.
+
+A dozen lines of anchors expand to gigabytes, brackets nested a thousand deep end the parser's recursion, and a number
+of five thousand digits or a date without a month raise whatever Python raises. The text is counted before it is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from petskin_tune.error_text import shortened
+from petskin_tune.errors import UsageError
+from petskin_tune.files.regular import read_regular
+
+MOST_BYTES = 4 << 20  # of a file: a class list of a hundred thousand names
+MOST_NODES = 200_000  # aliases counted as what they stand for
+MOST_DEPTH = 40  # lists and maps within one another
+LONGEST_FAULT = 160  # characters
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class BadYaml(UsageError):
+    """The text is no YAML that we read; the message is a clause such as ``line 3: found duplicate anchor``."""
+
+
+class _Loader(_Base):
+    """Plain values only; what looks like a date is the text that it is written as."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load_yaml(path: Path, most: int = MOST_BYTES) -> Any:
+    """The content of a YAML file of at most ``most`` bytes.
+
+    Raises:
+        BadYaml: see :func:`parse_yaml`; or it is no UTF-8.
+        OSError: it is not there, no regular file, too large, or cannot be read.
+    """
+    try:
+        text = read_regular(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadYaml(f"byte {error.start} is no UTF-8") from error
+    return parse_yaml(text)
+
+
+def parse_yaml(text: str) -> Any:
+    """Dictionaries, lists, texts, numbers, truth values and None out of ``text``.
+
+    Raises:
+        BadYaml: it is no YAML, too large or too deep once its anchors are expanded, or holds an impossible value.
+    """
+    try:
+        _count(text)
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise BadYaml(_fault(error)) from error
+    # What constructors raise on values that are none: !!int x, !!bool x, !!timestamp x, 5000 digits.
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError) as error:
+        raise BadYaml(shortened(f"a value cannot be read ({' '.join(str(error).split())})", LONGEST_FAULT)) from error
+
+
+def _count(text: str) -> None:
+    """Refuse what would grow too large or too deep, before anything of it is built."""
+    sizes: dict[str, int] = {}  # nodes of each anchor that is complete, expanded
+    open_nodes: list[tuple[str | None, int]] = []  # anchor of each open list or map, and the count at its start
+    count = 0
+    event: Any
+    for event in yaml.parse(text, _Loader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes and any(anchor == event.anchor for anchor, _ in open_nodes):
+                raise BadYaml(f"line {line}: *{shortened(event.anchor, 40)} stands within itself")
+            count += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            count += 1
+            if event.anchor:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, count))
+            count += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor:
+                sizes[anchor] = count - before
+        if len(open_nodes) > MOST_DEPTH:
+            raise BadYaml(f"line {line}: more than {MOST_DEPTH} lists or maps within one another")
+        if count > MOST_NODES:
+            raise BadYaml(f"line {line}: more than {MOST_NODES} values, anchors expanded")
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    said = getattr(error, "problem", None) or str(error)
+    where = f"line {mark.line + 1}: " if mark is not None else ""
+    return shortened(where + " ".join(str(said).split()), LONGEST_FAULT)
