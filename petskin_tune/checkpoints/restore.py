@@ -11,7 +11,8 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from petskin_tune.checkpoints.base import Entry, Store
 from petskin_tune.checkpoints.keys import snapshot_position
-from petskin_tune.files.durable import PARTIAL, Damaged, Missing, read_patiently
+from petskin_tune.files.atomic import PARTIAL
+from petskin_tune.files.durable import Damaged, Missing, read_patiently
 from petskin_tune.protocol import Position
 
 ORPHAN_SECONDS = 3600.0  # younger files that no lease points to may be uploads whose lease is being written

@@ -72,13 +72,14 @@ def _count(text: str) -> None:
     sizes: dict[str, int] = {}  # nodes of each anchor that is complete, expanded
     open_nodes: list[tuple[str | None, int]] = []  # anchor of each open list or map, and the count at its start
     count = 0
-    event: Any
-    for event in yaml.parse(text, _Loader):
+    events: Any = yaml.parse(text, _Loader)
+    for event in events:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in sizes and any(anchor == event.anchor for anchor, _ in open_nodes):
-                raise BadYaml(f"line {line}: *{shortened(event.anchor, 40)} stands within itself")
-            count += sizes.get(event.anchor, 1)
+            name = str(event.anchor)
+            if name not in sizes and any(anchor == name for anchor, _ in open_nodes):
+                raise BadYaml(f"line {line}: *{shortened(name, 40)} stands within itself")
+            count += sizes.get(name, 1)
         elif isinstance(event, yaml.ScalarEvent):
             count += 1
             if event.anchor:

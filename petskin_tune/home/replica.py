@@ -24,7 +24,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
-from petskin_tune.files.durable import PASSING, SameDisk, StoreError, measure, sync_folder, translated, write_new
+from petskin_tune.files.atomic import sync_folder
+from petskin_tune.files.durable import PASSING, SameDisk, StoreError, measure, translated, write_new
 from petskin_tune.home.claim import BEAT_SECONDS, WATCH_SECONDS, Claim
 from petskin_tune.home.copies import NOTHING, Copies, LocalState, Version, is_whole, put_in_place, take_copy
 

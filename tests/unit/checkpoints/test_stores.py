@@ -296,3 +296,22 @@ except UsageError as refusal:
 def test_a_url_with_credentials_is_refused() -> None:
     with pytest.raises(UsageError, match="Leave credentials"):
         open_store("s3://key:secret@bucket/x")
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_links_that_others_put_into_a_shared_store_lead_nowhere(tmp_path: Path, network: bool) -> None:
+    victim = tmp_path / "victim" / "snapshot-1-1-0-deadbeef.pt"
+    victim.parent.mkdir()
+    victim.write_bytes(b"what nobody may lose")
+    store = FolderStore(tmp_path / "store", network=network)
+    (tmp_path / "store" / "uid" / "trial-000000").mkdir(parents=True)
+    link = tmp_path / "store" / "uid" / "trial-000000" / victim.name
+    link.symlink_to(victim)
+    assert store.entries() == []
+    store.delete(f"uid/trial-000000/{victim.name}")
+    assert not link.is_symlink()
+    (tmp_path / "store" / "uid" / "trial-000001").symlink_to(victim.parent)
+    for attempt in (store.delete, lambda key: store.put(victim, key)):
+        with pytest.raises(Unavailable, match="symbolic link"):
+            attempt(f"uid/trial-000001/{victim.name}")
+    assert victim.read_bytes() == b"what nobody may lose"
