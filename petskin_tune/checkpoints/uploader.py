@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -10,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
+from tenacity import RetryCallState, Retrying
 
 from petskin_tune.checkpoints.base import Store, Stored
 from petskin_tune.checkpoints.jobs import KEPT, Commit, Job, Lane, Uploads
@@ -20,9 +21,12 @@ from petskin_tune.errors import LeaseLost
 from petskin_tune.faults import reach
 from petskin_tune.files.durable import PASSING, Damaged, Full, Missing, StoreError, measure
 from petskin_tune.protocol import BestWeights, Position, SnapshotWritten
+from petskin_tune.retries import retrying
 
-LONGEST_PAUSE = 30.0  # seconds between two tries
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
 HURRIED_PAUSE = 0.5  # the same once the worker waits for us
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,7 @@ class Uploader:
         except self._passing:
             pass  # closed while the store refused
         except BaseException as error:
+            log.exception("the upload of %s has ended", self._prefix)
             self._failure = error
             raise
         finally:
@@ -219,13 +224,13 @@ class Uploader:
 
     @property
     def _until_done(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type(self._passing),
-            wait=wait_random_exponential(multiplier=1, max=LONGEST_PAUSE),
-            stop=stop_when_event_set(self._closed),
+        return retrying(
+            None,
+            self._passing,
+            stopped=self._closed,
+            pauses=(FIRST_PAUSE, LONGEST_PAUSE),
             sleep=self._pause,
-            before_sleep=self._in_trouble,
-            reraise=True,
+            before_pause=self._in_trouble,
         )
 
     def _wait_for_work(self) -> bool:
@@ -264,6 +269,7 @@ class Uploader:
         if not job.committed:
             job.commit(job.stored)
             job.committed = True
+            log.info("%s is recorded", job.stored.key)
             reach("upload-committed")
             if job.position is not None:
                 self._uploads.committed.add(job.stored.key)
@@ -277,6 +283,7 @@ class Uploader:
         if self._make_room is not None:
             self._say_shortage(self._make_room(job.size, self._full))
         key = job.key(job.sha256)
+        log.debug("%s goes up as %s, %d bytes", job.name, key, job.size)
         try:
             stored = self._store.put(job.path, key)
         except StoreError:
@@ -308,6 +315,7 @@ class Uploader:
         else:
             self._uploads.unwanted += [key for key in self._weights_keys if key != job.stored.key]
             self._weights_keys = [job.stored.key]
+        log.info("%s is in the store: %d bytes in %.2f s", job.stored.key, job.stored.size, seconds)
         with self._changed:
             trouble, self._trouble, self._full = self._trouble, None, False
             if job.position is not None:
@@ -347,6 +355,7 @@ class Uploader:
 
     def _leave(self) -> None:
         """Another worker owns the trial: take back what nobody points to."""
+        log.warning("another worker owns %s: nothing more goes up", self._prefix)
         with self._changed:
             self._lost = self._tidying = True
             jobs = [lane.current for lane in (self._weights, self._snapshots)]
@@ -360,9 +369,11 @@ class Uploader:
             key = self._uploads.unwanted.pop(0)
             try:
                 self._store.delete(key)
-            except StoreError:
+            except StoreError as error:
+                log.warning("%s stays for now: %s", key, error)
                 self._uploads.unwanted.append(key)
                 return
+            log.debug("%s is deleted", key)
 
     def _tidy_here(self) -> None:
         """Delete local snapshots but the newest two and the ones on their way."""

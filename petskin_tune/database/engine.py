@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from petskin_tune.database import queries
 from petskin_tune.database.timeouts import PunctualConnection
 from petskin_tune.errors import UsageError
+from petskin_tune.retries import retrying
 
 SQLITE_BUSY_SECONDS = 60.0
 CONNECT_SECONDS = 10
@@ -219,18 +220,14 @@ class Patience:
             self.failures += 1
             self.on_wait(state.seconds_since_start or 0.0)
 
-        stop: Any = tenacity.stop_when_event_set(self.cancelled)
-        if self.seconds is not None:
-            stop = stop | tenacity.stop_before_delay(self.seconds)
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_outage),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=RETRY_MAX_SECONDS),
-            stop=stop,
-            sleep=tenacity.sleep_using_event(self.cancelled),
-            before_sleep=before_sleep,
-            reraise=True,
+        again = retrying(
+            self.seconds,
+            is_outage,
+            stopped=self.cancelled,
+            pauses=(0.1, RETRY_MAX_SECONDS),
+            before_pause=before_sleep,
         )
-        return retrying(function)
+        return again(function)
 
 
 # ---- creation --------------------------------------------------------------------------------------------------------

@@ -62,6 +62,11 @@ class Home:
     copied: DatabaseReplica | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
+    def logs(self) -> Path:
+        """The folder of workers' logs: in the home, or on this machine where the home is on a network disk."""
+        return self.work.parent / "logs"
+
+    @property
     def is_there(self) -> bool:
         """Whether the home's folder exists.
 

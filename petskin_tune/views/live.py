@@ -22,7 +22,7 @@ from rich.text import Text
 from petskin_tune import text as words
 from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
-from petskin_tune.views.progress import Progress, TrialEnd
+from petskin_tune.views.progress import Progress, TrialEnd, epoch_line, log
 
 REDRAW_SECONDS = 0.25
 RECENT_LINES = 5
@@ -129,6 +129,7 @@ class LiveProgress(Progress):
         durable: str,
     ) -> None:
         """See :meth:`Progress.epoch`."""
+        log.info("%s", epoch_line(number, epoch, epochs, fitness, best, durable))
         with self._lock:
             self._study_best = study_best
             self._recent.append(f"epoch {epoch}/{epochs} mask mAP {words.score(fitness)} (best {words.score(best)})")

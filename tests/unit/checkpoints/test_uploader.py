@@ -267,6 +267,17 @@ def test_while_the_store_is_away_the_state_says_what_is_durable_and_what_is_here
     assert trial.store.refused
 
 
+def test_uploads_and_each_new_attempt_are_logged(trial: Trial, caplog: pytest.LogCaptureFixture) -> None:
+    trial.store.refusals = [Unavailable("writing x: Input/output error")]
+    uploader = trial.uploader()
+    with caplog.at_level("DEBUG", logger="petskin_tune"):
+        uploader.submit(trial.snapshot(11), trial.committed.append)
+        assert uploader.drain(PATIENCE)
+    assert "the next follows: Unavailable('writing x: Input/output error')" in caplog.text
+    assert f"{trial.committed[0].key} is recorded" in caplog.text
+    assert f"{trial.committed[0].key} is in the store: " in caplog.text
+
+
 def test_a_newer_snapshot_takes_the_place_of_one_that_the_store_refused(trial: Trial) -> None:
     trial.store.refusals = [Unavailable("away")]
     trial.store.gate.clear()
