@@ -15,7 +15,6 @@ _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-_PLAINER = str.maketrans({"–": "-", "—": "-", "−": "-", "→": ">", "·": "*"})
 
 
 def printable(text: str) -> str:
@@ -24,24 +23,6 @@ def printable(text: str) -> str:
     Tabs and line feeds stay: whoever wants one line takes them out.
     """
     return _UNSAFE.sub(_spelled, text)
-
-
-def encodable(text: str, encoding: str) -> str:
-    """``text`` as far as ``encoding`` can say it: signs of ours by their nearest, others spelled out."""
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        kept = "".join(sign if _can_say(encoding, sign) else sign.translate(_PLAINER) for sign in text)
-        return kept.encode(encoding, "backslashreplace").decode(encoding)
-    return text
-
-
-def _can_say(encoding: str, sign: str) -> bool:
-    try:
-        sign.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _spelled(found: re.Match[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -85,28 +85,6 @@ def forget_fetched(folder: Path, but: Path | None = None) -> None:
             if path != but:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-
-
-def collect_garbage(
-    store: Store, keep: Collection[str], prefix: str, *, older_than: float = ORPHAN_SECONDS
-) -> list[str]:
-    """Delete what lies under ``prefix``, is not in ``keep`` and is old enough; return the keys.
-
-    Args:
-        store: the store.
-        keep: keys that leases point to, and the weights and curves to keep.
-        prefix: the folder of a study; of one trial when it has ended.
-        older_than: seconds; 0 only where nobody can be uploading (a trial that has ended).
-
-    Raises:
-        Unavailable: the store does not answer; what was deleted stays deleted.
-    """
-    deleted = []
-    for entry in store.entries(prefix):
-        if entry.key not in keep and entry.age >= older_than:
-            store.delete(entry.key)
-            deleted.append(entry.key)
-    return deleted
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from petskin_tune.faults import reach
 from petskin_tune.files.durable import PASSING, Damaged, Full, Missing, StoreError, measure
 from petskin_tune.protocol import BestWeights, Position, SnapshotWritten
 from petskin_tune.retries import retrying
+from petskin_tune.text import done
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
 HURRIED_PAUSE = 0.5  # the same once the worker waits for us
@@ -37,7 +38,6 @@ class UploadState:
         durable: position of the newest snapshot that another machine could resume from.
         here: position of the newest snapshot on this machine's disk.
         trouble: why the store refuses at the moment; None: it does not.
-        trouble_seconds: for how long it has refused.
         expected_seconds: how long an upload takes, by the slowest of the last few; None: none was made yet.
         lost: whether the trial turned out to be another worker's.
     """
@@ -45,20 +45,8 @@ class UploadState:
     durable: Position | None
     here: Position | None
     trouble: str | None = None
-    trouble_seconds: float = 0.0
     expected_seconds: float | None = None
     lost: bool = False
-
-    def __str__(self) -> str:
-        here = "" if self.here == self.durable else f"; here: {in_words(self.here)}"
-        return f"durable: {in_words(self.durable)}{here}"
-
-
-def in_words(position: Position | None) -> str:
-    """``epoch 11`` when eleven epochs are done, ``epoch 12, batch 40`` within the twelfth."""
-    if position is None:
-        return "nothing"
-    return f"epoch {position.epoch + 1}, batch {position.batch}" if position.batch else f"epoch {position.epoch}"
 
 
 class Uploader:
@@ -122,7 +110,7 @@ class Uploader:
         path = Path(snapshot.path)
         job = Job(
             path,
-            f"the snapshot of {in_words(snapshot.position)}",
+            f"the snapshot of {done(snapshot.position)}",
             lambda _: snapshot_key(self._prefix, self._token, snapshot.position),
             commit,
             snapshot.size,
@@ -159,10 +147,7 @@ class Uploader:
     def state(self) -> UploadState:
         """What is safe now."""
         with self._changed:
-            since = time.monotonic() - self._trouble_since if self._trouble else 0.0
-            return UploadState(
-                self._durable, self._here, self._trouble, since, max(self._seconds, default=None), self._lost
-            )
+            return UploadState(self._durable, self._here, self._trouble, max(self._seconds, default=None), self._lost)
 
     def raise_failure(self) -> None:
         """Say that the thread has ended for a reason that nobody foresaw.

@@ -13,7 +13,7 @@ import click
 from petskin_tune.commands.options import Places, on_a_study, one_sentence
 from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import require_folder, writing
-from petskin_tune.files.regular import require_replaceable
+from petskin_tune.files.safe_open import require_replaceable
 
 if TYPE_CHECKING:
     from petskin_tune.home.home import Home

@@ -8,6 +8,7 @@ read in bounded time, and whatever is wrong with it is one sentence.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from typing import Any
 from petskin_tune.diagnosis.curves import BOX, MASK, Curves, from_history
 from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import is_there
-from petskin_tune.files.regular import read_regular
+from petskin_tune.files.safe_open import read_regular
 from petskin_tune.files.yaml_guard import BadYaml, load_yaml
 from petskin_tune.text import counted
 
@@ -107,7 +108,7 @@ def _rows(file: Path) -> Iterator[list[str]]:
     """The lines of a CSV file, cells stripped, empty lines left out."""
     try:
         text = read_regular(file, MOST_RESULTS).decode("utf-8-sig")
-        for row in csv.reader(text.splitlines()):
+        for row in csv.reader(io.StringIO(text, newline="")):
             if row:
                 yield [cell.strip() for cell in row]
     except (UnicodeDecodeError, csv.Error):

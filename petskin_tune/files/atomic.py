@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from petskin_tune import faults
 from petskin_tune.errors import UsageError
-from petskin_tune.files.regular import require_replaceable
+from petskin_tune.files.safe_open import require_replaceable
 
 PARTIAL = ".partial"  # suffix of what is still being written; nothing reads such a file
 LONGEST_STEM = 60  # characters of a name that its temporary file repeats: 255 bytes are all that a name may have

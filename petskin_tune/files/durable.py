@@ -21,7 +21,7 @@ from typing import BinaryIO, cast
 from petskin_tune.faults import reach
 from petskin_tune.files.atomic import replacing
 from petskin_tune.files.disks import mount_of
-from petskin_tune.files.regular import NotRegular, kind_of, open_regular
+from petskin_tune.files.safe_open import NotRegular, kind_of, open_regular
 
 BLOCK = 4 << 20  # bytes per read or write: large enough for FUSE, small enough for memory
 READS = 2  # a mounted Drive now and then returns wrong bytes once

@@ -13,7 +13,7 @@ import yaml
 
 from petskin_tune.error_text import shortened
 from petskin_tune.errors import UsageError
-from petskin_tune.files.regular import read_regular
+from petskin_tune.files.safe_open import read_regular
 
 MOST_BYTES = 4 << 20  # of a file: a class list of a hundred thousand names
 MOST_NODES = 200_000  # aliases counted as what they stand for

@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import TextIO, cast
 
 from petskin_tune.error_text import masked
-from petskin_tune.printable import encodable, printable
+from petskin_tune.printable import printable
+
+_PLAINER = str.maketrans({"–": "-", "—": "-", "−": "-", "→": ">", "·": "*"})
 
 
 class FilteredStream(io.TextIOBase):
@@ -122,3 +124,21 @@ class UnbreakableStream:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
             os.close(null)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """``text`` as far as ``encoding`` can say it: signs of ours by their nearest, others spelled out."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        kept = "".join(sign if _can_say(encoding, sign) else sign.translate(_PLAINER) for sign in text)
+        return kept.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def _can_say(encoding: str, sign: str) -> bool:
+    try:
+        sign.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True

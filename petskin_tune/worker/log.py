@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import cast
 
 from petskin_tune.error_text import masked
-from petskin_tune.files.regular import open_regular
+from petskin_tune.files.safe_open import open_regular
 from petskin_tune.printable import printable
 from petskin_tune.views import progress
 

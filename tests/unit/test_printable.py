@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petskin_tune.printable import encodable, printable
+from petskin_tune.printable import printable
 
 ANYTHING = st.text(alphabet=st.characters(exclude_categories=()))
 
@@ -30,18 +29,3 @@ def test_a_control_character_and_an_undecodable_byte_are_spelled_out() -> None:
     assert printable("\x1b]0;pwned\x07 \x9b2J \r") == r"\x1b]0;pwned\x07 \x9b2J \x0d"
     assert printable(b"\xc7\xc7.jpg".decode("utf-8", "surrogateescape")) == r"\xc7\xc7.jpg"
     assert printable("\ud800 \u202e") == r"\ud800 \u202e"
-
-
-@given(ANYTHING, st.sampled_from(["cp949", "ascii", "utf-8", "latin-1", "shift_jis"]))
-def test_every_encoding_can_say_what_is_left(text: str, encoding: str) -> None:
-    encodable(printable(text), encoding).encode(encoding)
-
-
-def test_signs_of_ours_are_said_by_their_nearest() -> None:
-    assert encodable("0.1 – 0.2 → 피부", "cp949") == "0.1 - 0.2 → 피부"
-    assert encodable("0.1 – 0.2 → é", "ascii") == r"0.1 - 0.2 > \xe9"
-
-
-def test_json_stays_json_for_programs() -> None:
-    value = {"name": "\x1b[2J \x9b \udcc7 피부 \U0001f600"}
-    assert json.loads(encodable(printable(json.dumps(value)), "cp949")) == value

@@ -70,7 +70,7 @@ def test_what_was_put_is_fetched_and_listed_until_it_is_deleted(store: Store, lo
     assert [entry.key for entry in store.entries("study")] == [KEY]
     assert [entry.key for entry in store.entries("study/trial-000007")] == [KEY]
     assert store.entries("nobody") == []
-    assert store.usage() == 2 * len(CONTENT)
+    assert [entry.size for entry in store.entries()] == [len(CONTENT)] * 2
     assert all(0 <= entry.age < 100 for entry in store.entries())
     store.delete(KEY)
     store.delete(KEY)
@@ -79,7 +79,6 @@ def test_what_was_put_is_fetched_and_listed_until_it_is_deleted(store: Store, lo
 
 def test_an_empty_store_holds_nothing(store: Store) -> None:
     assert store.entries() == []
-    assert store.usage() == 0
     store.delete(KEY)
 
 
@@ -127,9 +126,9 @@ def test_keys_say_where_training_stood() -> None:
     assert keys.snapshot_position(key) == Position(11, 40)
     weights = keys.weights_key(prefix, 12, "ab" * 32)
     assert weights == "uid/trial-000007/best-12-abababababababab.pt"
-    assert (keys.weights_epoch(weights), keys.digest_in(weights)) == (12, "ab" * 8)
+    assert keys.digest_in(weights) == "ab" * 8
     assert keys.snapshot_position(weights) is None
-    assert keys.weights_epoch(key) is None
+    assert keys.digest_in(key) is None
 
 
 # ---- what a disk does to a file ----
@@ -232,7 +231,7 @@ def test_a_drive_that_was_unmounted_is_unavailable_and_not_empty(
     for attempt in (
         lambda: store.fetch(KEY, tmp_path / "back.pt", stored.sha256),
         lambda: store.put(local, KEY),
-        store.usage,
+        store.entries,
     ):
         with pytest.raises(Unavailable, match=r"drive is not mounted any more"):
             attempt()

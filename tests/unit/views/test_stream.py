@@ -8,15 +8,19 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from petskin_tune.cli import petskin_tune
 from petskin_tune.commands.lazy import FilteredCommand
+from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
 from petskin_tune.views.live import LiveProgress
 from petskin_tune.views.progress import Progress
 from petskin_tune.views.status import watch
-from petskin_tune.views.stream import FilteredStream
+from petskin_tune.views.stream import FilteredStream, encodable
 
+ANYTHING = st.text(alphabet=st.characters(exclude_categories=()))
 EVIL = "\x1b]0;title\x07\x1b[2J\x9b1m\udcc7\r"
 SPELLED = r"\x1b]0;title\x07\x1b[2J\x9b1m\xc7\x0d"
 
@@ -91,3 +95,18 @@ def test_json_for_programs_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
         click.echo(json.dumps({"name": EVIL}))
 
     assert json.loads(CliRunner().invoke(command).output) == {"name": EVIL}
+
+
+@given(ANYTHING, st.sampled_from(["cp949", "ascii", "utf-8", "latin-1", "shift_jis"]))
+def test_every_encoding_can_say_what_is_left(text: str, encoding: str) -> None:
+    encodable(printable(text), encoding).encode(encoding)
+
+
+def test_signs_of_ours_are_said_by_their_nearest() -> None:
+    assert encodable("0.1 – 0.2 → 피부", "cp949") == "0.1 - 0.2 → 피부"
+    assert encodable("0.1 – 0.2 → é", "ascii") == r"0.1 - 0.2 > \xe9"
+
+
+def test_json_stays_json_for_programs() -> None:
+    value = {"name": "\x1b[2J \x9b \udcc7 피부 \U0001f600"}
+    assert json.loads(encodable(printable(json.dumps(value)), "cp949")) == value

@@ -10,7 +10,7 @@ import pytest
 
 from petskin_tune.files.atomic import replacing, write_whole
 from petskin_tune.files.durable import measure, remove, write_new
-from petskin_tune.files.regular import NotRegular, open_regular, read_regular
+from petskin_tune.files.safe_open import NotRegular, open_regular, read_regular
 
 
 @pytest.fixture
