@@ -254,7 +254,6 @@ class Uploader:
         if not job.committed:
             job.commit(job.stored)
             job.committed = True
-            log.info("%s is recorded", job.stored.key)
             reach("upload-committed")
             if job.position is not None:
                 self._uploads.committed.add(job.stored.key)
@@ -280,6 +279,7 @@ class Uploader:
             self._refuse_changed(job)
         if job.position is not None:
             self._uploads.keys.append(stored.key)
+        log.info("%s is in the store, %d bytes", stored.key, stored.size)
         reach("upload-verified")
         return stored
 
@@ -300,7 +300,7 @@ class Uploader:
         else:
             self._uploads.unwanted += [key for key in self._weights_keys if key != job.stored.key]
             self._weights_keys = [job.stored.key]
-        log.info("%s is in the store: %d bytes in %.2f s", job.stored.key, job.stored.size, seconds)
+        log.info("%s is recorded, after %.2f s", job.stored.key, seconds)
         with self._changed:
             trouble, self._trouble, self._full = self._trouble, None, False
             if job.position is not None:

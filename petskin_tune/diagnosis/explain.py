@@ -46,7 +46,7 @@ def of_run(path: Path) -> str:
         UsageError: there is none, it cannot be read, or it is not Ultralytics'.
     """
     curves = read_run(path)
-    return _text([f"{path}: {_summary(curves)}", *curves.remarks, *_verdict(curves, judge(curves))])
+    return words.page([f"{path}: {_summary(curves)}", *curves.remarks, *_verdict(curves, judge(curves))])
 
 
 def of_study(study: Study, number: int | None = None) -> str:
@@ -59,7 +59,7 @@ def of_study(study: Study, number: int | None = None) -> str:
     """
     trials = study.get_trials(deepcopy=False)
     if number is not None:
-        return _text(_trial_lines(find_trial(study.study_name, trials, number), trials))
+        return words.page(_trial_lines(find_trial(study.study_name, trials, number), trials))
     spec = spec_of(study)
     lines = [
         f"study {study.study_name}: {words.counted(len(trials), 'trial')}",
@@ -70,7 +70,7 @@ def of_study(study: Study, number: int | None = None) -> str:
         lines += ["", "The best trial:", *_trial_lines(first, trials)]
     elif not any(curves_of(trial) for trial in trials):
         lines.append("No trial has finished an epoch yet.")
-    return _text(lines)
+    return words.page(lines)
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
@@ -172,7 +172,3 @@ def _no_finding(curves: Curves) -> str:
         f"({(nearly + 1) / len(curves):.0%} of the run; 43 % is usual), the last epochs lie {1 - last / best:.1%} "
         f"below the best (2.7 % is usual){noisy}."
     )
-
-
-def _text(lines: Sequence[str]) -> str:
-    return "\n".join(lines) + "\n"

@@ -298,7 +298,7 @@ def render(status: Status) -> str:
     lines += [line for note in status.notes for line in words.wrapped(note, "")]
     lines += status.environment  # whole: there is something to type in them
     lines.append(f"{status.next_reason}; type: {status.next_command}")
-    return "\n".join(lines) + "\n"
+    return words.page(lines)
 
 
 def _reasons(status: Status) -> list[str]:
