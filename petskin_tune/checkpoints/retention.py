@@ -15,6 +15,7 @@ from petskin_tune.checkpoints.base import Store
 from petskin_tune.checkpoints.keys import results_key, trial_prefix
 from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Freed, Holding, forget_fetched, make_room
 from petskin_tune.files.durable import StoreError, translated
+from petskin_tune.files.results_csv import render
 from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.study import attributes
 from petskin_tune.study.ranking import ranked
@@ -136,5 +137,4 @@ def results_csv(history: Mapping[str, Sequence[float]]) -> str:
     columns = {"epoch": epochs, "time": list(accumulate(history.get(attributes.SECONDS_COLUMN, ())))}
     columns |= {name: values for name, values in history.items() if name not in ("epoch", attributes.SECONDS_COLUMN)}
     columns = {name: values for name, values in columns.items() if len(values) == len(epochs) > 0}
-    rows = [",".join(f"{value:.6g}" for value in row) for row in zip(*columns.values(), strict=True)]
-    return "".join(f"{line}\n" for line in (",".join(columns), *rows)) if rows else ""
+    return render(columns)

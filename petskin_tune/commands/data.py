@@ -165,8 +165,7 @@ def check(source: str, sheet: Path | None, per_class: int, as_json: bool, jobs: 
     data_yaml = _prepared(source)
     with _shown() as show:
         found = check_data(data_yaml, jobs=jobs, progress=show)
-    told = json.dumps(found.to_json(), ensure_ascii=False).encode("utf-8", "backslashreplace")  # a JSON escape
-    click.echo(told if as_json else found.summary(), nl=as_json)
+    click.echo(json.dumps(found.to_json()) if as_json else found.summary(), nl=as_json)
     if sheet is not None:
         drawn = contact_sheet(data_yaml, sheet, per_class=per_class)
         click.echo(printable(f"contact sheet: {drawn}"), err=as_json)

@@ -12,7 +12,8 @@ import click
 
 from petskin_tune.commands.options import Places, on_a_study, one_sentence
 from petskin_tune.errors import UsageError
-from petskin_tune.files.paths import require_folder
+from petskin_tune.files.paths import require_folder, writing
+from petskin_tune.files.regular import require_replaceable
 
 if TYPE_CHECKING:
     from petskin_tune.home.home import Home
@@ -41,7 +42,7 @@ def status(places: Places, as_json: bool, watch: bool) -> None:
             study.storage.patience.seconds = None  # whoever watches sees it come back
             view.watch(read, sys.stdout)
         elif as_json:
-            click.echo(json.dumps(read().to_json(), indent=2, ensure_ascii=False))
+            click.echo(json.dumps(read().to_json(), indent=2))
         else:
             click.echo(view.render(read()).rstrip("\n"))
 
@@ -104,6 +105,9 @@ def best(places: Places, yaml_file: str | None, weights: str | None) -> None:
     for file in (yaml_file, weights):
         if file is not None:
             require_folder(Path(file))
+    if weights is not None:
+        with writing(Path(weights)):
+            require_replaceable(Path(weights))
     with open_study(places) as (home, study):
         if yaml_file is None and weights is None:
             click.echo(export.render(study.optuna, options=places.typed.strip()).rstrip("\n"))

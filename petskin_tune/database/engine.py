@@ -26,6 +26,7 @@ from petskin_tune.database.timeouts import PunctualConnection
 from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.error_text import HARMLESS, masked, masked_url, shortened
 from petskin_tune.errors import UsageError
+from petskin_tune.retries import retrying
 
 SQLITE_BUSY_SECONDS = 60.0
 CONNECT_SECONDS = 10
@@ -282,18 +283,14 @@ class Patience:
                 self.on_denied()
             self.on_wait(state.seconds_since_start or 0.0)
 
-        stop: Any = tenacity.stop_when_event_set(self.cancelled)
-        if self.seconds is not None:
-            stop = stop | tenacity.stop_before_delay(self.seconds)
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(self._passes),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=RETRY_MAX_SECONDS),
-            stop=stop,
-            sleep=tenacity.sleep_using_event(self.cancelled),
-            before_sleep=before_sleep,
-            reraise=True,
+        again = retrying(
+            self.seconds,
+            self._passes,
+            stopped=self.cancelled,
+            pauses=(0.1, RETRY_MAX_SECONDS),
+            before_pause=before_sleep,
         )
-        return retrying(function)
+        return again(function)
 
 
 # ---- creation --------------------------------------------------------------------------------------------------------

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from petskin_tune.datasets.folders import images_at
 from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular, yaml_guard
 from petskin_tune.files.paths import is_there, typed
+from petskin_tune.files.yaml_guard import BadYaml
 from petskin_tune.printable import quoted
 
 SPLITS = ("train", "val", "test")
@@ -47,13 +46,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, is broken (with the line number) or holds something else.
     """
     try:
-        content = yaml_guard.load(regular.read_text(path), as_written=("names",))
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UsageError(f"{path} is not valid YAML: {line}{error.problem}.") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise UsageError(f"{path} cannot be read as YAML: {said}.") from error
+        content = yaml_guard.load_yaml(path, as_written=("names",), most=regular.LARGEST_TEXT)
+    except BadYaml as error:
+        raise UsageError(f"{path} is not valid YAML: {error}.") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read as YAML: {error.strerror}.") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is no data set: it must hold the keys train, val and names.")
     return content

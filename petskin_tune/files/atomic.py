@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,51 @@ from petskin_tune.files import regular
 from petskin_tune.printable import raw
 
 PARTIAL = ".partial"  # suffix of what is still being written; nothing reads such a file
+LONGEST_STEM = 60  # characters of a name that its temporary file repeats: 255 bytes are all that a name may have
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of ``path`` when the block ends well and leaves nothing when not.
+
+    A reader, or a death at any instant, sees the old file or all of the new one. A symbolic link at ``path`` is
+    replaced, not followed.
+
+    Args:
+        path: in a folder that exists, on a disk that can rename.
+        durable: whether it also survives a lost machine; without, it may be missing or empty after a power cut.
+        alone: no other process writes ``path``, so that what a kill leaves has a name of its own to be overwritten by.
+
+    Raises:
+        OSError: the disk refuses, or a device, a FIFO or a folder is there.
+    """
+    regular.require_replaceable(path)
+    if alone:
+        temporary = path.with_name(path.name + PARTIAL)
+        temporary.unlink(missing_ok=True)
+    else:
+        temporary = path.with_name(f".{path.name[:LONGEST_STEM]}.{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in ``folder`` survive a lost machine."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -35,11 +81,9 @@ def write_whole(path: Path, content: bytes | str) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes its name when the block ends well; as :func:`write_whole` for long contents."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    with open(partial, "wb") as file:
+    with replacing(path, durable=False, alone=True) as file:
         yield file
-    faults.reach("file-written")
-    os.replace(partial, path)
+        faults.reach("file-written")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
-from petskin_tune.files import regular, yaml_guard
+from petskin_tune.files.yaml_guard import BadYaml, load_yaml
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -29,7 +27,7 @@ def _keys(path: Path) -> set[str]:
     if path.suffix.lower() not in SUFFIXES:
         return set()
     try:
-        content = yaml_guard.load(regular.read_text(path))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = load_yaml(path)
+    except (OSError, BadYaml):
         return set()
     return {key for key in content if isinstance(key, str)} if isinstance(content, dict) else set()

@@ -64,6 +64,11 @@ class Home:
     copied: DatabaseReplica | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
+    def logs(self) -> Path:
+        """The folder of workers' logs: in the home, or on this machine where the home is on a network disk."""
+        return self.work.parent / "logs"
+
+    @property
     def is_there(self) -> bool:
         """Whether the home's folder exists.
 
@@ -227,7 +232,9 @@ def resolve_home(
     local_checkpoints: bool = False,
     command: str = "tune-worker",
 ) -> Home:
-    """Settle where everything lies, from the command line, the environment and the machine. Creates nothing.
+    """Settle where everything lies, from the command line, the environment and the machine.
+
+    Creates nothing but this user's own folder on this machine, where the home is on a network disk.
 
     ``TUNE_NETWORK_HOME=1`` (or ``0``) overrules what the mounts say about the home's disk.
 

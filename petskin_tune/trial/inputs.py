@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
-
 from petskin_tune.datasets import fingerprint as fingerprints
 from petskin_tune.datasets import layout, source, subset
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import measure
 from petskin_tune.files.paths import folder_name
 from petskin_tune.home.home import Home
+from petskin_tune.retries import retrying
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.trial.model_files import find_model
 from petskin_tune.trial.weights import fetch_weights, require_weights
@@ -124,14 +123,8 @@ def model_identity(model: str) -> str:
         UsageError: the file cannot be read.
     """
     path = Path(model)
-    reading = Retrying(
-        retry=retry_if_exception_type(OSError),
-        wait=wait_random_exponential(multiplier=0.5, max=5),
-        stop=stop_after_delay(MODEL_PATIENCE_SECONDS),
-        reraise=True,
-    )
     try:
-        return reading(_identity, path)
+        return retrying(MODEL_PATIENCE_SECONDS, OSError)(_identity, path)
     except OSError as error:
         raise UsageError(f"The model {model} cannot be read ({error.strerror}).") from error
 

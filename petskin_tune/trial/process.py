@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -36,6 +37,8 @@ CHILD_ENVIRONMENT = {
     "ULTRALYTICS_SAFE_LOAD": "true",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # torch's deterministic algorithms need it before CUDA starts
 }
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class TrialProcess:
 
     def _kill_group(self) -> None:
         pid = self._process.pid
+        log.warning("process %s did not end by itself and is killed", pid)
         if pid is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -158,6 +162,7 @@ class Runner:
         spawned = self._context.get_start_method() == "spawn"
         with _environment(self._environment) if spawned else contextlib.nullcontext(), _signals_blocked():
             process.start()
+        log.info("trial %d: process %s started, in %s", job.trial, process.pid, job.run_folder)
         theirs.close()
         return TrialProcess(process, ours, on_event)
 

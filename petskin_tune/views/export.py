@@ -152,7 +152,7 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
     lines += ["", *(f"  {key}  {value:.4f}" for key, value in metrics.items() if key.startswith("metrics/"))]
     lines += ["", "use it:", f"  petskin-tune best --study {name} --yaml best.yaml && yolo train cfg=best.yaml"]
     lines += [f"  petskin-tune train --study {name} --trial {trial.number} --epochs 100"]
-    return "\n".join(lines) + "\n"
+    return words.page(lines)
 
 
 def _title(study: Study, trial: FrozenTrial) -> str:
@@ -167,4 +167,4 @@ def _header(study: Study, trial: FrozenTrial, dest: Path) -> str:
     lines = [_title(study, trial), f"Type: yolo train cfg={dest.name}"]
     if spec and spec.subset:
         lines.append(f"The trial saw {spec.subset.train or 'all'} training images; `data` is the whole set.")
-    return "".join(f"# {line}\n" for line in lines)
+    return words.page(f"# {line}" for line in lines)

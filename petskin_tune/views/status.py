@@ -21,6 +21,7 @@ from petskin_tune.study import environment as study_environment
 from petskin_tune.study.ranking import best
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.trials import failure_kind, spec_of
+from petskin_tune.views.stream import unfiltered
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -297,7 +298,7 @@ def render(status: Status) -> str:
     lines += [line for note in status.notes for line in words.wrapped(note, "")]
     lines += status.environment  # whole: there is something to type in them
     lines.append(f"{status.next_reason}; type: {status.next_command}")
-    return "\n".join(lines) + "\n"
+    return words.page(lines)
 
 
 def _reasons(status: Status) -> list[str]:
@@ -371,7 +372,9 @@ def watch(
     clear = "\x1b[H\x1b[2J\x1b[3J" if stream.isatty() else ""
     try:
         while True:
-            stream.write(clear + render(read()))
+            shown = render(read())
+            unfiltered(stream).write(clear)
+            stream.write(shown)
             stream.flush()
             sleep(seconds)
     except (KeyboardInterrupt, BrokenPipeError):

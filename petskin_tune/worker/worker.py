@@ -5,6 +5,7 @@ A trial whose owner is gone comes first, then one that waits, then a new one; se
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -29,6 +30,8 @@ from petskin_tune.worker.search_health import SearchWatch, stopped_by_failures
 from petskin_tune.worker.suspension import Suspension
 
 POLL_SECONDS = 1.0  # how often a worker without work looks for some
+
+log = logging.getLogger(__name__)
 
 
 class Worker:
@@ -111,7 +114,11 @@ class Worker:
         if leases:
             self._environment.require()
         by_command = self._place.options.take_over
-        return self._claims.take_over(leases, by_command=by_command, leave=self._declined.trials)
+        held = self._claims.take_over(leases, by_command=by_command, leave=self._declined.trials)
+        if held:
+            before = next((seen.lease for seen in leases if seen.lease.trial_id == held.trial_id), None)
+            log.info("trial %d is taken over under token %d, from %s", held.number, held.token, before)
+        return held
 
     def _new_trial(self, leases: Sequence[Seen]) -> Held | None:
         if not self._may_have_new() or self._claims.should_wait(leases, leave=self._declined.trials):
@@ -120,7 +127,10 @@ class Worker:
         self._environment.require()
         unless(self._suspension.asked, self._place.inputs)
         self._environment.begin()
-        return self._claims.next_trial(self._study.spec.target_trials)
+        held = self._claims.next_trial(self._study.spec.target_trials)
+        if held:
+            log.info("trial %d is claimed under token %d", held.number, held.token)
+        return held
 
     def _may_have_new(self) -> bool:
         return not self._is_good_enough() and self._claims.count() < self._study.spec.target_trials
@@ -152,7 +162,8 @@ class Worker:
         started = time.monotonic()
         try:
             outcome = give_up(trial, held.hopeless) if held.hopeless else self._run(trial, heartbeat)
-        except LeaseLost:
+        except LeaseLost as lost:
+            log.warning("trial %d: %s", held.number, lost)
             outcome = Outcome("lost", None)
         finally:
             self._place.run = None
@@ -177,6 +188,7 @@ class Worker:
         return run.run()
 
     def _after(self, trial: HeldTrial, outcome: Outcome, seconds: float) -> None:
+        log.info("trial %d left this worker after %.1f s: %s", trial.number, seconds, outcome)
         if outcome.end == "declined":
             self._declined.add(trial.held.trial_id, trial.number, outcome.reason)
             self._view.note(f"trial {trial.number} is left to another machine: {outcome.reason}")

@@ -47,6 +47,15 @@ def test_a_study_runs_to_its_target_and_the_last_line_says_what_to_type_next(fin
     assert list(trials[0].intermediate_values) == [1, 2, 3]
 
 
+def test_what_it_did_and_said_is_in_the_homes_log(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    (log,) = (folder / "runs" / "logs").iterdir()
+    written = log.read_text(encoding="utf-8")
+    assert all(line in written for line in output.splitlines())
+    assert "trial 0 is claimed under token 1" in written
+    assert "trial 1: its process has ended with exit code 0" in written
+
+
 def test_one_plain_line_an_epoch_says_what_is_safe(finished: tuple[Path, str]) -> None:
     _, output = finished
     epochs = [line for line in output.splitlines() if line.startswith("trial 0 epoch ")]

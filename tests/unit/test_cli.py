@@ -134,6 +134,14 @@ def test_of_two_files_neither_is_written_where_one_cannot_be(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_take_no_devices_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(petskin_tune, ["best", "--study", "demo", "--weights", "/dev/null"])
+    assert refused.exit_code == 2, refused.output
+    assert refused.stderr == "error: /dev/null cannot be written: it is a device, not a file.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_home_of_an_unknown_user_is_a_name_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     refused = CliRunner().invoke(petskin_tune, ["status", "--study", "demo", "--home", "~nobody-here/x"])

@@ -9,7 +9,7 @@ import pytest
 
 from petskin_tune.datasets import demo, layout
 from petskin_tune.datasets.labels import label_path
-from petskin_tune.diagnosis.curves import read_run
+from petskin_tune.diagnosis.run_files import read_run
 from petskin_tune.diagnosis.verdict import findings, judge
 from petskin_tune.protocol import MASK_MAP, EpochDone, Finished, Progress, Suspend
 from petskin_tune.training import trainer as loop

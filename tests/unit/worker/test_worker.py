@@ -119,6 +119,24 @@ def test_a_new_study_is_worked_through_to_its_target(begin: Callable[..., Life])
     assert "petskin-tune best --study petskin --yaml best.yaml" in life.said
 
 
+def test_claims_take_overs_processes_failures_and_all_that_was_said_are_logged(
+    begin: Callable[..., Life], caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = Failed("diverged", "the loss is not finite", "Traceback: in epoch 2")
+    life = begin((STARTED, failed), TRAINS, target=2)
+    life.held_by_another().release("SIGTERM")
+    with caplog.at_level("DEBUG", logger="petskin_tune"):
+        life.work()
+    said = [record.getMessage() for record in caplog.records if record.name == "petskin_tune.views.progress"]
+    assert said == life.said.splitlines()
+    assert "trial 0 is taken over under token 2, from Lease(" in caplog.text
+    assert "trial 1 is claimed under token 1" in caplog.text
+    assert "trial 0 failed: diverged: the loss is not finite\nTraceback: in epoch 2" in caplog.text
+    assert "trial 1: its process has ended with exit code 0" in caplog.text
+    assert "the trial's process says Finished(" in caplog.text
+    assert "trial 1 left this worker after" in caplog.text
+
+
 def test_a_study_that_is_done_is_said_to_be_done_and_nothing_is_trained(begin: Callable[..., Life]) -> None:
     life = begin(target=1)
     life.work()
