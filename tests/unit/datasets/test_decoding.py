@@ -50,9 +50,7 @@ def turned(orientation: int) -> Image.Exif:
         ("picture.bmp", with_pillow(GREY)),
     ],
 )
-def test_a_picture_is_decoded_as_by_the_training(
-    tmp_path: Path, name: str, write: Callable[[Path], object]
-) -> None:
+def test_a_picture_is_decoded_as_by_the_training(tmp_path: Path, name: str, write: Callable[[Path], object]) -> None:
     from ultralytics.utils.patches import imread
 
     write(tmp_path / name)

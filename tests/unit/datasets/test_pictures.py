@@ -204,11 +204,7 @@ def test_a_sound_data_set_has_no_problem_and_its_numbers_are_told(demo_yaml: Pat
 
     assert found.problems == {}
     counted = {name: sizes.objects for name, sizes in found.splits["train"].classes.items()}
-    rows = [
-        row[0]
-        for image in layout.read(demo_yaml).images["train"]
-        for row in label_lines(label_path(image))
-    ]
+    rows = [row[0] for image in layout.read(demo_yaml).images["train"] for row in label_lines(label_path(image))]
     assert counted == {name: rows.count(str(number)) for number, name in enumerate(demo.NAMES)}
     sizes = found.splits["train"].classes["papule"]
     assert 0.005 < sizes.smallest <= sizes.median <= sizes.largest < 0.1

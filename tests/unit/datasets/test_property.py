@@ -45,8 +45,28 @@ def require_a_sentence(refused: UsageError | pictures.BadPicture) -> None:
 
 
 WORDS = st.sampled_from(
-    ["images/train", "images/val", "../images/train", "/dev/zero", "/proc/self", "nowhere", "", "\0", "~", "yes", "\udcc7", ".", "..",
-     "/", "a" * 5000, "images", "data.yaml", "3", "\x1b[2J", "labels/train/train_00000.txt"]  # fmt: skip
+    [
+        "images/train",
+        "images/val",
+        "../images/train",
+        "/dev/zero",
+        "/proc/self",
+        "nowhere",
+        "",
+        "\0",
+        "~",
+        "yes",
+        "\udcc7",
+        ".",
+        "..",
+        "/",
+        "a" * 5000,
+        "images",
+        "data.yaml",
+        "3",
+        "\x1b[2J",
+        "labels/train/train_00000.txt",
+    ]  # fmt: skip
 )
 SCALARS = WORDS | st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.dates() | st.text(max_size=20)
 VALUES = st.recursive(
@@ -81,7 +101,9 @@ def test_any_bytes_as_a_data_yaml_are_refused_in_a_sentence(folder: Path, conten
 
 @EXAMPLES
 @given(at=st.integers(0, 200), cut=st.integers(0, 200), put=st.binary(max_size=20))
-def test_a_data_yaml_that_was_damaged_is_read_or_refused_in_a_sentence(folder: Path, at: int, cut: int, put: bytes) -> None:
+def test_a_data_yaml_that_was_damaged_is_read_or_refused_in_a_sentence(
+    folder: Path, at: int, cut: int, put: bytes
+) -> None:
     sound = (folder / "data.yaml").read_bytes()
     (folder / "odd.yaml").write_bytes(sound[:at] + put + sound[at + cut :])
     try:
@@ -97,7 +119,10 @@ ROWS = st.lists(
 
 
 @EXAMPLES
-@given(content=st.binary(max_size=100) | st.lists(ROWS, max_size=4).map("\n".join).map(lambda text: text.encode("utf-8", "surrogateescape")))
+@given(
+    content=st.binary(max_size=100)
+    | st.lists(ROWS, max_size=4).map("\n".join).map(lambda text: text.encode("utf-8", "surrogateescape"))
+)
 def test_any_label_file_is_judged_alike_by_all_who_read_it(folder: Path, content: bytes) -> None:
     label = folder / "odd.txt"
     label.write_bytes(content)
@@ -124,9 +149,13 @@ def damaged(draw: st.DrawFn) -> tuple[bytes, str]:
     """A picture with some bytes changed, most of them in its header, or cut short; and the suffix of its name."""
     kind = draw(st.sampled_from(sorted(KINDS)))
     raw = bytearray(picture(kind))
-    for at, value in draw(st.lists(st.tuples(st.integers(0, 120) | st.integers(0, len(raw) - 1), st.integers(0, 255)), max_size=6)):
+    for at, value in draw(
+        st.lists(st.tuples(st.integers(0, 120) | st.integers(0, len(raw) - 1), st.integers(0, 255)), max_size=6)
+    ):
         raw[min(at, len(raw) - 1)] = value
-    return bytes(raw[: draw(st.integers(0, len(raw)) | st.just(len(raw)))]), draw(st.sampled_from(sorted({*KINDS.values()})))
+    return bytes(raw[: draw(st.integers(0, len(raw)) | st.just(len(raw)))]), draw(
+        st.sampled_from(sorted({*KINDS.values()}))
+    )
 
 
 @EXAMPLES

@@ -44,7 +44,11 @@ def bomb() -> bytes:
 BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "empty": (".png", lambda: b"", "empty file"),
     "text": (".jpg", lambda: b"no picture at all", "no readable picture"),
-    "an LFS pointer": (".png", lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "git lfs pull"),
+    "an LFS pointer": (
+        ".png",
+        lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+        "git lfs pull",
+    ),
     "a web page": (".jpg", lambda: b"<!DOCTYPE html><title>Sign in</title>", "a web page"),
     "a GIF": (".jpg", lambda: encoded("GIF", NOISE.convert("P")), "GIF is no image format"),
     "a PPM": (".jpg", lambda: encoded("PPM"), "PPM is no image format"),
@@ -109,7 +113,9 @@ def test_a_picture_that_ends_every_training_is_named_by_init_and_check(demo_yaml
     assert "1 picture ends every training" in str(refused.value)
     assert not judged_by_the_training(image)
     found = check(demo_yaml).problems
-    assert [names for what, names in found.items() if what.startswith("damaged image")] == [[f"images/train/{image.name}"]]
+    assert [names for what, names in found.items() if what.startswith("damaged image")] == [
+        [f"images/train/{image.name}"]
+    ]
 
 
 @pytest.mark.parametrize("kind", GOOD)
