@@ -121,7 +121,7 @@ def _reads_alike(data_set: layout.DataSet) -> bool:
     known = set(written) <= _KEYS and not data_set.notes and written.get("test") is not False
     named = not any(name.lower() in _WORDS_OF_YAML for name in data_set.names)
     counted = "nc" not in written or written["nc"] is not None
-    rooted = written.get("path") in (None, str(data_set.root))
+    rooted = written.get("path") in (None, str(data_set.root)) and _is_utf8(str(data_set.yaml))
     return known and named and counted and rooted and all(map(_found_alike, (data_set,) * len(SPLITS), SPLITS))
 
 
@@ -157,7 +157,12 @@ def _ambiguous_lists(data_set: layout.DataSet) -> Mapping[str, tuple[Path, ...]]
 
 
 def _is_plain(line: str) -> bool:
-    return line.startswith(("/", "./")) and raw(line).decode(errors="replace") == line
+    return line.startswith(("/", "./")) and _is_utf8(line)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a path can be written into a text file, as Ultralytics does with that of the data set."""
+    return raw(text).decode(errors="replace") == text
 
 
 def _require_labels(data_set: layout.DataSet) -> None:

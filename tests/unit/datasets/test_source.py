@@ -428,7 +428,6 @@ def test_a_full_disk_is_one_sentence(demo_yaml: Path, cache: Path, monkeypatch: 
 def test_a_data_set_in_a_folder_that_is_not_utf_8_is_prepared(demo_yaml: Path, cache: Path) -> None:
     folder = demo_yaml.parents[1] / os.fsdecode("털".encode("cp949"))
     demo_yaml.parent.rename(folder)
-    (folder / "data.yaml").write_text("path: .\n" + (folder / "data.yaml").read_text())
     prepared = source.prepare(str(folder), base=Path(), cache=cache)
     assert prepared.is_relative_to(cache)
     assert layout.read(prepared).images["train"][0].parent == folder / "images/train"
