@@ -71,7 +71,7 @@ def report(places: Places, output: str) -> None:
 @click.command()
 @on_a_study(required=False)
 @click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Only this trial of the study.")
-@click.argument("path", required=False, type=click.Path())
+@click.argument("path", required=False)
 @one_sentence
 def diagnose(places: Places | None, path: str | None, trial: int | None) -> None:
     """Say what curves show, and what to try.
