@@ -30,7 +30,7 @@ def test_what_is_no_number_of_classes_is_refused(nc: Any) -> None:
         class_names(HERE, {"names": ["a"], "nc": nc})
 
 
-@pytest.mark.parametrize("name", [None, ["a"], {"a": 1}, "x" * 256, "a\x1b[2Jb", "\udcc7", "\ud800"])
+@pytest.mark.parametrize("name", [None, ["a"], {"a": 1}, "x" * 256, "a\x1b[2Jb", "\udcc7"])
 def test_a_name_that_is_no_text_for_people_is_refused(name: Any) -> None:
     with pytest.raises(UsageError, match="class 1") as refused:
         class_names(HERE, {"names": ["a", name]})
