@@ -47,6 +47,7 @@ def _fingerprint(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+_ORIGINS = ("start point", "person", "search")
 _OF_A_TRIAL: Mapping[str, Any] = {
     attributes.WORKER: str,
     attributes.DEVICE: str,
@@ -68,7 +69,7 @@ _OF_A_TRIAL: Mapping[str, Any] = {
     attributes.FINDINGS: dict[str, str],
     attributes.WEIGHTS: Annotated[str, Field(pattern=r"^[\w-]+/trial-\d+/best-\d+-[0-9a-f]{16}\.pt$")] | None,
     attributes.FIXED: dict[str, Scalar],
-    attributes.ORIGIN: Literal["start point", "person", "search"],
+    attributes.ORIGIN: Literal[_ORIGINS],
 }
 _OF_A_STUDY: Mapping[str, Any] = {
     attributes.UID: Annotated[str, Field(pattern="^[0-9a-f]{12}$")],
@@ -107,21 +108,25 @@ def enqueued_params(trial: FrozenTrial) -> Mapping[str, Any]:
     return kept if isinstance(kept, Mapping) else {}
 
 
+def _bare(name: str) -> str:
+    return name.removeprefix(attributes.PREFIX)
+
+
 class _Recorded(Mapping[str, Any]):
     """The user attributes of a trial of ours that are of the kind we write.
 
-    A trial that was begun before our names had a prefix is read under the bare names, too. Every other one has
-    an :data:`~attributes.ORIGIN` from its draw on; what stands under a bare name there is a person's.
+    A trial that was begun before our names had a prefix is told by its origin, which every trial of ours has from its
+    draw on, and is read under the bare names, too. On all others, what stands under a bare name is a person's.
     """
 
     def __init__(self, kept: Mapping[str, Any]) -> None:
         self._kept = kept
-        self._is_old = attributes.ORIGIN not in kept
+        self._is_old = attributes.ORIGIN not in kept and kept.get(_bare(attributes.ORIGIN)) in _ORIGINS
 
     def __getitem__(self, name: str) -> Any:
         key = name
         if name not in self._kept and self._is_old:
-            key = name.removeprefix(attributes.PREFIX)
+            key = _bare(name)
         value = self._kept[key]
         try:
             _kind(name, True).validate_python(value, strict=True)
