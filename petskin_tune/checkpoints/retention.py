@@ -19,6 +19,7 @@ from petskin_tune.files.results_csv import render
 from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.study import attributes
 from petskin_tune.study.ranking import ranked
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study
 
 
@@ -68,7 +69,7 @@ class Retention:
         sizes = {entry.key: entry.size for entry in self._store.entries(self._study.uid)}
         with translated("keeping the curves"), tempfile.TemporaryDirectory() as folder:
             for trial in self.best_trials():
-                curves = results_csv(trial.user_attrs.get(attributes.HISTORY, {})).encode()
+                curves = results_csv(recorded(trial).get(attributes.HISTORY, {})).encode()
                 key = results_key(self._prefix(trial.number))
                 if curves and sizes.get(key) != len(curves):
                     file = Path(folder) / f"{trial.number}.csv"
@@ -99,7 +100,7 @@ class Retention:
         # The leases first: of a trial that ends in between, its lease then says that it runs, and all of it stays.
         leases = read_leases(self._study.storage, self._study.id)
         best = {trial.number for trial in self.best_trials()}
-        weights = {trial.number: trial.user_attrs.get(attributes.WEIGHTS) for trial in self._study.trials()}
+        weights = {trial.number: recorded(trial).get(attributes.WEIGHTS) for trial in self._study.trials()}
         spared = self._ended_lately(leases)
         holdings = []
         for lease in leases:

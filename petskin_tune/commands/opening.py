@@ -23,6 +23,7 @@ from petskin_tune.home.home import Home, resolve_home
 from petskin_tune.home.replica import Mode
 from petskin_tune.study import attributes
 from petskin_tune.study.file import not_found
+from petskin_tune.study.parser import check_study_name
 from petskin_tune.study.space import fit_point
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.start_points import start_points
@@ -219,6 +220,7 @@ def _asked(places: Places, name: str | None) -> Wanted:
     asked = places.asked or wanted(places.study)
     if name is None or asked.spec is None:
         return asked
+    check_study_name(name)
     return replace(asked, name=name, spec=asked.spec.model_copy(update={"study": name}))
 
 

@@ -28,6 +28,7 @@ from petskin_tune.error_text import tail
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import Failure
 from petskin_tune.study.ranking import best
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind, failure_of, find_trial, spec_of
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _failure_lines(failure: Failure, trial: FrozenTrial) -> list[str]:
     lines = [f"{verb}: {failure.kind}" + (f", {failure.message.rstrip('.')}" if failure.message else "") + "."]
     lines += [f"  | {line}" for line in tail(failure.detail, DETAIL_LINES, DETAIL_WIDTH)]
     if failure.log:
-        worker = trial.user_attrs.get(attributes.WORKER)
+        worker = recorded(trial).get(attributes.WORKER)
         lines.append(f"All of it: {failure.log}" + (f", on the machine of {worker}" if worker else ""))
     return lines
 

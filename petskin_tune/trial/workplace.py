@@ -20,6 +20,7 @@ from petskin_tune.home.home import Home
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.study import attributes
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import Study
 from petskin_tune.trial.inputs import Prepared, model_identity, prepare, prepare_data, require_same_data
 from petskin_tune.trial.outbox import Outbox
@@ -173,7 +174,7 @@ class Workplace:
             trial.held.token,
             say=say,
             known=[pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None],
-            known_weights=trial.read().user_attrs.get(attributes.WEIGHTS),
+            known_weights=recorded(trial.read()).get(attributes.WEIGHTS),
             settle=self.home.save,
             make_room=self.retention.make_room,
             retriable=(sqlalchemy.exc.SQLAlchemyError, StorageInternalError),

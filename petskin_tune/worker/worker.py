@@ -171,7 +171,10 @@ class Worker:
         self._after(trial, outcome, time.monotonic() - started)
 
     def _run(self, trial: HeldTrial, heartbeat: Heartbeat) -> Outcome:
-        settings = parameters(trial, self._place)
+        try:
+            settings = parameters(trial, self._place)
+        except UsageError as refusal:  # of what somebody else wrote: the next trial may be none of theirs
+            return give_up(trial, str(refusal), "refused")
         lease, best = trial.held.lease, self._best()
         self._view.trial_started(
             trial.number,

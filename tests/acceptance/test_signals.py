@@ -227,4 +227,4 @@ def test_many_sigterms_at_random_instants_lose_nothing_and_repeat_no_batch(tmp_p
     assert done.total() >= lives // 2
     for trial in trials:
         assert list(trial.intermediate_values) == list(range(1, len(trial.intermediate_values) + 1))
-        assert not [note for note in trial.user_attrs.get("notes", []) if "done again" in note]
+        assert not [note for note in trial.user_attrs.get("petskin-tune:notes", []) if "done again" in note]

@@ -66,7 +66,8 @@ def test_one_plain_line_an_epoch_says_what_is_safe(finished: tuple[Path, str]) -
 
 def test_every_trial_records_what_it_ran_on_and_with(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    recorded = load(folder / "runs").trials[0].user_attrs
+    kept = load(folder / "runs").trials[0].user_attrs
+    recorded = {name.removeprefix("petskin-tune:"): value for name, value in kept.items()}
     assert recorded["device"] == "cpu"
     assert set(recorded["versions"]) >= {"ultralytics", "torch", "petskin-tune"}
     assert recorded["threads"] >= 1
@@ -142,7 +143,7 @@ def test_sigterm_suspends_with_exit_code_75_and_the_next_worker_goes_on_at_once(
     assert "goes on after" in again.stdout
     trial = load(tmp_path / "runs").trials[0]
     assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
-    assert trial.user_attrs["resumes"] == 1
+    assert trial.user_attrs["petskin-tune:resumes"] == 1
 
 
 def test_ctrl_c_reaches_the_worker_alone_and_suspends(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from petskin_tune.identity import Identity
 from petskin_tune.leases.lease import Lease, SnapshotPointer
 from petskin_tune.protocol import Position
 from petskin_tune.study import attributes
-from petskin_tune.study.spec import Range, StudySpec
+from petskin_tune.study.spec import Choices, Range, StudySpec
 from tests.support import curves
 from tests.support.curves import MASK
 
@@ -32,7 +32,7 @@ def a_spec(**changes: Any) -> StudySpec:
         "data": "datasets/petskin/data.yaml",
         "epochs": 27,
         "train": {"imgsz": 480, "batch": 16},
-        "search": {"lr0": Range(low=1e-5, high=1e-1, log=True)},
+        "search": {"lr0": Range(low=1e-5, high=1e-1, log=True), "optimizer": Choices(choices=("SGD", "AdamW"))},
         "target_trials": 6,
     }
     return StudySpec(**known | changes)
