@@ -22,7 +22,8 @@ from petskin_tune.commands.examination import Check, Examination
 from petskin_tune.commands.opening import open_existing
 from petskin_tune.commands.options import SCREEN, as_refusal
 from petskin_tune.database import queries
-from petskin_tune.database.engine import engine_options, mask, normalise_url
+from petskin_tune.database.addresses import mask, normalise_url
+from petskin_tune.database.engine import engine_options
 from petskin_tune.database.privileges import require_writable
 from petskin_tune.database.refusals import AFTER_DAMAGE
 from petskin_tune.database.sqlite_file import is_whole

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from petskin_tune.checkpoints.opening import check_store
 from petskin_tune.commands.options import Places
-from petskin_tune.database.engine import Patience, has_tables, mask, normalise_url
+from petskin_tune.database.addresses import mask, normalise_url
+from petskin_tune.database.engine import has_tables
+from petskin_tune.database.outages import Patience
 from petskin_tune.database.privileges import require_writable
 from petskin_tune.database.sqlite_file import may_write
 from petskin_tune.database.storage import open_storage, unreachable

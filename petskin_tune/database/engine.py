@@ -1,17 +1,13 @@
-"""SQL URLs, engines that survive hosted servers, outages told from errors, tables created without a race."""
+"""Engines that survive hosted servers, and tables created without a race."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import functools
-import re
-import threading
-import urllib.parse
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy
 import tenacity
@@ -22,98 +18,21 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import NullPool
 
 from petskin_tune.database import queries, sqlite_file
+from petskin_tune.database.addresses import hosts_of
+from petskin_tune.database.outages import Patience
 from petskin_tune.database.timeouts import PunctualConnection
-from petskin_tune.database.urls import file_url, read_url
-from petskin_tune.error_text import HARMLESS, masked, masked_url, shortened
 from petskin_tune.errors import UsageError
-from petskin_tune.retries import retrying
 
 SQLITE_BUSY_SECONDS = 60.0
 CONNECT_SECONDS = 10
 UNACKNOWLEDGED_SECONDS = 30  # after which a connection whose packets nobody acknowledges is given up
 ANSWER_SECONDS = 60.0  # the same, of a server or a proxy that acknowledges them and answers nothing
 IDLE_TRANSACTION_SECONDS = 30  # after which PostgreSQL rolls back for a worker that stopped or vanished half-way
-RETRY_MAX_SECONDS = 10.0  # never further apart, so that an owner is back before a claimer's grace has passed
 CREATION_SECONDS = 300  # at most, until another process may try
 CREATION_ATTEMPTS = 5  # against a dashboard that creates Optuna's tables at the same time, without our lock
 POOLER_PORT = 6543  # Supabase's transaction pooler
 HOSTED = (".neon.tech", ".supabase.co", ".supabase.com", ".aivencloud.com")  # speak TLS only
-DEFAULT_PORT = 5432
-LONGEST_URL = 200  # characters of one in a sentence
-LONGEST_DRIVER_TEXT = 600
-_SAID_BY_LIBPQ = """
-    a accepting access address an and are at authentication available be by certificate client closed connect
-    connection could database denied directory does encryption entry error exist expired failed fatal file for
-    from given has host hostname in invalid is it known lost name no not of on or password permission port
-    postgres postgresql refused resolution role root running schema server service socket ssl such table tcp
-    ip temporary that the this timeout to translate unable unexpectedly unexpected up user was with
-"""
-COMMON_WORDS = frozenset(_SAID_BY_LIBPQ.split())
 CREATION_LOCK = 0x7065_7473_6B69_6E  # "petskin": PostgreSQL's advisory lock around the creation of tables
-
-Result = TypeVar("Result")
-
-
-# ---- URLs and engines ------------------------------------------------------------------------------------------------
-
-
-def normalise_url(url: str) -> URL:
-    """SQLAlchemy's URL of what a person typed; every spelling of PostgreSQL means psycopg2.
-
-    Raises:
-        UsageError: see :func:`petskin_tune.database.urls.read_url`.
-    """
-    read = read_url(url)
-    if read.backend == "sqlite":
-        return URL.create("sqlite", database=read.database, query=read.query)
-    query, (host, port) = dict(read.query), read.hosts[0] if read.hosts else (None, None)
-    if len(read.hosts) > 1 or (host or "").startswith(("/", "@")):  # as only libpq reads it
-        query["host"] = ",".join(name for name, _ in read.hosts)
-        if any(number for _, number in read.hosts):
-            query["port"] = ",".join(str(number or DEFAULT_PORT) for _, number in read.hosts)
-        host = port = None
-    return URL.create("postgresql+psycopg2", read.user, read.password, host or None, port, read.database or None, query)
-
-
-def hosts_of(url: URL) -> list[str]:
-    """The servers of a URL that :func:`normalise_url` returned."""
-    return str(url.query.get("host") or url.host or "").split(",")
-
-
-def mask(url: URL) -> str:
-    """The URL for people's eyes, without password and without what may be a secret."""
-    if url.get_backend_name() == "sqlite":
-        return shortened(file_url(Path(str(url.database))), LONGEST_URL)
-    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return shortened(masked_url(text).replace("%2F", "/").replace("%2C", ","), LONGEST_URL)
-
-
-def without_password(text: str, url: URL) -> str:
-    """What a driver said about the URL, in one line; nothing of it where it repeats a secret.
-
-    Words are never blotted out of it: in ``database "***" does not exist`` one could read the password.
-    """
-    said = " ".join(text.split())
-    public = {url.username, url.database, *hosts_of(url), *(v for k, v in url.query.items() if k in HARMLESS)}
-    rest = _without(said, {str(part) for part in public if part})
-    secrets = {str(url.password)} if url.password else set()
-    secrets |= {str(value) for key, value in url.query.items() if key not in HARMLESS}
-    spellings = {*secrets, *map(urllib.parse.quote_plus, secrets), *map(urllib.parse.quote, secrets)}
-    if any(_repeats(rest, secret) for secret in spellings):
-        return "its answer is not shown, because the password stands in it"
-    return shortened(masked(said), LONGEST_DRIVER_TEXT)
-
-
-def _without(text: str, words: set[str]) -> str:
-    for word in sorted(words, key=len, reverse=True):
-        text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", " ", text)
-    return text
-
-
-def _repeats(text: str, secret: str) -> bool:
-    if secret.lower() in COMMON_WORDS:  # it stands in what libpq says to everybody
-        return False
-    return re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text) is not None
 
 
 def engine_options(url: URL) -> dict[str, Any]:
@@ -192,105 +111,6 @@ def _prepare_postgresql(engine: Engine) -> None:
             with connection.cursor() as cursor:
                 cursor.execute(f"SET {setting}")
             connection.commit()
-
-
-# ---- outages ---------------------------------------------------------------------------------------------------------
-
-# Connection, idle too long, a standby, deadlock, resources, lock, shutdown, disk.
-_TRANSIENT_SQLSTATES = ("08", "25P03", "25006", "40", "53", "55P03", "57", "58")
-CONNECTION_WAS_LOST = "8s2b"  # https://sqlalche.me/e/20/8s2b
-_TRANSIENT_SQLITE = ("locked", "busy", "disk i/o", "full")
-_DENIED = ("authentication failed", "no password supplied", "is not permitted to log in", "no pg_hba.conf entry")
-_PERMANENT_CONNECT = (*_DENIED, "does not exist", "invalid connection option")
-
-
-def is_outage(error: BaseException | None) -> bool:
-    """Whether the database was away, restarting or busy, so that the same call may succeed later."""
-    while error is not None:
-        if isinstance(error, sqlalchemy.exc.DBAPIError):
-            return _is_transient(error)
-        if isinstance(error, sqlalchemy.exc.TimeoutError):  # the pool had no connection to give
-            return True
-        if isinstance(error, sqlalchemy.exc.PendingRollbackError) and error.code == CONNECTION_WAS_LOST:
-            return True  # Optuna tried another statement on it before it gave up
-        error = error.__cause__
-    return False
-
-
-def _is_transient(error: sqlalchemy.exc.DBAPIError) -> bool:
-    text = str(error.orig).lower()
-    if type(error.orig).__module__.startswith("sqlite3"):
-        return isinstance(error, sqlalchemy.exc.OperationalError) and any(word in text for word in _TRANSIENT_SQLITE)
-    if error.connection_invalidated or isinstance(error, sqlalchemy.exc.InterfaceError):
-        return True
-    if any(word in text for word in _PERMANENT_CONNECT):
-        return False
-    code = getattr(error.orig, "pgcode", None)
-    if code is not None:
-        return str(code).startswith(_TRANSIENT_SQLSTATES)
-    return isinstance(error, sqlalchemy.exc.OperationalError) or "connection" in text
-
-
-def of_database(error: BaseException | None) -> sqlalchemy.exc.DBAPIError | None:
-    """The database's error behind ``error``, as SQLAlchemy tells it; Optuna wraps it."""
-    while error is not None and not isinstance(error, sqlalchemy.exc.DBAPIError):
-        error = error.__cause__
-    return error
-
-
-def is_denied(error: BaseException) -> bool:
-    """Whether the server does not let this user in, or not any more: a password that was changed."""
-    found = of_database(error)
-    if found is None or found.orig is None:
-        return False
-    code = str(getattr(found.orig, "pgcode", None) or "")
-    return code.startswith("28") or any(words in str(found.orig) for words in _DENIED)
-
-
-def _nobody(_seconds: float) -> None:
-    pass
-
-
-@dataclass
-class Patience:
-    """How long a call waits for a database that is away, and who is told.
-
-    Attributes:
-        seconds: give up after so long; None: never.
-        cancelled: set it, and a waiting call gives up at once.
-        on_wait: called with the seconds that the database has been away, before every new attempt.
-        on_denied: called when the server lets this user in no more, which is then waited for as for an outage; None:
-            that is an error.
-        failures: how often a call has found it away so far, in whatever thread.
-    """
-
-    seconds: float | None = 15.0
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    on_wait: Callable[[float], None] = _nobody
-    on_denied: Callable[[], None] | None = None
-    failures: int = 0
-
-    def _passes(self, error: BaseException) -> bool:
-        return is_outage(error) or (self.on_denied is not None and is_denied(error))
-
-    def call(self, function: Callable[[], Result]) -> Result:
-        """The result of ``function``, tried again while the database is away (its last error when patience ends)."""
-
-        def before_sleep(state: tenacity.RetryCallState) -> None:
-            self.failures += 1
-            error = state.outcome.exception() if state.outcome else None
-            if self.on_denied is not None and error is not None and is_denied(error):
-                self.on_denied()
-            self.on_wait(state.seconds_since_start or 0.0)
-
-        again = retrying(
-            self.seconds,
-            self._passes,
-            stopped=self.cancelled,
-            pauses=(0.1, RETRY_MAX_SECONDS),
-            before_pause=before_sleep,
-        )
-        return again(function)
 
 
 # ---- creation --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import sqlalchemy
 from sqlalchemy.engine import URL, Connection
 
 from petskin_tune.database import queries
-from petskin_tune.database.engine import mask, unpooled
+from petskin_tune.database.addresses import mask
+from petskin_tune.database.engine import unpooled
 from petskin_tune.database.sqlite_file import may_write
 from petskin_tune.errors import UsageError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy
 
-from petskin_tune.database.engine import is_denied, is_outage, of_database
+from petskin_tune.database.outages import is_denied, is_outage, of_database
 from petskin_tune.database.privileges import read_only
 from petskin_tune.error_text import one_line
 from petskin_tune.errors import UsageError

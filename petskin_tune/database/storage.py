@@ -21,20 +21,17 @@ from optuna.storages._rdb import models as _models
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
+from petskin_tune.database.addresses import mask, normalise_url, without_password
 from petskin_tune.database.engine import (
-    Patience,
     create_tables,
     engine_options,
-    is_outage,
-    mask,
     named_incompatibility,
-    normalise_url,
     optunas_url,
     prepare,
     reading,
     require_tables,
-    without_password,
 )
+from petskin_tune.database.outages import Patience, is_outage
 from petskin_tune.database.refusals import AFTER_DAMAGE, is_damaged
 from petskin_tune.database.watched_file import WatchedFile
 from petskin_tune.errors import UsageError

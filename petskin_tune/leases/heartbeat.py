@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import sqlalchemy
 
-from petskin_tune.database.engine import RETRY_MAX_SECONDS
+from petskin_tune.database.outages import RETRY_MAX_SECONDS
 from petskin_tune.leases.held_trial import HeldTrial
 
 LOOK_SECONDS = 1.0  # at most, until a lease that a person made shorter is renewed as often as it needs

@@ -17,7 +17,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from petskin_tune.database.engine import Patience
+from petskin_tune.database.outages import Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
 from petskin_tune.leases.claims import Claims

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petskin_tune.commands.options import Places
-from petskin_tune.database.engine import engine_options, mask, normalise_url, without_password
+from petskin_tune.database.addresses import mask, normalise_url, without_password
+from petskin_tune.database.engine import engine_options
 from petskin_tune.database.hosts import is_this_machine
 from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.error_text import masked, masked_url
