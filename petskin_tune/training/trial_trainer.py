@@ -56,7 +56,10 @@ class TrialTrainer(SegmentationTrainer):
         self.notes: tuple[str, ...] = ()
         self._asked_amp: bool | str = False
         self._state = state
+        if state is None:
+            guards.check_model(job.model)
         super().__init__(overrides=self._overrides())
+        guards.check_device(job.device, self.device)
         self.tloss: dict[str, torch.Tensor] = {}  # running means of the epoch's losses
         self.machine = machine.describe(self.device, self._set_threads())
 
@@ -108,6 +111,7 @@ class TrialTrainer(SegmentationTrainer):
         else:
             self.model = self.get_model(cfg=self._state.model_yaml, weights=None)
             architecture.rebuild(self.model, self._state.model, self._state.layers)
+        guards.check_freeze(self.model, self.args.freeze)
         return ckpt
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
