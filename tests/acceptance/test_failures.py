@@ -26,7 +26,10 @@ def provoked(folder: Path, plan: dict[int, str], **changes: Any) -> tuple[optuna
     """
     study = write_study(folder, target_trials=len(plan), **changes)
     log = folder / "provoked.log"
-    environment = {"PROVOKE": ";".join(f"{number}={what}" for number, what in plan.items()), "PROVOKED": str(log)}
+    environment = {
+        "TUNE_FAULTS_PLAN": ";".join(f"{number}={what}" for number, what in plan.items()),
+        "TUNE_FAULTS_HAPPENED": str(log),
+    }
     result = run("--study", str(study), cwd=folder, PYTHONPATH=str(PROVOKED), **environment)
     assert result.returncode == 0, result.stdout
     return load(folder / "runs"), result.stdout, log.read_text().splitlines()
@@ -167,7 +170,7 @@ def test_a_learning_rate_of_a_million_is_pruned_within_two_batches_and_no_split_
 
 def test_trials_that_all_fail_in_the_same_way_end_the_worker(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=5, max_identical_failures=2)
-    environment = {"PROVOKE": "0=error;1=error", "PROVOKED": str(tmp_path / "provoked.log")}
+    environment = {"TUNE_FAULTS_PLAN": "0=error;1=error", "TUNE_FAULTS_HAPPENED": str(tmp_path / "provoked.log")}
     result = run("--study", str(study), cwd=tmp_path, PYTHONPATH=str(PROVOKED), **environment)
     assert result.returncode == 2, result.stdout
     assert "The last 2 trials all failed in the same way, crashed: RuntimeError:" in result.stdout.splitlines()[-1]

@@ -110,7 +110,7 @@ def _counting(cwd: Path) -> dict[str, str]:
     """Environment of workers whose trials log every batch that they do."""
     (cwd / BATCHES).touch()
     plan = ";".join(f"{number}=count" for number in range(TRIALS))
-    return {"PROVOKE": plan, "PROVOKED": str(cwd / BATCHES), "PYTHONPATH": str(PROVOKED)}
+    return {"TUNE_FAULTS_PLAN": plan, "TUNE_FAULTS_HAPPENED": str(cwd / BATCHES), "PYTHONPATH": str(PROVOKED)}
 
 
 def _batches(cwd: Path) -> list[tuple[int, int, int]]:

@@ -101,6 +101,7 @@ CAUSES: dict[str, tuple[str, Cause]] = {
     "a GPU that is taken": ("machine", lambda _: fail(RuntimeError(BUSY))),
     "a torch without CUDA": ("machine", lambda _: fail(AssertionError("Torch not compiled with CUDA enabled"))),
     "a GPU without bfloat16": ("machine", lambda _: fail(guards.Refused(BF16))),
+    "no MPS": ("machine", lambda _: guards.check_device("mps", torch.device("cpu"))),
     "a disk that is full": ("machine", lambda _: full_disk()),
     "a disk that fails": ("machine", lambda _: fail(OSError(errno.EIO, "Input/output error"))),
     "shared memory that is full": ("machine", lambda _: fail(RuntimeError(SHM))),
