@@ -57,7 +57,8 @@ def add(
     optimizer: str = "AdamW",
     **user_attrs: Any,
 ) -> FrozenTrial:
-    """Add a trial as Optuna stores it; the one added is returned."""
+    """Add a trial as Optuna stores it; the one added is returned. What is noted on one of ours gets our prefix."""
+    prefix = "" if "origin" in user_attrs or not ours else attributes.PREFIX
     waiting = state == "WAITING"
     trial = create_trial(
         state=TrialState[state],
@@ -65,7 +66,7 @@ def add(
         params={} if waiting else {"lr0": lr0, "optimizer": optimizer},
         distributions={} if waiting else DISTRIBUTIONS,
         intermediate_values=dict(curve or {}),
-        user_attrs=user_attrs,
+        user_attrs={name if ":" in name else f"{prefix}{name}": value for name, value in user_attrs.items()},
         system_attrs={attributes.MARK: "n"} if ours and not waiting else {},
     )
     started = datetime.fromtimestamp(NOW, timezone.utc).replace(tzinfo=None) - timedelta(hours=1)

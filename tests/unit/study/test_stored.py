@@ -82,8 +82,9 @@ def test_what_is_not_of_the_kind_that_we_write_counts_as_not_there(name: str) ->
 
 def test_a_name_without_prefix_is_ours_on_trials_from_before_alone() -> None:
     study = a_study(a_spec())
-    before = add(study, "FAIL", failure={"kind": "crashed", "message": "it fell"}, origin="search")
-    after = add(study, "FAIL", failure={"kind": "crashed", "message": "it fell"}, **{attributes.ORIGIN: "search"})
+    noted = {"failure": {"kind": "crashed", "message": "it fell"}, "origin": "search"}
+    before = add(study, "FAIL", **noted)
+    after = add(study, "FAIL", **noted, **{attributes.ORIGIN: "search"})
     assert recorded(before)[attributes.FAILURE]["kind"] == "crashed"
     assert attributes.FAILURE not in recorded(after)
     assert "1 crashed, 1 unknown" in status.render(status.collect(study, [], NOW))
