@@ -99,9 +99,11 @@ class FolderStore(Store):
         path = self._folder / key
         if ".." in path.parts or not path.is_relative_to(self._folder):
             raise ValueError(f"{key!r} leaves the store")
-        for folder in list(path.relative_to(self._folder).parents)[:-1]:
-            if (self._folder / folder).is_symlink():
-                raise Unavailable(f"{folder} in {self.url} is a symbolic link")
+        with translated(f"looking at {key}"):
+            own = [self._folder / folder for folder in list(path.relative_to(self._folder).parents)[:-1]]
+            links = [folder for folder in own if folder.is_symlink()]
+        if links:  # of somebody's who may write here: it would lead out of the store
+            raise Unavailable(f"{links[0]} is a symbolic link")
         return path
 
 
