@@ -165,11 +165,12 @@ def _of_damage(places: Places | None) -> UsageError | None:
     """What to say of an error that nobody foresaw, where SQLite finds its file damaged: its rows may be anything."""
     if places is None or "sqlalchemy" not in sys.modules:
         return None
-    from petskin_tune.commands.opening import resolve
     from petskin_tune.database.refusals import AFTER_DAMAGE
     from petskin_tune.database.sqlite_file import is_whole
+    from petskin_tune.home.home import resolve_home
 
-    file = resolve(places).database
+    home = resolve_home(places.home, places.storage, None, os.environ, study=places.study, ephemeral=True)
+    file = home.database
     if file is None or not file.is_file() or is_whole(file):
         return None
     return UsageError(f"{file} is damaged, says SQLite's quick_check. {AFTER_DAMAGE}")
