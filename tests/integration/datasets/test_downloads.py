@@ -16,17 +16,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.support.aihub_tree import Builder, box, polygon
 from PIL import Image
 from shapely import Polygon
 
-from petskin_tune.datasets.labels import label_rows
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.aihub import importing, members
 from petskin_tune.datasets.aihub.importing import Imported, import_aihub
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.check import check
+from petskin_tune.datasets.labels import label_rows
 from petskin_tune.errors import UsageError
+from tests.support.aihub_tree import Builder, box, polygon
 
 SMALL = (480, 270)
 BELOW = "반려견/피부/일반카메라/유증상/A4_농포_여드름"

@@ -18,17 +18,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tests.support.places import PROJECT
-from tests.support.aihub_tree import COLOURS, Tree, build
 from PIL import Image, ImageDraw
 from shapely import Polygon
 
-from petskin_tune.datasets.labels import label_lines, label_path
 from petskin_tune.datasets import layout, source, subset
 from petskin_tune.datasets.aihub.importing import Imported, import_aihub
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.check import check
+from petskin_tune.datasets.labels import label_lines, label_path
 from petskin_tune.errors import UsageError
+from tests.support.aihub_tree import COLOURS, Tree, build
+from tests.support.places import PROJECT
 
 RUN = """
 import sys

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from petskin_tune.datasets.names import class_names
-from petskin_tune.datasets.labels import label_path
 from petskin_tune.datasets import demo, folders, layout
+from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
 
 
@@ -126,7 +126,7 @@ def test_devices_pipes_and_the_whole_machine_are_no_data(demo_yaml: Path, place:
     os.mkfifo(demo_yaml.parent / "pipe")
     for key in ("train", "val"):
         demo_yaml.write_text(f"{SPLITS}names: [a, b, c]\n".replace(f"images/{key}", place))
-        with pytest.raises(UsageError, match="cannot be read as a list|is no folder of images"):
+        with pytest.raises(UsageError, match=r"cannot be read as a list|is no folder of images"):
             layout.read(demo_yaml)
 
 
@@ -147,5 +147,5 @@ def test_aliases_that_say_a_billion_names_are_refused_at_their_line(demo_yaml: P
 @pytest.mark.parametrize("channels", [4, "true", "x", 0, "[3]"])
 def test_channels_that_no_picture_is_read_with_are_refused(demo_yaml: Path, channels: object) -> None:
     demo_yaml.write_text(f"{SPLITS}names: [a, b, c]\nchannels: {channels}\n")
-    with pytest.raises(UsageError, match="`channels:` must be 3, or 1"):
+    with pytest.raises(UsageError, match=r"`channels:` must be 3, or 1"):
         layout.read(demo_yaml)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petskin_tune.datasets.labels import label_lines, label_path
 from petskin_tune.datasets import contact_sheet, demo, layout, pictures, rendering, resize, subset
 from petskin_tune.datasets.check import check
+from petskin_tune.datasets.labels import label_lines, label_path
 from petskin_tune.errors import UsageError
 
 

@@ -28,7 +28,8 @@ EXAMPLES = settings(
     max_examples=int(os.environ.get("PETSKIN_TUNE_EXAMPLES", "200")),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-KINDS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif", "BMP": ".bmp", "JPEG2000": ".jp2", "GIF": ".jpg", "PPM": ".jpg"}  # fmt: skip
+KINDS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif", "BMP": ".bmp"}
+KINDS |= {"JPEG2000": ".jp2", "GIF": ".jpg", "PPM": ".jpg"}
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +37,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return demo.make(tmp_path_factory.mktemp("property") / "demo", train=2, val=1, imgsz=32).parent
 
 
-def require_a_sentence(refused: UsageError | pictures.BadPicture) -> None:
+def require_a_sentence(refused: UsageError | pictures.BadPicture, longest: int = LONGEST_SENTENCE) -> None:
     said = str(refused)
     assert said
     assert "\n" not in said
     assert printable(said) == said
-    assert len(said) <= LONGEST_SENTENCE
+    assert len(said) <= longest
 
 
 WORDS = st.sampled_from(
@@ -66,7 +67,7 @@ WORDS = st.sampled_from(
         "3",
         "\x1b[2J",
         "labels/train/train_00000.txt",
-    ]  # fmt: skip
+    ]
 )
 SCALARS = WORDS | st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.dates() | st.text(max_size=20)
 VALUES = st.recursive(
@@ -112,10 +113,24 @@ def test_a_data_yaml_that_was_damaged_is_read_or_refused_in_a_sentence(
         require_a_sentence(refused)
 
 
-ROWS = st.lists(
-    st.sampled_from(["0", "2", "-1", "1.5", "nan", "inf", "1e400", "x", "0.5", "1.0000001", "-0.005", "9" * 400, "0x1", "１", "1_0", "\udcc7"]),
-    max_size=9,
-).map(" ".join)  # fmt: skip
+NUMBERS = [
+    "0",
+    "2",
+    "-1",
+    "1.5",
+    "nan",
+    "inf",
+    "1e400",
+    "x",
+    "0.5",
+    "1.0000001",
+    "-0.005",
+    "9" * 400,
+    "0x1",
+    "１",
+    "1_0",
+]
+ROWS = st.lists(st.sampled_from([*NUMBERS, "\udcc7"]), max_size=9).map(" ".join)
 
 
 @EXAMPLES
@@ -170,5 +185,4 @@ def test_any_picture_is_taken_or_refused_with_a_reason(odd: tuple[bytes, str]) -
         try:
             read()
         except pictures.BadPicture as refused:
-            require_a_sentence(refused)
-            assert len(str(refused)) < 200
+            require_a_sentence(refused, longest=200)
