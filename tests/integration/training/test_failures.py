@@ -309,7 +309,7 @@ def test_a_bad_label_is_named(own_data):
     label.write_text("9 0.1 0.1 0.9 0.1 0.9 0.9\n")
     events = train(job)
     assert events[-1].kind == "data"
-    assert f"{label}: class 9" in events[-1].message
+    assert f"{label}, line 1: class 9" in events[-1].message
 
 
 @pytest.mark.parametrize(

@@ -147,5 +147,5 @@ def test_aliases_that_say_a_billion_names_are_refused_at_their_line(demo_yaml: P
 @pytest.mark.parametrize("channels", [4, "true", "x", 0, "[3]"])
 def test_channels_that_no_picture_is_read_with_are_refused(demo_yaml: Path, channels: object) -> None:
     demo_yaml.write_text(f"{SPLITS}names: [a, b, c]\nchannels: {channels}\n")
-    with pytest.raises(UsageError, match="`channels:` must be 3, or 1"):
+    with pytest.raises(UsageError, match=r"`channels:` must be 3, or 1"):
         layout.read(demo_yaml)

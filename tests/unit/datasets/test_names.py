@@ -24,7 +24,7 @@ def test_a_number_of_classes_that_does_not_agree_is_refused_with_both(nc: Any) -
         class_names(HERE, {"names": ["a", "b", "c"], "nc": nc})
 
 
-@pytest.mark.parametrize("nc", [True, "many", 1.5, 0, -1, [3], float("nan"), 10**12])
+@pytest.mark.parametrize("nc", [True, "many", 1.5, 0, [3], float("nan"), 10**12])
 def test_what_is_no_number_of_classes_is_refused(nc: Any) -> None:
     with pytest.raises(UsageError, match="`nc:` must be the number of `names`"):
         class_names(HERE, {"names": ["a"], "nc": nc})
