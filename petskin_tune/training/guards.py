@@ -78,8 +78,10 @@ def check_model(path: str) -> None:
     """Refuse a model that does not segment, by the rule by which a study's model is refused.
 
     Raises:
-        Refused: It is of another task, or no model that can be trained.
+        Refused: It is of another task, no model that can be trained, or no file: Ultralytics would fetch a URL.
     """
+    if "://" in path:
+        raise Refused(f"model={path!r} is refused: give the path of a file")
     try:
         model_kinds.require_segmentation(Path(path))
     except UsageError as error:

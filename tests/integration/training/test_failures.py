@@ -541,7 +541,7 @@ def spin(seconds):
 def test_every_copy_that_training_waits_for_is_counted(job, monkeypatch):
     """That of the averaged model for the best weights, and that of the state which a fall-back would lead to."""
     monkeypatch.setattr(ResumableTrainer, "_may_fall_back", lambda self: True)
-    for module, name in ((weights, "checkpoint"), (state, "capture")):
+    for module, name in ((weights, "checkpoint"), (state.TrainingState, "capture")):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, original=original: spin(0.3) or original(*args))
     events = train(job)

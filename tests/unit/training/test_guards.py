@@ -160,6 +160,12 @@ def test_a_freeze_that_leaves_something_to_train_passes(freeze):
     guards.check_freeze(layers(3), freeze)
 
 
+@pytest.mark.parametrize("model", ["http://127.0.0.1:1/yolov8n-seg.pt", "ul://me/best.pt"])
+def test_a_model_from_somewhere_else_is_refused(model):
+    with pytest.raises(guards.Refused, match="give the path of a file"):
+        guards.check_model(model)
+
+
 def test_mps_is_refused_where_there_is_none():
     with pytest.raises(guards.Refused, match="there is none here"):
         guards.check_device("mps", torch.device("cpu"))
