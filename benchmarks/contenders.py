@@ -11,7 +11,7 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from petskin_tune.database.engine import Patience
+from petskin_tune.database.outages import Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial

@@ -139,7 +139,7 @@ def _work(place: Path, study: Path) -> Any:
 
 def _our_epochs(place: Path) -> float:
     study = _work(place, _study(place, trials=1, epochs=EPOCHS))
-    return statistics.median(study.trials[0].user_attrs["history"]["seconds"][1:])
+    return statistics.median(study.trials[0].user_attrs["petskin-tune:history"]["seconds"][1:])
 
 
 def _done_again(place: Path) -> float:
@@ -163,7 +163,7 @@ def _our_fixed_cost(place: Path) -> float:
     """From one trial's end to the next one's, less its epochs; the first trial pays for imports and is left out."""
     study = _work(place, _study(place, trials=4, epochs=1))
     ends = [trial.datetime_complete.timestamp() for trial in study.trials]
-    epochs = [sum(trial.user_attrs["history"]["seconds"]) for trial in study.trials]
+    epochs = [sum(trial.user_attrs["petskin-tune:history"]["seconds"]) for trial in study.trials]
     return statistics.median(ends[i] - ends[i - 1] - epochs[i] for i in range(1, len(ends)))
 
 

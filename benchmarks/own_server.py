@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy
 
-from petskin_tune.database.engine import normalise_url
+from petskin_tune.database.addresses import normalise_url
 
 
 class OwnServer:

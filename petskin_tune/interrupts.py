@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -54,6 +55,8 @@ def unless(stopped: Callable[[], bool], work: Callable[[], Result]) -> Result:
 
 def end_now(code: int) -> None:
     """End this process without waiting for threads and pools that were left behind."""
+    for handler in logging.getLogger("petskin_tune").handlers:
+        handler.flush()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
+from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
 
 DRIVE = PurePosixPath("/content/drive")  # where Colab mounts Google Drive
@@ -99,6 +100,15 @@ def durable(position: Position | None, epoch: int, store_place: str) -> str:
     if position < Position(epoch, 0):
         return f"durable: {done(position)}; here: epoch {epoch}"
     return f"safe to {leave}: {done(position)} {'are' if position.batch else 'is'} on {store_place}"
+
+
+def page(lines: Iterable[str]) -> str:
+    r"""``lines`` as they are printed; a name in one of them cannot begin another: its line feed is spelled ``\n``."""
+    return "".join(f"{_spelled(line)}\n" for line in lines)
+
+
+def _spelled(line: str) -> str:
+    return printable(line).replace("\n", "\\n")
 
 
 def wrapped(text: str, indent: str = "  ") -> list[str]:

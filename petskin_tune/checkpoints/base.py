@@ -76,7 +76,3 @@ class Store(ABC):
     @abstractmethod
     def entries(self, prefix: str = "") -> list[Entry]:
         """All files whose key lies in the folder ``prefix``, unfinished ones too, by key."""
-
-    def usage(self) -> int:
-        """Bytes in the store."""
-        return sum(entry.size for entry in self.entries())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,7 +20,8 @@ from typing import Any
 from petskin_tune.checkpoints.base import Entry, Store, Stored
 from petskin_tune.errors import UsageError
 from petskin_tune.faults import reach
-from petskin_tune.files.durable import BLOCK, PARTIAL, Damaged, Full, Missing, Unavailable
+from petskin_tune.files.atomic import replacing
+from petskin_tune.files.durable import BLOCK, Damaged, Full, Missing, Unavailable
 
 PART = 16 << 20  # bytes of one part of a large upload to S3, of which ten are sent at a time
 QUOTA_WORDS = ("QuotaExceeded", "StorageFull", "storage quota", "InsufficientStorage")
@@ -110,17 +110,13 @@ class BucketStore(Store):
 
     def _fetch(self, key: str, dest: Path, expected: str) -> None:
         dest.parent.mkdir(parents=True, exist_ok=True)
-        temporary = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}{PARTIAL}")
-        try:
+        with replacing(dest, durable=False) as file:
             with self._answers(key):
                 reach("store-fetch")
-                self._files.get_file(self._path(key), str(temporary))
-            found = _Sums(temporary)
+                self._files.get_file(self._path(key), file.name)
+            found = _Sums(Path(file.name))
             if not found.sha256.startswith(expected):
                 raise Damaged(f"{key} ({found.size} bytes) does not have the SHA-256 that was recorded")
-            temporary.replace(dest)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         """See :meth:`Store.delete`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -87,7 +88,9 @@ class FolderStore(Store):
             for name in names:
                 file = Path(path) / name
                 with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
-                    status = file.stat()
+                    status = file.lstat()
+                    if not stat.S_ISREG(status.st_mode):  # nothing of ours: never read, emptied or deleted
+                        continue
                     key = file.relative_to(self._folder).as_posix()
                     found.append(Entry(key, status.st_size, max(0.0, now - status.st_mtime)))
         return found
@@ -96,6 +99,11 @@ class FolderStore(Store):
         path = self._folder / key
         if ".." in path.parts or not path.is_relative_to(self._folder):
             raise ValueError(f"{key!r} leaves the store")
+        with translated(f"looking at {key}"):
+            own = [self._folder / folder for folder in list(path.relative_to(self._folder).parents)[:-1]]
+            links = [folder for folder in own if folder.is_symlink()]
+        if links:  # of somebody's who may write here: it would lead out of the store
+            raise Unavailable(f"{links[0]} is a symbolic link")
         return path
 
 

@@ -46,12 +46,6 @@ def snapshot_position(key: str) -> Position | None:
     return Position(int(found[2]), int(found[3])) if found else None
 
 
-def weights_epoch(key: str) -> int | None:
-    """The epoch (1-based) of best weights; None: not a key of weights."""
-    found = _WEIGHTS.fullmatch(PurePosixPath(key).name)
-    return int(found[1]) if found else None
-
-
 def digest_in(key: str) -> str | None:
     """The start of the SHA-256 that a key of weights promises; None: the key promises nothing."""
     found = _WEIGHTS.fullmatch(PurePosixPath(key).name)

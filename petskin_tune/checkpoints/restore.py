@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,8 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from petskin_tune.checkpoints.base import Entry, Store
 from petskin_tune.checkpoints.keys import snapshot_position
-from petskin_tune.files.durable import PARTIAL, Damaged, Missing, read_patiently
+from petskin_tune.files.atomic import PARTIAL
+from petskin_tune.files.durable import Damaged, Missing, read_patiently
 from petskin_tune.protocol import Position
 
 ORPHAN_SECONDS = 3600.0  # younger files that no lease points to may be uploads whose lease is being written
@@ -84,28 +85,6 @@ def forget_fetched(folder: Path, but: Path | None = None) -> None:
             if path != but:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-
-
-def collect_garbage(
-    store: Store, keep: Collection[str], prefix: str, *, older_than: float = ORPHAN_SECONDS
-) -> list[str]:
-    """Delete what lies under ``prefix``, is not in ``keep`` and is old enough; return the keys.
-
-    Args:
-        store: the store.
-        keep: keys that leases point to, and the weights and curves to keep.
-        prefix: the folder of a study; of one trial when it has ended.
-        older_than: seconds; 0 only where nobody can be uploading (a trial that has ended).
-
-    Raises:
-        Unavailable: the store does not answer; what was deleted stays deleted.
-    """
-    deleted = []
-    for entry in store.entries(prefix):
-        if entry.key not in keep and entry.age >= older_than:
-            store.delete(entry.key)
-            deleted.append(entry.key)
-    return deleted
 
 
 @dataclass(frozen=True)

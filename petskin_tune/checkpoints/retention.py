@@ -15,9 +15,11 @@ from petskin_tune.checkpoints.base import Store
 from petskin_tune.checkpoints.keys import results_key, trial_prefix
 from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Freed, Holding, forget_fetched, make_room
 from petskin_tune.files.durable import StoreError, translated
+from petskin_tune.files.results_csv import render
 from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.study import attributes
 from petskin_tune.study.ranking import ranked
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study
 
 
@@ -67,7 +69,7 @@ class Retention:
         sizes = {entry.key: entry.size for entry in self._store.entries(self._study.uid)}
         with translated("keeping the curves"), tempfile.TemporaryDirectory() as folder:
             for trial in self.best_trials():
-                curves = results_csv(trial.user_attrs.get(attributes.HISTORY, {})).encode()
+                curves = results_csv(recorded(trial).get(attributes.HISTORY, {})).encode()
                 key = results_key(self._prefix(trial.number))
                 if curves and sizes.get(key) != len(curves):
                     file = Path(folder) / f"{trial.number}.csv"
@@ -98,7 +100,7 @@ class Retention:
         # The leases first: of a trial that ends in between, its lease then says that it runs, and all of it stays.
         leases = read_leases(self._study.storage, self._study.id)
         best = {trial.number for trial in self.best_trials()}
-        weights = {trial.number: trial.user_attrs.get(attributes.WEIGHTS) for trial in self._study.trials()}
+        weights = {trial.number: recorded(trial).get(attributes.WEIGHTS) for trial in self._study.trials()}
         spared = self._ended_lately(leases)
         holdings = []
         for lease in leases:
@@ -139,5 +141,4 @@ def results_csv(history: Mapping[str, Sequence[float]]) -> str:
     columns = {"epoch": epochs, "time": list(accumulate(history.get(attributes.SECONDS_COLUMN, ())))}
     columns |= {name: values for name, values in history.items() if name not in ("epoch", attributes.SECONDS_COLUMN)}
     columns = {name: values for name, values in columns.items() if len(values) == len(epochs) > 0}
-    rows = [",".join(f"{value:.6g}" for value in row) for row in zip(*columns.values(), strict=True)]
-    return "".join(f"{line}\n" for line in (",".join(columns), *rows)) if rows else ""
+    return render(columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -10,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_random_exponential
+from tenacity import RetryCallState, Retrying
 
 from petskin_tune.checkpoints.base import Store, Stored
 from petskin_tune.checkpoints.jobs import KEPT, Commit, Job, Lane, Uploads
@@ -20,9 +21,13 @@ from petskin_tune.errors import LeaseLost
 from petskin_tune.faults import reach
 from petskin_tune.files.durable import PASSING, Damaged, Full, Missing, StoreError, measure
 from petskin_tune.protocol import BestWeights, Position, SnapshotWritten
+from petskin_tune.retries import retrying
+from petskin_tune.text import done
 
-LONGEST_PAUSE = 30.0  # seconds between two tries
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
 HURRIED_PAUSE = 0.5  # the same once the worker waits for us
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,6 @@ class UploadState:
         durable: position of the newest snapshot that another machine could resume from.
         here: position of the newest snapshot on this machine's disk.
         trouble: why the store refuses at the moment; None: it does not.
-        trouble_seconds: for how long it has refused.
         expected_seconds: how long an upload takes, by the slowest of the last few; None: none was made yet.
         lost: whether the trial turned out to be another worker's.
     """
@@ -41,20 +45,8 @@ class UploadState:
     durable: Position | None
     here: Position | None
     trouble: str | None = None
-    trouble_seconds: float = 0.0
     expected_seconds: float | None = None
     lost: bool = False
-
-    def __str__(self) -> str:
-        here = "" if self.here == self.durable else f"; here: {in_words(self.here)}"
-        return f"durable: {in_words(self.durable)}{here}"
-
-
-def in_words(position: Position | None) -> str:
-    """``epoch 11`` when eleven epochs are done, ``epoch 12, batch 40`` within the twelfth."""
-    if position is None:
-        return "nothing"
-    return f"epoch {position.epoch + 1}, batch {position.batch}" if position.batch else f"epoch {position.epoch}"
 
 
 class Uploader:
@@ -118,7 +110,7 @@ class Uploader:
         path = Path(snapshot.path)
         job = Job(
             path,
-            f"the snapshot of {in_words(snapshot.position)}",
+            f"the snapshot of {done(snapshot.position)}",
             lambda _: snapshot_key(self._prefix, self._token, snapshot.position),
             commit,
             snapshot.size,
@@ -155,10 +147,7 @@ class Uploader:
     def state(self) -> UploadState:
         """What is safe now."""
         with self._changed:
-            since = time.monotonic() - self._trouble_since if self._trouble else 0.0
-            return UploadState(
-                self._durable, self._here, self._trouble, since, max(self._seconds, default=None), self._lost
-            )
+            return UploadState(self._durable, self._here, self._trouble, max(self._seconds, default=None), self._lost)
 
     def raise_failure(self) -> None:
         """Say that the thread has ended for a reason that nobody foresaw.
@@ -216,6 +205,7 @@ class Uploader:
         except self._passing:
             pass  # closed while the store refused
         except BaseException as error:
+            log.exception("the upload of %s has ended", self._prefix)
             self._failure = error
             raise
         finally:
@@ -225,13 +215,13 @@ class Uploader:
 
     @property
     def _until_done(self) -> Retrying:
-        return Retrying(
-            retry=retry_if_exception_type(self._passing),
-            wait=wait_random_exponential(multiplier=1, max=LONGEST_PAUSE),
-            stop=stop_when_event_set(self._closed),
+        return retrying(
+            None,
+            self._passing,
+            stopped=self._closed,
+            pauses=(FIRST_PAUSE, LONGEST_PAUSE),
             sleep=self._pause,
-            before_sleep=self._in_trouble,
-            reraise=True,
+            before_pause=self._in_trouble,
         )
 
     def _wait_for_work(self) -> bool:
@@ -283,6 +273,7 @@ class Uploader:
         if self._make_room is not None:
             self._say_shortage(self._make_room(job.size, self._full))
         key = job.key(job.sha256)
+        log.debug("%s goes up as %s, %d bytes", job.name, key, job.size)
         try:
             stored = self._store.put(job.path, key)
         except StoreError:
@@ -294,6 +285,7 @@ class Uploader:
             self._refuse_changed(job)
         if job.position is not None:
             self._uploads.keys.append(stored.key)
+        log.info("%s is in the store, %d bytes", stored.key, stored.size)
         reach("upload-verified")
         return stored
 
@@ -314,6 +306,7 @@ class Uploader:
         else:
             self._uploads.unwanted += [key for key in self._weights_keys if key != job.stored.key]
             self._weights_keys = [job.stored.key]
+        log.info("%s is recorded, after %.2f s", job.stored.key, seconds)
         with self._changed:
             trouble, self._trouble, self._full = self._trouble, None, False
             if job.position is not None:
@@ -353,6 +346,7 @@ class Uploader:
 
     def _leave(self) -> None:
         """Another worker owns the trial: take back what nobody points to."""
+        log.warning("another worker owns %s: nothing more goes up", self._prefix)
         with self._changed:
             self._lost = self._tidying = True
             jobs = [lane.current for lane in (self._weights, self._snapshots)]
@@ -366,9 +360,11 @@ class Uploader:
             key = self._uploads.unwanted.pop(0)
             try:
                 self._store.delete(key)
-            except StoreError:
+            except StoreError as error:
+                log.warning("%s stays for now: %s", key, error)
                 self._uploads.unwanted.append(key)
                 return
+            log.debug("%s is deleted", key)
 
     def _tidy_here(self) -> None:
         """Delete local snapshots but the newest two and the ones on their way."""

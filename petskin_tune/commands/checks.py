@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import sqlalchemy
+from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 from petskin_tune import packages
@@ -19,9 +20,15 @@ from petskin_tune.commands import training_checks
 from petskin_tune.commands.estimate import Estimate
 from petskin_tune.commands.examination import Check, Examination
 from petskin_tune.commands.opening import open_existing
+from petskin_tune.commands.options import SCREEN, as_refusal
 from petskin_tune.database import queries
-from petskin_tune.database.engine import engine_options, mask, normalise_url
+from petskin_tune.database.addresses import mask, normalise_url
+from petskin_tune.database.engine import engine_options
+from petskin_tune.database.privileges import require_writable
+from petskin_tune.database.refusals import AFTER_DAMAGE
+from petskin_tune.database.sqlite_file import is_whole
 from petskin_tune.database.storage import unreachable
+from petskin_tune.error_text import shortened
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home, sqlite_file
 from petskin_tune.study import attributes
@@ -38,8 +45,11 @@ SUPPORTED_ULTRALYTICS = "8.4."
 def run(found: Examination) -> Iterator[Check]:
     """All checks in the order in which one needs what the other found; what cannot be looked at is left out."""
     yield _versions()
-    yield _checked("database", lambda: _database(found))
+    database = _checked("database", lambda: _database(found))
+    yield database
     if found.study is None and found.asked.spec is None:
+        if database.verdict == "problem":
+            return  # nothing more is known of the study
         raise not_found(found.places.study)
     if found.study is not None and (check := _environment(found.study, found.home)):
         yield check
@@ -52,15 +62,29 @@ def run(found: Examination) -> Iterator[Check]:
         yield _checked("training", lambda: training_checks.training(found))
     if found.probe is not None and found.probe.started is not None:
         yield training_checks.device(found)
-    yield from training_checks.trials(found)
+    yield from _as_far_as_possible("trials", training_checks.trials(found))
     yield _checked("disk", lambda: _disk(found))
 
 
 def _checked(name: str, look: Callable[[], Check]) -> Check:
     try:
         return look()
-    except UsageError as error:
-        return Check(name, "problem", str(error))
+    except Exception as error:  # noqa: BLE001 (raised again, unless it is a refusal)
+        return _problem(name, error)
+
+
+def _as_far_as_possible(name: str, checks: Iterator[Check]) -> Iterator[Check]:
+    try:
+        yield from checks
+    except Exception as error:  # noqa: BLE001 (raised again, unless it is a refusal)
+        yield _problem(name, error)
+
+
+def _problem(name: str, error: Exception) -> Check:
+    """What a refusal is to the doctor; what nobody foresaw is raised."""
+    if (refusal := as_refusal(error)) is None:
+        raise error
+    return Check(name, "problem", shortened(str(refusal), SCREEN))
 
 
 def _versions() -> Check:
@@ -82,14 +106,28 @@ def _versions() -> Check:
 
 def _database(found: Examination) -> Check:
     url = normalise_url(found.home.storage_url)
+    _require_whole(found.home.database)
     found.study = open_existing(found.home, found.asked)
     where = mask(url)
+    _require_rights(url)
     if found.study is not None:
         return Check("database", "ok", f"{where} has the study, {words.counted(len(found.study.trials()), 'trial')}")
     file = sqlite_file(found.home.storage_url)
     if file is not None:
         _require_writable(file.parent)
     return Check("database", "ok", f"{where} answers; the study is not begun")
+
+
+def _require_whole(file: Path | None) -> None:
+    if file is not None and file.is_file() and not is_whole(file):
+        raise UsageError(f"{file} is damaged, says SQLite's quick_check. {AFTER_DAMAGE}")
+
+
+def _require_rights(url: URL) -> None:
+    try:
+        require_writable(url)
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise unreachable(url, error) from error
 
 
 def _environment(study: Study, home: Home) -> Check | None:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
+from petskin_tune.printable import printable
 
 _MOST_JOBS = max(256, os.cpu_count() or 1)
 _PLAIN_LINES_EVERY = 10.0  # seconds, where there is no terminal
@@ -32,7 +33,7 @@ class _DataGroup(click.Group):
         except BrokenPipeError:
             raise  # click's own to answer
         except OSError as error:  # a folder that may not be written to, a disk that is full
-            click.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+            click.echo(printable(f"error: {error.filename or 'a file'}: {error.strerror or error}"), err=True)
             sys.exit(EXIT_USAGE)
         except KeyboardInterrupt:
             click.echo("Stopped. Type the same command again to go on.", err=True)
@@ -111,9 +112,9 @@ def aihub(
     options = Options(species=letters, classes=codes, **chosen)
     with _shown() as show:
         imported = import_aihub(sources, dest, options, jobs=jobs, archive=archive, progress=show)
-    click.echo(imported.summary, nl=False)
-    click.echo(f"{imported.data_yaml}{' (was complete already)' if imported.already_there else ''}")
-    click.echo(f"Look at it: petskin-tune data check {imported.data_yaml} --sheet sheet.html")
+    click.echo(printable(imported.summary), nl=False)
+    click.echo(printable(f"{imported.data_yaml}{' (was complete already)' if imported.already_there else ''}"))
+    click.echo(printable(f"Look at it: petskin-tune data check {imported.data_yaml} --sheet sheet.html"))
 
 
 @data.command()
@@ -126,7 +127,7 @@ def demo(dest: Path, **numbers: int) -> None:
     """Make a small data set of lesion-like blobs on fur-like texture in DEST."""
     from petskin_tune.datasets.demo import make
 
-    click.echo(make(dest, **numbers))
+    click.echo(printable(make(dest, **numbers)))
 
 
 @data.command()
@@ -141,8 +142,8 @@ def resize(source: str, dest: Path, imgsz: int, jobs: int) -> None:
     with _shown() as show:
         resized = resize_data(_prepared(source), dest, imgsz, jobs=jobs, progress=show)
     for image, reason in resized.skipped:
-        click.echo(f"left out: {image} ({reason})", err=True)
-    click.echo(f"{resized.images} images in {resized.data_yaml}, {len(resized.skipped)} left out")
+        click.echo(printable(f"left out: {image} ({reason})"), err=True)
+    click.echo(printable(f"{resized.images} images in {resized.data_yaml}, {len(resized.skipped)} left out"))
 
 
 @data.command()
@@ -164,9 +165,10 @@ def check(source: str, sheet: Path | None, per_class: int, as_json: bool, jobs: 
     data_yaml = _prepared(source)
     with _shown() as show:
         found = check_data(data_yaml, jobs=jobs, progress=show)
-    click.echo(json.dumps(found.to_json(), ensure_ascii=False) if as_json else found.summary(), nl=as_json)
+    click.echo(json.dumps(found.to_json()) if as_json else found.summary(), nl=as_json)
     if sheet is not None:
-        click.echo(f"contact sheet: {contact_sheet(data_yaml, sheet, per_class=per_class)}", err=as_json)
+        drawn = contact_sheet(data_yaml, sheet, per_class=per_class)
+        click.echo(printable(f"contact sheet: {drawn}"), err=as_json)
     sys.exit(EXIT_UNFORESEEN if found.problems else EXIT_DONE)
 
 

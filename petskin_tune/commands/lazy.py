@@ -1,4 +1,4 @@
-"""A group whose commands are imported when they are asked for."""
+"""Commands as a terminal needs them: a group imports its commands when asked, and all they print is filtered."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ from typing import Any
 
 import click
 
+from petskin_tune.views.stream import filtered_output
 
-class LazyGroup(click.Group):
+
+class FilteredCommand(click.Command):
+    """A command of which no name, path or message that it prints can command the terminal."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Run it, refusals of click's own included."""
+        with filtered_output():
+            return super().main(*args, **more)
+
+
+class LazyGroup(FilteredCommand, click.Group):
     """A group that knows of each command only where it is written.
 
     Args:

@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from petskin_tune.checkpoints.opening import check_store
 from petskin_tune.commands.options import Places
-from petskin_tune.database.engine import Patience, has_tables, mask, normalise_url
+from petskin_tune.database.addresses import mask, normalise_url
+from petskin_tune.database.engine import has_tables
+from petskin_tune.database.outages import Patience
+from petskin_tune.database.privileges import require_writable
+from petskin_tune.database.sqlite_file import may_write
 from petskin_tune.database.storage import open_storage, unreachable
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home, resolve_home
 from petskin_tune.home.replica import Mode
 from petskin_tune.study import attributes
 from petskin_tune.study.file import not_found
+from petskin_tune.study.parser import check_study_name
 from petskin_tune.study.space import fit_point
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.start_points import start_points
@@ -66,29 +71,39 @@ def resolve(places: Places) -> Home:
     )
 
 
-def open_existing(home: Home, asked: Wanted, patience: Patience | None = None) -> Study | None:
+def open_existing(home: Home, asked: Wanted, patience: Patience | None = None, mode: Mode = "reader") -> Study | None:
     """The study, if it is in the database; neither database nor tables are created, and nothing is written.
 
     Args:
         home: where the database is.
         asked: which study.
         patience: with a database that does not answer; None: that of a person at a prompt.
+        mode: a ``reader`` needs no right to write.
 
     Raises:
-        UsageError: the database cannot be reached, or the study differs from the file named.
+        UsageError: the database cannot be reached, may only be read, or the study differs from the file named.
     """
     if home.database_is_left_over:
         return None
     url = normalise_url(home.storage_url)
+    patience = patience or Patience(START_PATIENCE_SECONDS)
     try:
-        if not has_tables(url, patience or Patience(START_PATIENCE_SECONDS)):
-            return None
+        there = has_tables(url, patience)
+        if mode != "reader":
+            patience.call(lambda: require_writable(url))
     except Exception as error:
         raise unreachable(url, error) from error
-    study = find_study(open_storage(home.storage_url), asked.name)
+    if not there:
+        return None
+    study = find_study(open_storage(home.storage_url, read_only=_is_protected(home)), asked.name)
     if study is not None:
         refuse_differences(study, asked)
     return study
+
+
+def _is_protected(home: Home) -> bool:
+    """Whether the database is a file that this user may only read."""
+    return home.database is not None and home.database.is_file() and not may_write(home.database)
 
 
 # ---- patience with a database that is away ---------------------------------------------------------------------------
@@ -146,7 +161,7 @@ def open_study(places: Places, mode: Mode = "reader", say: Say = print) -> Itera
     try:
         if home.network and home.is_there:
             home.start(mode, say=say)
-        study = open_existing(home, asked)
+        study = open_existing(home, asked, mode=mode)
         if study is None and asked.spec is None:
             raise not_found(places.study)
         if study is None:
@@ -185,7 +200,7 @@ def open_or_create(
     if started:
         start()  # 3. such a home's database is brought to this machine before anybody looks into it
     try:
-        study = open_existing(home, asked, _patience(home, say))  # 4. is it in the database?
+        study = open_existing(home, asked, _patience(home, say), places.mode)  # 4. is it in the database?
         if study is not None:
             if not started:
                 start()
@@ -207,6 +222,7 @@ def _asked(places: Places, name: str | None) -> Wanted:
     asked = places.asked or wanted(places.study)
     if name is None or asked.spec is None:
         return asked
+    check_study_name(name)
     return replace(asked, name=name, spec=asked.spec.model_copy(update={"study": name}))
 
 

@@ -5,8 +5,10 @@ Imported for ``--help`` too, so everything heavy is imported where it is used, h
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,13 +17,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from petskin_tune.error_text import masked_url, shortened
 from petskin_tune.errors import EXIT_UNFORESEEN, EXIT_USAGE, UsageError
+from petskin_tune.files.durable import StoreError
 
 if TYPE_CHECKING:
     from petskin_tune.home.replica import Mode
     from petskin_tune.study.study import Wanted
 
 HOURS_OF_A_YEAR = 8760
+SCREEN = 1600  # characters of a refusal
+# Full, read-only, broken or closed to this user: nothing that petskin-tune could have foreseen or can mend.
+OF_THE_DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 
 Command = Callable[..., Any]
 
@@ -55,12 +71,13 @@ class Places:
 def _masked(url: str | None) -> str | None:
     if not url:
         return url
-    from petskin_tune.database.engine import mask, normalise_url
+    from petskin_tune.database.urls import read_url
 
     try:
-        return mask(normalise_url(url).set(drivername=url.partition(":")[0]))
+        read_url(url)
     except UsageError:
         return None  # it is refused elsewhere, and never quoted
+    return masked_url(url)
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
@@ -131,24 +148,45 @@ def one_sentence(command: Command) -> Command:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             code = command(*args, **kwargs)
-        except UsageError as error:
-            click.echo(f"error: {error}", err=True)
-            code = EXIT_USAGE
         except BrokenPipeError:
             code = EXIT_UNFORESEEN
         except Exception as error:
-            if not _is_outage(error):
+            refusal = as_refusal(error) or _of_damage(kwargs.get("places"))
+            if refusal is None:
                 raise
-            click.echo("error: The database was reached and has gone away: type the same command again.", err=True)
+            click.echo(f"error: {shortened(str(refusal), SCREEN)}", err=True)
             code = EXIT_USAGE
         sys.exit(code or 0)
 
     return run
 
 
-def _is_outage(error: Exception) -> bool:
-    if "sqlalchemy" not in sys.modules:  # whose errors these are
-        return False
-    from petskin_tune.database.engine import is_outage
+def _of_damage(places: Places | None) -> UsageError | None:
+    """What to say of an error that nobody foresaw, where SQLite finds its file damaged: its rows may be anything."""
+    if places is None or "sqlalchemy" not in sys.modules:
+        return None
+    from petskin_tune.database.refusals import AFTER_DAMAGE
+    from petskin_tune.database.sqlite_file import is_whole
+    from petskin_tune.home.home import resolve_home
 
-    return is_outage(error)
+    home = resolve_home(places.home, places.storage, None, os.environ, study=places.study, ephemeral=True)
+    file = home.database
+    if file is None or not file.is_file() or is_whole(file):
+        return None
+    return UsageError(f"{file} is damaged, says SQLite's quick_check. {AFTER_DAMAGE}")
+
+
+def as_refusal(error: Exception) -> UsageError | None:
+    """What to tell a person about an error; None: nobody foresaw it."""
+    if isinstance(error, UsageError):
+        return error
+    if isinstance(error, StoreError):
+        return UsageError(f"The store cannot be used: {error}.")
+    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return UsageError(f"This machine's disk refuses: {where}{error.strerror}.")
+    if "sqlalchemy" not in sys.modules:  # whose errors the rest are
+        return None
+    from petskin_tune.database.refusals import refusal
+
+    return refusal(error)

@@ -12,7 +12,8 @@ import click
 
 from petskin_tune.commands.options import Places, on_a_study, one_sentence
 from petskin_tune.errors import UsageError
-from petskin_tune.files.paths import require_folder
+from petskin_tune.files.paths import require_folder, writing
+from petskin_tune.files.regular import require_replaceable
 
 if TYPE_CHECKING:
     from petskin_tune.home.home import Home
@@ -41,7 +42,7 @@ def status(places: Places, as_json: bool, watch: bool) -> None:
             study.storage.patience.seconds = None  # whoever watches sees it come back
             view.watch(read, sys.stdout)
         elif as_json:
-            click.echo(json.dumps(read().to_json(), indent=2, ensure_ascii=False))
+            click.echo(json.dumps(read().to_json(), indent=2))
         else:
             click.echo(view.render(read()).rstrip("\n"))
 
@@ -70,7 +71,7 @@ def report(places: Places, output: str) -> None:
 @click.command()
 @on_a_study(required=False)
 @click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Only this trial of the study.")
-@click.argument("path", required=False, type=click.Path())
+@click.argument("path", required=False)
 @one_sentence
 def diagnose(places: Places | None, path: str | None, trial: int | None) -> None:
     """Say what curves show, and what to try.
@@ -104,6 +105,9 @@ def best(places: Places, yaml_file: str | None, weights: str | None) -> None:
     for file in (yaml_file, weights):
         if file is not None:
             require_folder(Path(file))
+    if weights is not None:
+        with writing(Path(weights)):
+            require_replaceable(Path(weights))
     with open_study(places) as (home, study):
         if yaml_file is None and weights is None:
             click.echo(export.render(study.optuna, options=places.typed.strip()).rstrip("\n"))
@@ -125,7 +129,7 @@ def _found_here(study: Study, home: Home) -> dict[str, Any]:
     try:
         found["model"] = find_model(study.spec.model, (*study.folders, home.folder, home.folder / "weights"))
         found["data"] = str(source.prepare(study.spec.data, base=base, cache=home.work / "data"))
-    except UsageError:
+    except (UsageError, OSError):  # also of a home that may only be read
         pass  # the study's own words then, which are right where the files are
     return found
 

@@ -74,17 +74,22 @@ def _require_the_release_of(study: Study, home: Home) -> None:
 
 
 def final_spec(spec: StudySpec, name: str, trials: list[FrozenTrial], epochs: int, imgsz: int | None) -> StudySpec:
-    """The spec of the final run: the same study without subset, sampler and pruner, on the parameters of ``trials``."""
+    """The spec of the final run: the same study without subset, sampler and pruner, on the parameters of ``trials``.
+
+    Raises:
+        UsageError: a number is none that a study file may have, or a trial of somebody else's cannot be trained.
+    """
     from petskin_tune.study.spec import PrunerSpec, SamplerSpec
+    from petskin_tune.study.stored import checked
     from petskin_tune.study.study import settings_of
 
-    return spec.model_copy(
+    final = spec.model_copy(
         update={
             "study": name,
             "subset": None,
             "epochs": epochs,
             "train": {**spec.train, **({"imgsz": imgsz} if imgsz else {})},
-            "start": tuple(settings_of(trial) for trial in trials),
+            "start": tuple(settings_of(trial, spec) for trial in trials),
             "sampler": SamplerSpec(name="random"),
             "pruner": PrunerSpec(name="none"),
             "target_trials": len(trials),
@@ -92,6 +97,7 @@ def final_spec(spec: StudySpec, name: str, trials: list[FrozenTrial], epochs: in
             "keep_weights": len(trials),
         }
     )
+    return checked(final, "The final run")
 
 
 def _chosen(study: Study, trial: int | None, top: int | None) -> list[FrozenTrial]:

@@ -14,6 +14,7 @@ from petskin_tune.commands.probe import measure
 from petskin_tune.protocol import Position
 from petskin_tune.study.environment import differences, of_trial
 from petskin_tune.study.start_points import resolve_defaults
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study
 from petskin_tune.study.trials import failure_of
 from petskin_tune.trial.inputs import Prepared
@@ -66,7 +67,7 @@ def device(found: Examination) -> Check:
 def _begun_elsewhere(study: Study, machine: Mapping[str, Any]) -> list[int]:
     """The unfinished trials that ran last on what this machine has not; their thread counts are taken over."""
     here = {key: value for key, value in machine.items() if key != "threads"}
-    recorded = [(trial.number, of_trial(trial.user_attrs)) for trial in study.trials(TrialState.RUNNING)]
+    recorded = [(trial.number, of_trial(recorded(trial))) for trial in study.trials(TrialState.RUNNING)]
     return [number for number, there in recorded if there and differences(there, here)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import shlex
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petskin_tune import __version__
+from petskin_tune.commands.lazy import FilteredCommand
 from petskin_tune.commands.options import Places, data_here, max_hours, on_a_study, on_this_machine, one_sentence
 from petskin_tune.errors import EXIT_SUSPENDED, UsageError
 from petskin_tune.interrupts import Interrupted, Signals, end_now, unless
+from petskin_tune.views.stream import filtered_output
 
 if TYPE_CHECKING:
     from petskin_tune.commands.opening import Opened
@@ -28,7 +31,10 @@ if TYPE_CHECKING:
 LONGEST_START_SECONDS = 30.0  # an older process was not started by the command
 LAST_COPY_SECONDS = 5.0  # what a network home gets for its last copy, within the time that a suspension may take
 SHORTEST_COPY_SECONDS = 1.0  # where the workers took all of it
+LONGEST_NAME = 200  # characters of a worker's; the column holds 255, and a device may come behind it
 ONE_OF_SEVERAL = "from petskin_tune.commands.worker import one_of_several; one_of_several()"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Request:
     take_over: bool = False
     exact: bool = False
     allow_different_machine: bool = False
+    verbose: bool = False
 
     @property
     def typed(self) -> str:
@@ -54,11 +61,22 @@ class Request:
         return f"{data} --allow-different-machine" if self.allow_different_machine else data
 
 
-@click.command(name="tune-worker")
+class _Name(click.ParamType):
+    """A name that the database can hold, also with the device behind it."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if len(value) > LONGEST_NAME or not value.isprintable():
+            self.fail(f"a worker's name has at most {LONGEST_NAME} characters, all of them printable.", param, ctx)
+        return value
+
+
+@click.command(name="tune-worker", cls=FilteredCommand)
 @on_a_study()
 @data_here
 @click.option("--device", default="", metavar="D|LIST|all", help="cpu, a GPU, or several: one worker each.")
-@click.option("--name", metavar="WORKER", help="What this worker is called.  [host and process]")
+@click.option("--name", type=_Name(), metavar="WORKER", help="What this worker is called.  [host and process]")
 @max_hours
 @click.option("--target-trials", type=click.IntRange(min=1), metavar="N", help="Configurations of the study in all.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Trials that this worker ends.")
@@ -66,6 +84,7 @@ class Request:
 @on_this_machine
 @click.option("--ephemeral", is_flag=True, help="Use this machine's disk although it is deleted with the session.")
 @click.option("--local-checkpoints", is_flag=True, help="Keep snapshots where only this machine finds them.")
+@click.option("--verbose", is_flag=True, help="Show what goes to the log on the screen, too.")
 @click.version_option(__version__, prog_name="tune-worker")
 @one_sentence
 def tune_worker(places: Places, ephemeral: bool, local_checkpoints: bool, **options: Any) -> int:
@@ -83,7 +102,7 @@ def tune_worker(places: Places, ephemeral: bool, local_checkpoints: bool, **opti
 @one_sentence
 def one_of_several() -> int:
     """The worker of one of several devices, in a process of its own: what was typed comes from its parent."""
-    with Signals() as signals:
+    with filtered_output(), Signals() as signals:
         places, request, typed_at = pickle.load(sys.stdin.buffer)
         return _ended(_work(places, request, signals, _since(typed_at)))
 
@@ -138,21 +157,34 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
     from petskin_tune.trial.timings import Deadline
     from petskin_tune.trial.workplace import Workplace
     from petskin_tune.views.screen import open_progress
+    from petskin_tune.worker.log import WorkerLog
     from petskin_tune.worker.suspension import Suspension
 
-    view = open_progress()
+    log = WorkerLog(verbose=request.verbose)
+    logger.info("petskin-tune %s, Python %s, process %d: %s", __version__, sys.version, os.getpid(), sys.argv)
+    view = open_progress(plain=request.verbose)
     signals.before_exit = view.close
     try:
         opened = unless(lambda: signals.came is not None, lambda: _open(places, request, view))
         processes, options = Runner(opened.home.work / "ultralytics"), _options(places, request)
+        log.open(opened.home.logs, options.worker, view.note)
         place = Workplace(opened.study, opened.home, processes, view, options, opened.prepared)
         deadline = None if options.max_hours is None else Deadline(began, options.max_hours, place.times)
         return _work_until_the_end(place, Suspension(place, deadline), signals)
     except Interrupted:
         view.suspended(f"tune-worker --study {shlex.quote(places.study)}{places.typed}{request.typed}")
         return EXIT_SUSPENDED
+    except UsageError as refusal:
+        logger.error("%s", refusal)
+        raise
+    except Exception:
+        logger.exception("this worker ends for a reason that nobody foresaw")
+        if log.path:
+            view.note(f"this worker's log is {log.path}")
+        raise
     finally:
         view.close()
+        log.close()
 
 
 def _open(places: Places, request: Request, view: Progress) -> Opened:

@@ -1,26 +1,25 @@
-"""SQL URLs, engines that survive hosted servers, outages told from errors, tables created without a race."""
+"""Engines that survive hosted servers, and tables created without a race."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import functools
-import threading
-import urllib.parse
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy
 import tenacity
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import NullPool
 
-from petskin_tune.database import queries
+from petskin_tune.database import queries, sqlite_file
+from petskin_tune.database.addresses import hosts_of
+from petskin_tune.database.outages import Patience
 from petskin_tune.database.timeouts import PunctualConnection
 from petskin_tune.errors import UsageError
 
@@ -29,61 +28,17 @@ CONNECT_SECONDS = 10
 UNACKNOWLEDGED_SECONDS = 30  # after which a connection whose packets nobody acknowledges is given up
 ANSWER_SECONDS = 60.0  # the same, of a server or a proxy that acknowledges them and answers nothing
 IDLE_TRANSACTION_SECONDS = 30  # after which PostgreSQL rolls back for a worker that stopped or vanished half-way
-RETRY_MAX_SECONDS = 10.0  # never further apart, so that an owner is back before a claimer's grace has passed
 CREATION_SECONDS = 300  # at most, until another process may try
 CREATION_ATTEMPTS = 5  # against a dashboard that creates Optuna's tables at the same time, without our lock
 POOLER_PORT = 6543  # Supabase's transaction pooler
 HOSTED = (".neon.tech", ".supabase.co", ".supabase.com", ".aivencloud.com")  # speak TLS only
 CREATION_LOCK = 0x7065_7473_6B69_6E  # "petskin": PostgreSQL's advisory lock around the creation of tables
 
-Result = TypeVar("Result")
-
-
-# ---- URLs and engines ------------------------------------------------------------------------------------------------
-
-
-def normalise_url(url: str) -> URL:
-    """``postgres://`` and ``postgresql://`` mean psycopg2, whatever SQLAlchemy's default of the day is.
-
-    Raises:
-        UsageError: not a database URL, neither SQLite nor PostgreSQL, or an SQLite database without a file.
-    """
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise UsageError(
-            "The storage is not a database URL; expected sqlite:///tune.db or postgresql://USER:PASSWORD@HOST/DATABASE."
-        ) from None
-    if backend in ("postgres", "postgresql"):
-        return parsed.set(drivername="postgresql+psycopg2")
-    if backend != "sqlite":
-        raise UsageError(f"The storage {mask(parsed)} is neither SQLite nor PostgreSQL, the two that are supported.")
-    if parsed.database in (None, "", ":memory:"):
-        raise UsageError("An SQLite database in memory is gone with its process; name a file: sqlite:///tune.db.")
-    return parsed.set(drivername="sqlite")
-
-
-def mask(url: URL) -> str:
-    """The URL without its password, for people's eyes."""
-    hidden = url.set(query={key: "***" if "password" in key else value for key, value in url.query.items()})
-    return hidden.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
-
-
-def without_password(text: str, url: URL) -> str:
-    """``text``, which may quote the URL or a part of it, without the password."""
-    secrets = {str(url.password)} if url.password else set()
-    secrets |= {str(value) for key, value in url.query.items() if "password" in key}
-    for secret in sorted({*secrets, *map(urllib.parse.quote_plus, secrets), *map(urllib.parse.quote, secrets)}):
-        text = text.replace(secret, "***")
-    return " ".join(text.split())
-
 
 def engine_options(url: URL) -> dict[str, Any]:
     """Arguments of ``create_engine`` for servers that drop idle connections and pause (Neon, Supabase, Aiven)."""
     if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
-    host = url.host or ""
+        return {"creator": functools.partial(sqlite_file.connect, str(url.database), "rw", SQLITE_BUSY_SECONDS)}
     arguments: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
         "keepalives": 1,
@@ -94,8 +49,9 @@ def engine_options(url: URL) -> dict[str, Any]:
         "application_name": "petskin-tune",
         "connection_factory": functools.partial(PunctualConnection, seconds=ANSWER_SECONDS),
     }
-    if host.endswith(HOSTED) and "sslmode" not in url.query:
+    if any(host.endswith(HOSTED) for host in hosts_of(url)):
         arguments["sslmode"] = "require"
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
     if _is_pooler(url):
         return {"poolclass": NullPool, "connect_args": arguments}
     return {
@@ -109,7 +65,8 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 def _is_pooler(url: URL) -> bool:
     """Whether a transaction pooler stands in between: it keeps connections for us, and forgets what was SET on them."""
-    return url.port == POOLER_PORT or "-pooler" in (url.host or "")
+    ports = {str(url.port), *str(url.query.get("port", "")).split(",")}
+    return str(POOLER_PORT) in ports or any("-pooler" in host for host in hosts_of(url))
 
 
 def prepare(engine: Engine) -> None:
@@ -156,84 +113,30 @@ def _prepare_postgresql(engine: Engine) -> None:
             connection.commit()
 
 
-# ---- outages ---------------------------------------------------------------------------------------------------------
-
-# Connection, idle too long, a standby, deadlock, resources, lock, shutdown, disk.
-_TRANSIENT_SQLSTATES = ("08", "25P03", "25006", "40", "53", "55P03", "57", "58")
-CONNECTION_WAS_LOST = "8s2b"  # https://sqlalche.me/e/20/8s2b
-_TRANSIENT_SQLITE = ("locked", "busy", "disk i/o", "full")
-_PERMANENT_CONNECT = ("authentication failed", "does not exist", "no password supplied", "invalid connection option")
-
-
-def is_outage(error: BaseException | None) -> bool:
-    """Whether the database was away, restarting or busy, so that the same call may succeed later."""
-    while error is not None:
-        if isinstance(error, sqlalchemy.exc.DBAPIError):
-            return _is_transient(error)
-        if isinstance(error, sqlalchemy.exc.TimeoutError):  # the pool had no connection to give
-            return True
-        if isinstance(error, sqlalchemy.exc.PendingRollbackError) and error.code == CONNECTION_WAS_LOST:
-            return True  # Optuna tried another statement on it before it gave up
-        error = error.__cause__
-    return False
-
-
-def _is_transient(error: sqlalchemy.exc.DBAPIError) -> bool:
-    text = str(error.orig).lower()
-    if type(error.orig).__module__.startswith("sqlite3"):
-        return isinstance(error, sqlalchemy.exc.OperationalError) and any(word in text for word in _TRANSIENT_SQLITE)
-    if error.connection_invalidated or isinstance(error, sqlalchemy.exc.InterfaceError):
-        return True
-    if any(word in text for word in _PERMANENT_CONNECT):
-        return False
-    code = getattr(error.orig, "pgcode", None)
-    if code is not None:
-        return str(code).startswith(_TRANSIENT_SQLSTATES)
-    return isinstance(error, sqlalchemy.exc.OperationalError) or "connection" in text
-
-
-def _nobody(_seconds: float) -> None:
-    pass
-
-
-@dataclass
-class Patience:
-    """How long a call waits for a database that is away, and who is told.
-
-    Attributes:
-        seconds: give up after so long; None: never.
-        cancelled: set it, and a waiting call gives up at once.
-        on_wait: called with the seconds that the database has been away, before every new attempt.
-        failures: how often a call has found it away so far, in whatever thread.
-    """
-
-    seconds: float | None = 15.0
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    on_wait: Callable[[float], None] = _nobody
-    failures: int = 0
-
-    def call(self, function: Callable[[], Result]) -> Result:
-        """The result of ``function``, tried again while the database is away (its last error when patience ends)."""
-
-        def before_sleep(state: tenacity.RetryCallState) -> None:
-            self.failures += 1
-            self.on_wait(state.seconds_since_start or 0.0)
-
-        stop: Any = tenacity.stop_when_event_set(self.cancelled)
-        if self.seconds is not None:
-            stop = stop | tenacity.stop_before_delay(self.seconds)
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_outage),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=RETRY_MAX_SECONDS),
-            stop=stop,
-            sleep=tenacity.sleep_using_event(self.cancelled),
-            before_sleep=before_sleep,
-            reraise=True,
-        )
-        return retrying(function)
-
-
 # ---- creation --------------------------------------------------------------------------------------------------------
+
+
+def require_tables(engine: Engine) -> None:
+    """Refuse tables of another version, where they may not be brought up to date.
+
+    Raises:
+        UsageError: they belong to another petskin-tune.
+    """
+    version = _version(engine)
+    _refuse_newer(version)
+    if version != queries.SCHEMA_VERSION:
+        raise UsageError(
+            "The database was made by an older petskin-tune, and this user may not write to it: let one who may look "
+            "first."
+        )
+
+
+def _refuse_newer(version: int | None) -> None:
+    if version is not None and version > queries.SCHEMA_VERSION:
+        raise UsageError(
+            f"The database was made by a newer petskin-tune (schema {version}, known here: {queries.SCHEMA_VERSION}); "
+            "upgrade with: pip install -U petskin-tune"
+        )
 
 
 def create_tables(url: URL) -> None:
@@ -255,7 +158,8 @@ def has_tables(url: URL, patience: Patience) -> bool:
     """Whether our tables exist there. Creates nothing, not even an empty SQLite file."""
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
         return False
-    engine = sqlalchemy.create_engine(url, **_unpooled(url))  # not prepared: that would turn on WAL
+    options = reading(url) if url.get_backend_name() == "sqlite" else unpooled(url)
+    engine = sqlalchemy.create_engine(url, **options)  # not prepared: that would turn on WAL
     try:
         return patience.call(lambda: _version(engine)) is not None
     finally:
@@ -275,12 +179,21 @@ def named_incompatibility() -> Iterator[None]:
         raise UsageError(f"The database cannot be used: {' '.join(str(error).split())}") from error
 
 
-def _unpooled(url: URL) -> dict[str, Any]:
+def unpooled(url: URL) -> dict[str, Any]:
+    """Arguments of ``create_engine`` for a few statements."""
+    if url.get_backend_name() == "sqlite":
+        return {"poolclass": NullPool, "connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
     return {"poolclass": NullPool, "connect_args": engine_options(url)["connect_args"]}
 
 
+def reading(url: URL) -> dict[str, Any]:
+    """Arguments of ``create_engine`` for an SQLite file to which nothing is written; each time it is looked at anew."""
+    connect = functools.partial(sqlite_file.connect, str(url.database), "ro", SQLITE_BUSY_SECONDS)
+    return {"poolclass": NullPool, "creator": connect}
+
+
 def _unpooled_engine(url: URL) -> Engine:
-    engine = sqlalchemy.create_engine(url, **_unpooled(url))
+    engine = sqlalchemy.create_engine(url, **unpooled(url))
     prepare(engine)
     return engine
 
@@ -291,12 +204,7 @@ def _version(engine: Engine) -> int | None:
 
 
 def _create(url: URL, engine: Engine) -> None:
-    version = _version(engine)
-    if version is not None and version > queries.SCHEMA_VERSION:
-        raise UsageError(
-            f"The database was made by a newer petskin-tune (schema {version}, known here: {queries.SCHEMA_VERSION}); "
-            "upgrade with: pip install -U petskin-tune"
-        )
+    _refuse_newer(_version(engine))
     _create_optunas(url)
     with engine.begin() as connection:
         queries.create_or_migrate(connection)
@@ -317,7 +225,7 @@ def _was_created_meanwhile(error: BaseException) -> bool:
 )
 def _create_optunas(url: URL) -> None:
     with named_incompatibility():
-        RDBStorage(optunas_url(url), engine_kwargs=_unpooled(url))
+        RDBStorage(optunas_url(url), engine_kwargs=unpooled(url))
 
 
 def optunas_url(url: URL) -> str:

@@ -21,18 +21,19 @@ from optuna.storages._rdb import models as _models
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
+from petskin_tune.database.addresses import mask, normalise_url, without_password
 from petskin_tune.database.engine import (
-    Patience,
     create_tables,
     engine_options,
-    is_outage,
-    mask,
     named_incompatibility,
-    normalise_url,
     optunas_url,
     prepare,
-    without_password,
+    reading,
+    require_tables,
 )
+from petskin_tune.database.outages import Patience, is_outage
+from petskin_tune.database.refusals import AFTER_DAMAGE, is_damaged
+from petskin_tune.database.watched_file import WatchedFile
 from petskin_tune.errors import UsageError
 
 Result = TypeVar("Result")
@@ -68,15 +69,36 @@ class PetskinStorage(RDBStorage):
     Args:
         url: SQLite or PostgreSQL.
         patience: how long calls wait for a database that is away.
+        read_only: of an SQLite file that this user may not write to.
 
     Raises:
         UsageError: the tables belong to another version.
     """
 
-    def __init__(self, url: str | URL, patience: Patience | None = None) -> None:
+    def __init__(self, url: str | URL, patience: Patience | None = None, *, read_only: bool = False) -> None:
         parsed = normalise_url(url) if isinstance(url, str) else url
         self.patience = patience or Patience()
-        self.patience.call(lambda: self._open(parsed))
+        self._watched: WatchedFile | None = None
+        self.patience.call(lambda: self._open_to_read(parsed) if read_only else self._open(parsed))
+
+    def watch_file(self) -> None:
+        """Notice from now on, where :meth:`require_file` is called, that an SQLite file is deleted or replaced."""
+        if self.engine.name == "sqlite" and self._watched is None:
+            self._watched = WatchedFile(Path(str(self.engine.url.database)))
+
+    def require_file(self) -> None:
+        """Make sure that the database is still the file that was opened; asks the disk, not the database.
+
+        Raises:
+            UsageError: it was deleted, moved or replaced; says where that lies which it held.
+        """
+        if self._watched is not None:
+            self._watched.require()
+
+    def _open_to_read(self, url: URL) -> None:
+        with named_incompatibility():
+            super().__init__(optunas_url(url), engine_kwargs=reading(url), skip_table_creation=True)
+        require_tables(self.engine)
 
     def _open(self, url: URL) -> None:
         create_tables(url)
@@ -91,6 +113,7 @@ class PetskinStorage(RDBStorage):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         del state["patience"]  # its event and its listener belong to this process
+        state["_watched"] = None
         return state
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -136,17 +159,17 @@ for _name in IDEMPOTENT_CALLS:
     setattr(PetskinStorage, _name, _with_patience(getattr(RDBStorage, _name)))
 
 
-def open_storage(url: str, patience: Patience | None = None) -> PetskinStorage:
-    """The storage at ``url``, its tables created where they are missing.
+def open_storage(url: str, patience: Patience | None = None, *, read_only: bool = False) -> PetskinStorage:
+    """The storage at ``url``, its tables created where they are missing; see :class:`PetskinStorage`.
 
     Raises:
         UsageError: not a database, out of reach, or it refuses the password (never shown).
     """
     parsed = normalise_url(url)
     try:
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
+        if parsed.get_backend_name() == "sqlite" and parsed.database and not read_only:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        return PetskinStorage(parsed, patience)
+        return PetskinStorage(parsed, patience, read_only=read_only)
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, OSError) as error:
         raise unreachable(parsed, error) from None
 
@@ -160,7 +183,8 @@ def unreachable(url: URL, error: BaseException) -> UsageError:
     if "authentication failed" in text or "no password supplied" in text:
         return UsageError(f"The database {mask(url)} refuses the user or the password.")
     verb = "reached" if is_outage(error) else "opened"
-    return UsageError(f"The database {mask(url)} cannot be {verb}: {text}")
+    way_on = f". {AFTER_DAMAGE}" if is_damaged(error) else ""
+    return UsageError(f"The database {mask(url)} cannot be {verb}: {text}{way_on}")
 
 
 def rows(result: Any) -> int:

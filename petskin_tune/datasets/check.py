@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from petskin_tune.datasets import layout
+from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.names import repeated, told_apart
+from petskin_tune.datasets.outlines import Outlines, read_outlines
 from petskin_tune.datasets.parallel import batches, spread
-from petskin_tune.datasets.pictures import BadPicture, open_picture, verify
+from petskin_tune.datasets.pictures import BadPicture, require_trainable, verify
 from petskin_tune.datasets.subset import read_groups
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
+from petskin_tune.printable import printable
 
 _BATCH = 32  # images per message between processes
 _NAMED = 10  # files named per finding; their number is always told
@@ -65,7 +70,7 @@ class Check:
                 lines.append(f"{heading}: {what} ({len(files)}): {', '.join(files[:_NAMED])}{more}")
         if not self.problems:
             lines.append("No problem found.")
-        return "\n".join(lines) + "\n"
+        return printable("\n".join(lines) + "\n")
 
 
 def _class_line(name: str, sizes: ClassSizes) -> str:
@@ -78,6 +83,14 @@ def _class_line(name: str, sizes: ClassSizes) -> str:
 
 
 @dataclass(frozen=True)
+class _Task:
+    split: str
+    name: str
+    image: Path
+    classes: int
+
+
+@dataclass(frozen=True)
 class _Looked:
     """What a process found in one image and its label file."""
 
@@ -86,8 +99,7 @@ class _Looked:
     damage: str  # of the image, or ""
     digest: str  # of its content
     label_problem: str  # or ""
-    boxes: int  # rows that are boxes and not outlines
-    shares: Mapping[int, tuple[float, ...]]  # by class: areas as shares of the image
+    labels: Outlines
     labelled: bool  # it has a label file, be it empty
 
 
@@ -104,7 +116,7 @@ def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int],
     """
     data_set = layout.read(data_yaml)
     tasks = [
-        (split, layout.image_name(data_set, image), image, len(data_set.names))
+        _Task(split, layout.image_name(data_set, image), image, len(data_set.names))
         for split, images in data_set.images.items()
         for image in images
     ]
@@ -114,103 +126,77 @@ def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int],
         progress("checking images", len(looked), len(tasks))
     looked.sort(key=lambda found: (found.split, found.name))
     result = Check(splits={split: _split_check(looked, split, data_set.names) for split in data_set.images})
+    if twice := repeated(data_set.names):
+        result.problems["class names given to more than one class"] = twice
+    if data_set.notes:
+        result.notes["passed over in the YAML"] = list(data_set.notes)
     _find_problems(result, looked, read_groups(data_set))
     return result
 
 
-def _look_at_batch(tasks: list[tuple[str, str, Path, int]]) -> list[_Looked]:
-    return [_look_at(*task) for task in tasks]
+def _look_at_batch(tasks: list[_Task]) -> list[_Looked]:
+    return [_look_at(task) for task in tasks]
 
 
-def _look_at(split: str, name: str, image: Path, classes: int) -> _Looked:
-    damage, digest = "", ""
+def _look_at(task: _Task) -> _Looked:
+    digest, damage, pixels = _picture(task.image)
+    label = label_path(task.image)
     try:
-        raw = image.read_bytes()
-        digest = hashlib.sha256(raw).hexdigest()
-        verify(open_picture(raw))
-    except BadPicture as error:
-        damage = str(error)
-    except OSError as error:
-        damage = f"cannot be read: {error.strerror}"
-    label = layout.label_path(image)
-    try:
-        shares, boxes = _areas(label, classes)
-        problem = ""
+        outlines, problem = read_outlines(label, task.classes, pixels), ""
     except ValueError as error:
-        shares, boxes, problem = {}, 0, str(error)
+        outlines, problem = Outlines(), str(error)
     except UsageError:
-        shares, boxes, problem = {}, 0, "no numbers"
-    return _Looked(split, name, damage, digest, problem, boxes, shares, label.exists())
+        outlines, problem = Outlines(), "no text, or no file that can be read"
+    return _Looked(task.split, task.name, damage, digest, problem, outlines, label.exists())
 
 
-def _areas(label: Path, classes: int) -> tuple[dict[int, tuple[float, ...]], int]:
-    """Areas by class as shares of the image, and how many rows are boxes.
-
-    Raises:
-        ValueError: a row is not what YOLO reads; the text says why.
-    """
-    areas: defaultdict[int, list[float]] = defaultdict(list)
-    boxes = 0
-    rows = layout.label_rows(label)
-    for number, coordinates in rows:
-        if not 0 <= number < classes:
-            raise ValueError(f"class {number} of {classes}")
-        if not all(0 <= value <= 1 for value in coordinates):
-            raise ValueError("coordinates outside 0 to 1")
-        if len(coordinates) == 4:
-            boxes += 1
-            areas[number].append(coordinates[2] * coordinates[3])
-        elif len(coordinates) >= 6 and len(coordinates) % 2 == 0:
-            areas[number].append(_area(coordinates[::2], coordinates[1::2]))
-        else:
-            raise ValueError(f"{len(coordinates)} coordinates in a row")
-    if 0 < boxes < len(rows):
-        raise ValueError("boxes and outlines mixed")
-    return {number: tuple(found) for number, found in areas.items()}, boxes
-
-
-def _area(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The area inside a ring of corners (the shoelace formula)."""
-    turned = zip(xs, ys, [*xs[1:], xs[0]], [*ys[1:], ys[0]], strict=True)
-    return abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in turned)) / 2
+def _picture(image: Path) -> tuple[str, str, int]:
+    """A picture's digest, what is wrong with it or "", and its pixels: judged as by a training, and decoded."""
+    digest = ""
+    try:
+        raw = regular.read_bytes(image, regular.LARGEST_PICTURE)
+        digest = hashlib.sha256(raw).hexdigest()
+        picture = require_trainable(raw, image.suffix)
+        verify(picture)
+        return digest, "", picture.size[0] * picture.size[1]
+    except BadPicture as error:
+        return digest, str(error), 0
+    except OSError as error:
+        return digest, f"cannot be read: {error.strerror or error}", 0
 
 
 def _split_check(looked: Iterable[_Looked], split: str, names: Sequence[str]) -> SplitCheck:
     mine = [found for found in looked if found.split == split]
     result = SplitCheck(images=len(mine), background=sum(_is_background(found) for found in mine))
-    for number, name in enumerate(names):
-        areas = sorted(share for found in mine for share in found.shares.get(number, ()))
-        result.classes[name] = (
-            ClassSizes()
-            if not areas
-            else ClassSizes(
-                objects=len(areas),
-                images=sum(number in found.shares for found in mine),
-                smallest=areas[0],
-                median=areas[len(areas) // 2],
-                largest=areas[-1],
-                below_one_percent=sum(area < SMALL for area in areas),
-            )
-        )
+    for number, heading in enumerate(told_apart(names)):
+        areas = sorted(share for found in mine for share in found.labels.areas.get(number, ()))
+        with_it = sum(number in found.labels.areas for found in mine)
+        result.classes[heading] = _sizes(areas, with_it) if areas else ClassSizes()
     return result
 
 
+def _sizes(areas: Sequence[float], images: int) -> ClassSizes:
+    return ClassSizes(
+        objects=len(areas),
+        images=images,
+        smallest=areas[0],
+        median=areas[len(areas) // 2],
+        largest=areas[-1],
+        below_one_percent=sum(area < SMALL for area in areas),
+    )
+
+
 def _is_background(found: _Looked) -> bool:
-    return not found.shares and not found.label_problem
+    return not found.labels.areas and not found.label_problem
 
 
 def _find_problems(result: Check, looked: Sequence[_Looked], group_of: Mapping[str, str]) -> None:
     for found in looked:
-        if found.damage:
-            result.problems.setdefault(f"damaged image, {found.damage}", []).append(found.name)
-        if found.label_problem:
-            result.problems.setdefault(f"unreadable labels, {found.label_problem}", []).append(found.name)
-        if found.boxes:
-            result.problems.setdefault("boxes without outlines", []).append(found.name)
-        if not found.labelled:
-            result.problems.setdefault("no label file (that of a background image is empty)", []).append(found.name)
-        elif _is_background(found):
-            result.notes.setdefault("empty label files", []).append(found.name)
+        for what in _problems(found):
+            result.problems.setdefault(what, []).append(found.name)
+        for what in _notes(found):
+            result.notes.setdefault(what, []).append(found.name)
+    _count_flat(result, looked)
     for split, counts in result.splits.items():
         if empty := [name for name, sizes in counts.classes.items() if not sizes.objects]:
             result.notes[f"classes without an object in {split}"] = empty
@@ -225,6 +211,32 @@ def _find_problems(result: Check, looked: Sequence[_Looked], group_of: Mapping[s
             sides[group_of[found.name]].add(found.split)
     if leaking := sorted(group for group, splits in sides.items() if len(splits) > 1):
         result.problems["groups in more than one split"] = leaking
+
+
+def _problems(found: _Looked) -> Iterator[str]:
+    if found.damage:
+        yield f"damaged image, {found.damage}"
+    if found.label_problem:
+        yield f"unreadable labels, {found.label_problem}"
+    if found.labels.boxes:
+        yield "boxes without outlines"
+    if not found.labelled:
+        yield "no label file (that of a background image is empty)"
+
+
+def _notes(found: _Looked) -> Iterator[str]:
+    if found.labelled and _is_background(found):
+        yield "empty label files"
+    if found.labels.below_a_pixel:
+        yield "outlines smaller than a pixel of their image"
+
+
+def _count_flat(result: Check, looked: Sequence[_Looked]) -> None:
+    """Say how many outlines have no area, and in which images: no mask comes of one, nothing is ever found there."""
+    flat = {found.name: found.labels.flat for found in looked if found.labels.flat}
+    if flat:
+        all_of_them = sum(len(areas) for found in looked for areas in found.labels.areas.values())
+        result.problems[f"outlines without an area, {sum(flat.values())} of {all_of_them}"] = list(flat)
 
 
 def _repeated(digests: Iterable[tuple[str, _Looked]], *, across: bool) -> list[str]:

@@ -10,12 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from petskin_tune.datasets import layout
+from petskin_tune.datasets.labels import label_path, label_rows
+from petskin_tune.datasets.names import told_apart
+from petskin_tune.datasets.pictures import BadPicture, open_picture
+from petskin_tune.datasets.rendering import draft
 from petskin_tune.datasets.stratify import seeded
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
 from petskin_tune.files.atomic import write_whole
+from petskin_tune.printable import printable
 
 TILE = 240  # pixels: the box that an image is fitted into
 _CAPTION = 16  # pixels below a tile
@@ -55,7 +61,7 @@ def contact_sheet(data_yaml: Path, target: Path, *, per_class: int = 12, seed: i
         for heading, images in _chosen(data_set, per_class, seed).items()
     }
     content = _as_html(sections) if target.suffix.lower() == ".html" else _as_png(sections)
-    write_whole(target.expanduser().resolve(), content)
+    write_whole(target.expanduser().resolve(), printable(content) if isinstance(content, str) else content)
     return target
 
 
@@ -66,9 +72,8 @@ def _chosen(data_set: layout.DataSet, per_class: int, seed: int) -> Mapping[str,
         for heading in _headings(data_set, images[name]):
             if len(images_with[heading]) < per_class:
                 images_with[heading].append(images[name])
-    return {
-        heading: images_with[heading] for heading in (*data_set.names, _BACKGROUND, _UNREADABLE) if images_with[heading]
-    }
+    headings = (*told_apart(data_set.names), _BACKGROUND, _UNREADABLE)
+    return {heading: images_with[heading] for heading in headings if images_with[heading]}
 
 
 def _headings(data_set: layout.DataSet, image: Path) -> Sequence[str]:
@@ -77,24 +82,24 @@ def _headings(data_set: layout.DataSet, image: Path) -> Sequence[str]:
     if rows is None:
         return [_UNREADABLE]
     numbers = {number for number, _ in rows}
-    return [data_set.names[number] for number in numbers if 0 <= number < len(data_set.names)] or [_BACKGROUND]
+    names = told_apart(data_set.names)
+    return [names[number] for number in numbers if 0 <= number < len(names)] or [_BACKGROUND]
 
 
 def _rows(image: Path) -> Sequence[tuple[int, list[float]]] | None:
     """The rows of an image's label file; None where it is unreadable."""
     try:
-        return layout.label_rows(layout.label_path(image))
+        return label_rows(label_path(image))
     except UsageError:
         return None
 
 
 def _tile(data_set: layout.DataSet, image: Path) -> _Tile:
-    name = layout.image_name(data_set, image).removeprefix("images/")
+    name = printable(layout.image_name(data_set, image).removeprefix("images/"))
     try:
-        with Image.open(image) as opened:
-            opened.draft("RGB", (2 * TILE, 2 * TILE))
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError:
+        with regular.opened(image, regular.LARGEST_PICTURE) as file:
+            picture = draft(open_picture(file, image.suffix), (2 * TILE, 2 * TILE))
+    except (BadPicture, OSError, ValueError):
         return _Tile(f"{name} (damaged)", Image.new("RGB", (TILE, TILE), _INK))
     scale = TILE / max(picture.size)
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))

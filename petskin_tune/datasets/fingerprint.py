@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from petskin_tune.datasets import layout
+from petskin_tune.datasets.examined import Examined
+from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.trainable import TRAINED, require_trainable
 from petskin_tune.errors import UsageError
-from petskin_tune.files.atomic import write_whole
-
-_REMEMBERED = 5  # values of a label file; an older version kept fewer
-_SETTLED = 2.0  # seconds; a file younger than this may change again without a visible change of its time
+from petskin_tune.printable import raw
 
 
 @dataclass(frozen=True)
@@ -60,28 +59,21 @@ def fingerprint(data_yaml: Path, cache: Path | None = None, *, for_training: boo
     Args:
         data_yaml: the data set in force; a subset has a fingerprint of its own.
         cache: folder for what was read of label files, used again while their time and size stay the same.
-        for_training: also refuse label files that a training stops at: boxes, unknown classes, no numbers.
+        for_training: also refuse what a training ends at: boxes, unknown classes, pictures that cannot be decoded.
 
     Raises:
-        UsageError: an image that the data set lists is missing, or a label file is none.
+        UsageError: an image that the data set lists is missing, a label file is none, or a training would end there.
     """
     data_set = layout.read(data_yaml)
-    reader = _LabelReader(data_set.yaml, len(data_set.names), cache)
-    splits = {split: _summary(data_set, split, reader) for split in ("train", "val")}
-    reader.save()
-    if for_training:
-        _require_outlines(data_set, reader.unusable)
+    examined = Examined(data_set.yaml, cache)
+    splits = {split: _summary(data_set, split, examined) for split in TRAINED}
+    try:
+        if for_training:
+            require_trainable(data_set, examined)
+    finally:
+        examined.save()
     described = json.dumps([data_set.names, {split: asdict(summary) for split, summary in splits.items()}])
     return Fingerprint(hashlib.sha256(described.encode()).hexdigest(), data_set.names, splits)
-
-
-def _require_outlines(data_set: layout.DataSet, unusable: Sequence[Path]) -> None:
-    if unusable:
-        fault = layout.first_fault(unusable[0], len(data_set.names))
-        files = "label file ends" if len(unusable) == 1 else "label files end"
-        raise UsageError(
-            f"{unusable[0]}, {fault}; {len(unusable)} {files} every training: petskin-tune data check {data_set.yaml}"
-        )
 
 
 def difference(stored: Fingerprint, mine: Fingerprint) -> str | None:
@@ -116,7 +108,7 @@ def _split_difference(split: str, stored: SplitSummary, mine: SplitSummary, name
         yield f"{split} has other labels{counts}"
 
 
-def _summary(data_set: layout.DataSet, split: str, reader: _LabelReader) -> SplitSummary:
+def _summary(data_set: layout.DataSet, split: str, examined: Examined) -> SplitSummary:
     names, sizes, labels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     image_bytes = 0
     objects: Counter[str] = Counter()
@@ -127,10 +119,10 @@ def _summary(data_set: layout.DataSet, split: str, reader: _LabelReader) -> Spli
             raise UsageError(f"{data_set.yaml}: {image}, a {split} image, is listed and not there.") from error
         except (OSError, ValueError) as error:
             raise UsageError(f"{data_set.yaml}: {image}, a {split} image, cannot be looked at: {error}.") from error
-        label = reader.read(layout.label_path(image))
-        names.update(f"{name}\n".encode())
-        sizes.update(f"{name} {size}\n".encode())
-        labels.update(f"{name} {label.digest}\n".encode())
+        label = examined.label(label_path(image))
+        names.update(raw(f"{name}\n"))
+        sizes.update(raw(f"{name} {size}\n"))
+        labels.update(raw(f"{name} {label.digest}\n"))
         image_bytes += size
         objects.update(label.objects)
     return SplitSummary(
@@ -141,62 +133,3 @@ def _summary(data_set: layout.DataSet, split: str, reader: _LabelReader) -> Spli
         sizes=sizes.hexdigest()[:32],
         labels=labels.hexdigest()[:32],
     )
-
-
-@dataclass(frozen=True)
-class _Label:
-    digest: str
-    objects: Mapping[str, int]
-    outlines: bool = True  # and nothing else
-
-
-_NO_LABEL = _Label("", {})  # the same as an empty file: both are background
-
-
-class _LabelReader:
-    """Reads label files, or remembers them from last time; ``unusable`` are those that a training stops at."""
-
-    def __init__(self, data_yaml: Path, classes: int, cache: Path | None):
-        self.unusable: list[Path] = []
-        self._classes = classes
-        place = hashlib.sha256(str(data_yaml).encode()).hexdigest()[:32]
-        self._file = cache / "fingerprints" / f"{place}.json" if cache else None
-        self._known: dict[str, list[Any]] = {}  # path: [time (ns), size, digest, objects, outlines]
-        self._next: dict[str, list[Any]] = {}
-        if self._file and self._file.exists():
-            try:
-                self._known = json.loads(self._file.read_text(encoding="utf-8"))
-            except ValueError:
-                self._known = {}  # an older version's or a damaged file: read everything again
-
-    def read(self, path: Path) -> _Label:
-        try:
-            status = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return _NO_LABEL
-        except (OSError, ValueError) as error:
-            raise UsageError(f"The labels {path} cannot be read: {error}.") from error
-        entry = self._known.get(str(path))
-        if entry is None or len(entry) != _REMEMBERED or entry[:2] != [status.st_mtime_ns, status.st_size]:
-            label = _read_label(path)
-            entry = [status.st_mtime_ns, status.st_size, label.digest, dict(label.objects), label.outlines]
-        if time.time() - status.st_mtime > _SETTLED:
-            self._next[str(path)] = entry
-        label = _Label(*entry[2:])
-        if not label.outlines or any(not 0 <= int(number) < self._classes for number in label.objects):
-            self.unusable.append(path)
-        return label
-
-    def save(self) -> None:
-        if self._file and self._next != self._known:
-            write_whole(self._file, json.dumps(self._next))
-
-
-def _read_label(path: Path) -> _Label:
-    rows = layout.label_lines(path)
-    if not rows:
-        return _NO_LABEL
-    objects = {str(number): count for number, count in layout.objects(path, rows).items()}
-    content = "\n".join(" ".join(row) for row in rows)
-    outlines = not any(layout.row_fault(row) for row in rows)
-    return _Label(hashlib.sha256(content.encode()).hexdigest()[:32], objects, outlines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,16 @@ import yaml
 
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.fingerprint import fingerprint
+from petskin_tune.datasets.labels import label_path
 from petskin_tune.datasets.parallel import batches, spread
-from petskin_tune.datasets.pictures import BadPicture, open_picture, render
+from petskin_tune.datasets.pictures import BadPicture, open_picture
+from petskin_tune.datasets.rendering import render
 from petskin_tune.datasets.source import absolute
 from petskin_tune.datasets.subset import read_groups
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
 from petskin_tune.files.atomic import claim, only_one, write_csv, write_whole
+from petskin_tune.files.paths import filling
 
 _RECORD = "resize.json"
 _BATCH = 16  # images per message between processes
@@ -65,7 +70,7 @@ def resize(
         raise UsageError("--imgsz must be at least 32 pixels.")
     dest = dest.expanduser().resolve()
     data_set = layout.read(data_yaml)
-    with only_one(dest, wait=False):
+    with filling(dest), only_one(dest, wait=False):
         claim(dest, _RECORD, {"imgsz": imgsz, "source": fingerprint(data_yaml).digest})
         tasks = _tasks(data_set, dest, imgsz)
         skipped: list[tuple[Path, str]] = []
@@ -101,16 +106,16 @@ def _resize_one(task: _Task) -> str:
     if task.target.exists():
         return ""
     try:
-        picture = open_picture(task.image.read_bytes())
+        raw = regular.read_bytes(task.image, regular.LARGEST_PICTURE)
+        picture = open_picture(raw, task.image.suffix)
         width, height = picture.size
         content = render(picture, (0, 0, width, height), task.imgsz)
     except BadPicture as error:
         return str(error)
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    label = layout.label_path(task.image)
-    if label.exists():
-        write_whole(task.label, label.read_bytes())
+        return f"cannot be read: {error.strerror or error}"
+    with suppress(FileNotFoundError):
+        write_whole(task.label, regular.read_bytes(label_path(task.image), regular.LARGEST_TEXT))
     write_whole(task.target, content)
     return ""
 

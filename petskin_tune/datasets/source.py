@@ -11,12 +11,18 @@ import yaml
 
 from petskin_tune.datasets import demo, layout
 from petskin_tune.datasets.archives import unpacking
+from petskin_tune.datasets.folders import list_lines, write_list
+from petskin_tune.datasets.labels import label_lines, label_path
+from petskin_tune.datasets.layout import SPLITS
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import only_one, write_whole
-from petskin_tune.files.paths import is_file, is_there, typed
+from petskin_tune.files.paths import filling, is_file, is_there, typed
 from petskin_tune.files.yaml_kinds import SUFFIXES, is_study
+from petskin_tune.printable import quoted, raw
 
 DEMO = "demo"
+_KEYS = {*SPLITS, "path", "validation", "names", "nc", "channels", "groups"}  # of a YAML that Ultralytics reads alike
+_WORDS_OF_YAML = ("yes", "no", "on", "off", "true", "false")  # which its reader takes for true and false
 
 
 def prepare(data: str, *, base: Path, cache: Path) -> Path:
@@ -34,32 +40,35 @@ def prepare(data: str, *, base: Path, cache: Path) -> Path:
         UsageError: the data set is missing, broken, or without images or labels.
     """
     cache = cache.expanduser().resolve()
-    if data == DEMO:
-        return demo.make(cache / DEMO)
-    path = _find(data, base)
+    with filling(cache):
+        return demo.make(cache / DEMO) if data == DEMO else _prepared(_find(data, base), cache)
+
+
+def _prepared(path: Path, cache: Path) -> Path:
+    within = None
     if path.is_file() and unpacking.is_archive(path):
-        path = unpacking.unpack(path, cache / "archives")
+        path = within = unpacking.unpack(path, cache / "archives")
     if path.is_dir():
         path = _yaml_in(path)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path} is no data set: give a .yaml, a .zip, a .tar or a .tar.gz.")
     if is_study(path):
         raise UsageError(f"{path} is a study file, no data set: give the data set's own YAML, or its folder.")
-    resolved = _resolved(path.resolve(), cache / "resolved")
-    _require_labels(layout.read(resolved))
-    return resolved
+    data_set = layout.read(path, within)
+    _require_labels(data_set)
+    return _resolved(data_set, cache / "resolved")
 
 
 def _find(data: str, base: Path) -> Path:
     if "://" in data:
-        raise UsageError(f"The data set {data} is a URL; download it and give the file's path.")
+        raise UsageError(f"The data set {quoted(data)} is a URL; download it and give the file's path.")
     wanted = typed(data)
     places = [base / wanted, Path.cwd() / wanted]
     found = [place for place in places if is_there(place)]
     if found:  # a study file may be called as its data set
         return next((place for place in found if not is_study(place)), found[0])
-    looked = " and ".join(dict.fromkeys(str(place) for place in places))
-    raise UsageError(f"The data set {data} is missing (looked for {looked}); {_way_on(wanted)}")
+    looked = " and ".join(dict.fromkeys(quoted(place) for place in places))
+    raise UsageError(f"The data set {quoted(data)} is missing (looked for {looked}); {_way_on(wanted)}")
 
 
 def _way_on(wanted: Path) -> str:
@@ -84,38 +93,55 @@ def _yaml_in(folder: Path) -> Path:
         if len(named or found) == 1:
             return (named or found)[0]
         if found:
-            raise UsageError(f"{folder} holds several data sets: {', '.join(path.name for path in found)}; name one.")
+            raise UsageError(
+                f"{folder} holds several data sets: {quoted(', '.join(path.name for path in found))}; name one."
+            )
     raise UsageError(f"There is no data.yaml in {folder}.")
 
 
-def _resolved(yaml_path: Path, cache: Path) -> Path:
+def _resolved(data_set: layout.DataSet, cache: Path) -> Path:
     """A YAML that Ultralytics reads as we do: the given one, or one in ``cache`` with absolute paths."""
-    raw = layout.load_yaml(yaml_path)
-    data_set = layout.read(yaml_path)
-    stated = raw.get("path")
     lists = _ambiguous_lists(data_set)
-    if "download" not in raw and stated in (None, str(data_set.root)) and not lists:
-        return yaml_path
+    if not lists and _reads_alike(data_set):
+        return data_set.yaml
     content = absolute(data_set)
-    folder = cache / hashlib.sha256(f"{yaml_path}|{sorted(lists)}|{content}".encode()).hexdigest()[:32]
+    folder = cache / hashlib.sha256(raw(f"{data_set.yaml}|{sorted(lists)}|{content}")).hexdigest()[:32]
     with only_one(folder):
         for split, images in lists.items():
             image_list = folder / f"{split}.txt"
-            write_whole(image_list, "".join(f"{image}\n" for image in images))
+            write_list(image_list, images)
             content[split] = str(image_list)
         write_whole(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return folder / "data.yaml"
 
 
+def _reads_alike(data_set: layout.DataSet) -> bool:
+    """Whether Ultralytics takes the YAML as written, and finds in it what we found."""
+    written = data_set.raw
+    known = set(written) <= _KEYS and not data_set.notes and written.get("test") is not False
+    named = not any(name.lower() in _WORDS_OF_YAML for name in data_set.names)
+    counted = "nc" not in written or written["nc"] is not None
+    rooted = written.get("path") in (None, str(data_set.root)) and _is_utf8(str(data_set.yaml))
+    return known and named and counted and rooted and all(map(_found_alike, (data_set,) * len(SPLITS), SPLITS))
+
+
+def _found_alike(data_set: layout.DataSet, split: str) -> bool:
+    """Whether the entries of a split lead there for Ultralytics, too, which forgives ``../`` in plain text alone."""
+    entries = layout.split_entries(data_set.yaml, data_set.raw, split)
+    found = tuple(layout.locate(data_set.root, entry) for entry in entries)
+    plain = not isinstance(data_set.raw.get(split), list)
+    there = plain or all(is_there(data_set.root / entry) for entry in entries)
+    return there and found == data_set.places.get(split, ())
+
+
 def absolute(data_set: layout.DataSet) -> dict[str, Any]:
-    """The content of a data set's YAML with absolute paths, and without a ``download:``."""
-    content: dict[str, Any] = {
-        key: value for key, value in data_set.raw.items() if key not in ("download", "validation")
-    }
-    content["path"] = str(data_set.root)
-    for split in data_set.images:
-        entries = layout.split_entries(data_set.yaml, data_set.raw, split)
-        content[split] = [str(layout.locate(data_set.root, entry)) for entry in entries]
+    """The content of a data set's YAML with absolute paths, and nothing that no training of ours needs."""
+    content: dict[str, Any] = {"path": str(data_set.root)}
+    for split, places in data_set.places.items():
+        content[split] = [str(place) for place in places]
+    content["names"] = dict(enumerate(data_set.names))
+    if "channels" in data_set.raw:
+        content["channels"] = layout.channels(data_set.raw)
     if data_set.groups is not None:
         content["groups"] = str(data_set.groups)
     return content
@@ -123,20 +149,27 @@ def absolute(data_set: layout.DataSet) -> dict[str, Any]:
 
 def _ambiguous_lists(data_set: layout.DataSet) -> Mapping[str, tuple[Path, ...]]:
     """The images of the splits whose lists hold paths that Ultralytics would look up in the current folder."""
-    ambiguous = {}
-    for split, images in data_set.images.items():
-        for entry in layout.split_entries(data_set.yaml, data_set.raw, split):
-            place = layout.locate(data_set.root, entry)
-            if place and place.is_file() and not all(line.startswith(("/", "./")) for line in layout.list_lines(place)):
-                ambiguous[split] = images
-    return ambiguous
+    return {
+        split: data_set.images[split]
+        for split, places in data_set.places.items()
+        if any(place.is_file() and not all(map(_is_plain, list_lines(place))) for place in places)
+    }
+
+
+def _is_plain(line: str) -> bool:
+    return line.startswith(("/", "./")) and _is_utf8(line)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a path can be written into a text file, as Ultralytics does with that of the data set."""
+    return raw(text).decode(errors="replace") == text
 
 
 def _require_labels(data_set: layout.DataSet) -> None:
     for split in ("train", "val"):
         images = data_set.images[split]
-        if not any(layout.label_lines(layout.label_path(image)) for image in images):
+        if not any(label_lines(label_path(image)) for image in images):
             raise UsageError(
                 f"{data_set.yaml}: none of the {len(images)} {split} images has a label; the first one's "
-                f"should lie at {layout.label_path(images[0])}."
+                f"should lie at {label_path(images[0])}."
             )

@@ -6,6 +6,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from petskin_tune.printable import raw
+
 BACKGROUND = -1  # the stratum of images without an object
 
 
@@ -103,4 +105,4 @@ def _quotas(counts: Counter[int], wanted: int) -> dict[int, int]:
 
 def seeded(seed: int, name: str) -> bytes:
     """Random bytes that belong to a name: the same on every machine, whatever else there is."""
-    return hashlib.sha256(f"{seed}|{name}".encode(errors="surrogatepass")).digest()  # names on disk may be no UTF-8
+    return hashlib.sha256(raw(f"{seed}|{name}")).digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,9 +11,13 @@ from pathlib import Path
 import yaml
 
 from petskin_tune.datasets import layout, stratify
+from petskin_tune.datasets.folders import write_list
+from petskin_tune.datasets.labels import classes_in, label_path
 from petskin_tune.datasets.source import absolute
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
 from petskin_tune.files.atomic import only_one, write_whole
+from petskin_tune.files.paths import filling
 
 
 def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: Path) -> Path:
@@ -35,12 +40,12 @@ def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: 
     group_of = read_groups(data_set)
     content = absolute(data_set)
     dest = dest.expanduser().resolve()
-    with only_one(dest):
+    with filling(dest), only_one(dest):
         for split, wanted in (("train", train), ("val", val)):
             if wanted is None:
                 continue
             chosen = _draw(data_set, split, wanted, seed, group_of)
-            write_whole(dest / f"{split}.txt", "".join(f"{image}\n" for image in chosen))
+            write_list(dest / f"{split}.txt", chosen)
             content[split] = str(dest / f"{split}.txt")
         write_whole(dest / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return dest / "data.yaml"
@@ -55,10 +60,11 @@ def read_groups(data_set: layout.DataSet) -> dict[str, str]:
     if data_set.groups is None:
         return {}
     try:
-        with open(data_set.groups, encoding="utf-8", newline="") as file:
-            return {row["image"]: row["group"] for row in csv.DictReader(file)}
+        rows = csv.DictReader(io.StringIO(regular.read_names(data_set.groups), newline=""))
+        return {row["image"]: row["group"] for row in rows}
     except (OSError, KeyError, csv.Error, ValueError) as error:
-        raise UsageError(f"{data_set.groups}, the record of what belongs together, cannot be read: {error}.") from error
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(f"{data_set.groups}, the record of what belongs together, cannot be read: {said}.") from error
 
 
 def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of: dict[str, str]) -> Iterable[Path]:
@@ -68,7 +74,7 @@ def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of
             f"The subset asks for {wanted} {split} images and {data_set.yaml} has {len(by_name)}; ask for fewer, or "
             f"leave `{split}` out of `subset:` to use all."
         )
-    stratum_of = stratify.strata({name: layout.classes_in(layout.label_path(path)) for name, path in by_name.items()})
+    stratum_of = stratify.strata({name: classes_in(label_path(path)) for name, path in by_name.items()})
     groups: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for name, stratum in stratum_of.items():
         groups[group_of.get(name, name)][stratum] += 1

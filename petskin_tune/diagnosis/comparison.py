@@ -14,6 +14,7 @@ from petskin_tune.diagnosis.finding import Finding
 from petskin_tune.diagnosis.verdict import LEAST_EPOCHS
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
+from petskin_tune.study.stored import recorded
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -25,9 +26,10 @@ LOWER = 0.03  # a validation loss that is lower by this share is lower
 
 def curves_of(trial: FrozenTrial) -> Curves | None:
     """The curves of a trial; None before its first epoch."""
-    arguments = {**trial.user_attrs.get(attributes.ARGUMENTS, {}), **trial.params}
+    known = recorded(trial)
+    arguments = {**known.get(attributes.ARGUMENTS, {}), **trial.params}
     try:
-        return from_history(trial.user_attrs.get(attributes.HISTORY, {}), arguments)
+        return from_history(known.get(attributes.HISTORY, {}), arguments)
     except UsageError:
         return None
 

@@ -1,21 +1,17 @@
-"""The curves of one training, from a trial's history or from any Ultralytics ``results.csv``, and how noisy they are.
+"""The curves of one training, from columns as Ultralytics names them, and how noisy they are.
 
-What Ultralytics has written over the years is read alike: padded headers, epochs that count from 0, validation losses
-that are 0 or infinite because an old validator summed them up in half precision, rows repeated after a resume, a last
-line that a kill cut short.
+What Ultralytics has written over the years is read alike: epochs that count from 0, validation losses that are 0 or
+infinite because an old validator summed them up in half precision.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from petskin_tune.errors import UsageError
 
@@ -28,6 +24,9 @@ PER_CLASS = MASK + "/"  # followed by a class's name, where a trial records its 
 
 # The least noise of mask mAP50-95 seen in public YOLO segmentation runs of 50 or more epochs (median 0.007).
 LEAST_NOISE = 0.001
+
+LARGEST = 1e12  # a loss or rate beyond it is as good as infinite, and its squares can still be summed up
+MOST_EPOCHS = 1_000_000  # numbers beyond it are no epochs
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Curves:
         classes: mask mAP50-95 by class; of a trial, of those classes that have objects in the validation set.
         arguments: what is known of Ultralytics' arguments, possibly nothing.
         validated: whether an epoch was; with ``val: false`` only the last is, and the scores of the others are 0.
+        remarks: sentences on what of the run's files was left out.
     """
 
     epochs: Array
@@ -59,6 +59,7 @@ class Curves:
     classes: Mapping[str, Array] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     validated: Array | None = None
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -88,8 +89,8 @@ class Curves:
     @property
     def planned(self) -> int | None:
         """How many epochs were asked for; None: not known."""
-        epochs = int(self.asked("epochs", 0))
-        return epochs if epochs > 0 else None
+        epochs = self.asked("epochs", 0)
+        return int(epochs) if 1 <= epochs <= MOST_EPOCHS else None
 
     @property
     def in_progress(self) -> bool:
@@ -105,7 +106,7 @@ class Curves:
         """The number that was asked for as argument ``name``; ``otherwise`` where that is not known or no number."""
         try:
             value = float(self.arguments[name])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return otherwise
         return value if math.isfinite(value) else otherwise
 
@@ -130,18 +131,15 @@ def from_history(history: History, arguments: Mapping[str, Any] | None = None) -
     Raises:
         UsageError: there is neither mask nor box mAP, or not a single epoch.
     """
-    columns = {name.strip(): np.asarray(values, dtype=float) for name, values in history.items()}
+    columns = {name.strip(): _bounded(name.strip(), values) for name, values in history.items()}
     fitness_column = MASK if MASK in columns else BOX
     if fitness_column not in columns or not len(columns[fitness_column]):
         raise UsageError(f"There is no column {MASK} or {BOX} with at least one epoch: nothing to diagnose.")
     length = len(columns[fitness_column])
     columns = {name: values for name, values in columns.items() if len(values) == length}
-    counted = np.arange(1, length + 1, dtype=float)
-    epochs = columns.get("epoch", counted)
-    epochs = epochs if np.isfinite(epochs).all() else counted
     fitness = columns[fitness_column]
     return Curves(
-        epochs=epochs + 1 if epochs[0] == 0 else epochs,
+        epochs=_epochs(columns.get("epoch"), length),
         fitness=fitness,
         fitness_name="mask mAP" if fitness_column == MASK else "box mAP",
         train_loss=_sum([values for name, values in columns.items() if name.startswith("train/")]),
@@ -157,52 +155,21 @@ def from_history(history: History, arguments: Mapping[str, Any] | None = None) -
     )
 
 
-def read_run(path: Path) -> Curves:
-    """Curves of a ``results.csv`` or of the run folder that holds it; ``args.yaml`` beside it gives the arguments.
-
-    Raises:
-        UsageError: there is no such file, or it is not Ultralytics'.
-    """
-    file = path / "results.csv" if path.is_dir() else path
-    if not file.is_file():
-        raise UsageError(f"There is no {file}; give a results.csv of Ultralytics or the run folder that holds one.")
-    return from_history(_read_csv(file), _read_arguments(file.with_name("args.yaml")))
+def _bounded(name: str, values: Sequence[float]) -> Array:
+    """A column as numbers that can be reckoned with: a score is a share, and a loss of 1e300 has diverged."""
+    column = np.asarray(values, dtype=float)
+    if name.startswith("metrics/"):
+        return np.where((column >= 0) & (column <= 1), column, np.nan)
+    return np.where(np.abs(column) <= LARGEST, column, np.where(np.isnan(column), np.nan, np.copysign(np.inf, column)))
 
 
-def _read_csv(file: Path) -> dict[str, list[float]]:
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as text:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(text) if row]
-    except (UnicodeDecodeError, csv.Error):
-        raise UsageError(f"{file} is not a results.csv of Ultralytics: it is no text.") from None
-    if not rows or not {MASK, BOX} & set(rows[0]):
-        raise UsageError(f"{file} is not a results.csv of Ultralytics: it has no column {MASK} or {BOX}.")
-    header = rows[0]
-    by_epoch: dict[float, list[float]] = {}
-    for index, row in enumerate(rows[1:], start=1):
-        numbers = _numbers(row)
-        if numbers is not None and len(numbers) == len(header):
-            epoch = numbers[header.index("epoch")] if "epoch" in header else float(index)
-            by_epoch[epoch] = numbers  # of an epoch that a resumed run did again, the newest counts
-    if not by_epoch:
-        raise UsageError(f"{file} holds no finished epoch yet.")
-    table = [by_epoch[epoch] for epoch in sorted(by_epoch)]
-    return {name: [row[column] for row in table] for column, name in enumerate(header)}
-
-
-def _numbers(row: list[str]) -> list[float] | None:
-    try:
-        return [float(cell) if cell else math.nan for cell in row]
-    except ValueError:  # a header in the middle of the file
-        return None
-
-
-def _read_arguments(file: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _epochs(told: Array | None, length: int) -> Array:
+    """The 1-based numbers of the epochs: as told where those are numbers that rise, else counted."""
+    if told is None or not ((told >= 0) & (told <= MOST_EPOCHS) & (told == np.floor(told))).all():
+        return np.arange(1, length + 1, dtype=float)
+    if not (np.diff(told) > 0).all():
+        return np.arange(1, length + 1, dtype=float)
+    return told + 1 if told[0] == 0 else told
 
 
 def _validated(columns: Mapping[str, Array], arguments: Mapping[str, Any]) -> Array | None:

@@ -7,19 +7,20 @@ every Ultralytics training leaves behind.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from petskin_tune import text as words
 from petskin_tune.diagnosis import search
 from petskin_tune.diagnosis.comparison import compare, curves_of
-from petskin_tune.diagnosis.curves import Curves, History, fitness_noise, from_history, read_run
+from petskin_tune.diagnosis.curves import Curves, fitness_noise
 from petskin_tune.diagnosis.divergence import COMES_BACK
 from petskin_tune.diagnosis.finding import NOTHING_FOUND, Finding
 from petskin_tune.diagnosis.learning_rate import peak_rate
+from petskin_tune.diagnosis.run_files import read_run
 from petskin_tune.diagnosis.standstill import LEAST_TO_FIND
 from petskin_tune.diagnosis.troubles import DETAIL_LINES, DETAIL_WIDTH
 from petskin_tune.diagnosis.verdict import LEAST_EPOCHS, judge
@@ -27,6 +28,7 @@ from petskin_tune.error_text import tail
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import Failure
 from petskin_tune.study.ranking import best
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind, failure_of, find_trial, spec_of
 
 if TYPE_CHECKING:
@@ -38,27 +40,14 @@ NOISY = 0.05  # of the best value: noise of which it is said that it explains a 
 FALLEN = 0.5  # of the best value: a run that ends below it is not called healthy
 
 
-def diagnose_curves(history: History, arguments: Mapping[str, Any] | None = None) -> list[Finding]:
-    """What curves show, the gravest first; nothing on healthy or very short ones.
-
-    Args:
-        history: ``{column: one value an epoch}``, columns as ``results.csv`` names them.
-        arguments: Ultralytics' training arguments, as far as they are known.
-
-    Raises:
-        UsageError: there is neither mask nor box mAP, or not a single epoch.
-    """
-    return judge(from_history(history, arguments))
-
-
 def of_run(path: Path) -> str:
     """The diagnosis of a ``results.csv`` or a run folder.
 
     Raises:
-        UsageError: there is none, or it is not Ultralytics'.
+        UsageError: there is none, it cannot be read, or it is not Ultralytics'.
     """
     curves = read_run(path)
-    return _text([f"{path}: {_summary(curves)}", *_verdict(curves, judge(curves))])
+    return words.page([f"{path}: {_summary(curves)}", *curves.remarks, *_verdict(curves, judge(curves))])
 
 
 def of_study(study: Study, number: int | None = None) -> str:
@@ -71,7 +60,7 @@ def of_study(study: Study, number: int | None = None) -> str:
     """
     trials = study.get_trials(deepcopy=False)
     if number is not None:
-        return _text(_trial_lines(find_trial(study.study_name, trials, number), trials))
+        return words.page(_trial_lines(find_trial(study.study_name, trials, number), trials))
     spec = spec_of(study)
     lines = [
         f"study {study.study_name}: {words.counted(len(trials), 'trial')}",
@@ -82,7 +71,7 @@ def of_study(study: Study, number: int | None = None) -> str:
         lines += ["", "The best trial:", *_trial_lines(first, trials)]
     elif not any(curves_of(trial) for trial in trials):
         lines.append("No trial has finished an epoch yet.")
-    return _text(lines)
+    return words.page(lines)
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
@@ -105,7 +94,7 @@ def _failure_lines(failure: Failure, trial: FrozenTrial) -> list[str]:
     lines = [f"{verb}: {failure.kind}" + (f", {failure.message.rstrip('.')}" if failure.message else "") + "."]
     lines += [f"  | {line}" for line in tail(failure.detail, DETAIL_LINES, DETAIL_WIDTH)]
     if failure.log:
-        worker = trial.user_attrs.get(attributes.WORKER)
+        worker = recorded(trial).get(attributes.WORKER)
         lines.append(f"All of it: {failure.log}" + (f", on the machine of {worker}" if worker else ""))
     return lines
 
@@ -184,7 +173,3 @@ def _no_finding(curves: Curves) -> str:
         f"({(nearly + 1) / len(curves):.0%} of the run; 43 % is usual), the last epochs lie {1 - last / best:.1%} "
         f"below the best (2.7 % is usual){noisy}."
     )
-
-
-def _text(lines: Sequence[str]) -> str:
-    return "\n".join(lines) + "\n"

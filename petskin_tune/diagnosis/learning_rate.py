@@ -78,8 +78,8 @@ def never_warmed_up(curves: Curves) -> Finding | None:
     peak = int(np.argmax(rate))
     if peak < LATE_WARM_UP * len(curves) or rate[peak] < 1.2 * rate[0]:
         return None
-    asked = curves.arguments.get("warmup_epochs")
-    because = f" (warmup_epochs={asked})" if asked is not None else ""
+    asked = curves.asked("warmup_epochs", -1)
+    because = f" (warmup_epochs={asked:g})" if asked >= 0 else ""
     return Finding(
         kind="never-warmed-up",
         epoch=curves.number(peak),

@@ -11,6 +11,7 @@ from petskin_tune.diagnosis.curves import fitness_noise
 from petskin_tune.study import attributes
 from petskin_tune.study.ranking import best
 from petskin_tune.study.spec import StudySpec
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _same_failure(trials: Sequence[FrozenTrial], in_a_row: int) -> str | None:
         return None
     kind, count = found
     newest = max((trial for trial in trials if failure_kind(trial) == kind), key=_ended)
-    message = newest.user_attrs.get(attributes.FAILURE, {}).get("message", "")
+    message = recorded(newest).get(attributes.FAILURE, {}).get("message", "")
     return f"The last {count} trials all failed in the same way, {kind}" + (f": {message}" if message else ".")
 
 
@@ -97,7 +98,7 @@ def defaults_trial(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> Fro
     """The complete trial that tried `defaults`: start points are enqueued first and in order."""
     if spec is None or "defaults" not in spec.start:
         return None
-    starts = [t for t in trials if t.user_attrs.get(attributes.ORIGIN) == "start point"]
+    starts = [t for t in trials if recorded(t).get(attributes.ORIGIN) == "start point"]
     place = spec.start.index("defaults")
     in_order = sorted(starts, key=lambda trial: trial.number)
     found = in_order[place] if place < len(in_order) else None

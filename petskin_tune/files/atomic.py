@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,35 +15,81 @@ from typing import Any, BinaryIO
 
 from petskin_tune import faults
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
+from petskin_tune.printable import raw
 
 PARTIAL = ".partial"  # suffix of what is still being written; nothing reads such a file
+LONGEST_STEM = 60  # characters of a name that its temporary file repeats: 255 bytes are all that a name may have
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of ``path`` when the block ends well and leaves nothing when not.
+
+    A reader, or a death at any instant, sees the old file or all of the new one. A symbolic link at ``path`` is
+    replaced, not followed.
+
+    Args:
+        path: in a folder that exists, on a disk that can rename.
+        durable: whether it also survives a lost machine; without, it may be missing or empty after a power cut.
+        alone: no other process writes ``path``, so that what a kill leaves has a name of its own to be overwritten by.
+
+    Raises:
+        OSError: the disk refuses, or a device, a FIFO or a folder is there.
+    """
+    regular.require_replaceable(path)
+    if alone:
+        temporary = path.with_name(path.name + PARTIAL)
+        temporary.unlink(missing_ok=True)
+    else:
+        temporary = path.with_name(f".{path.name[:LONGEST_STEM]}.{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in ``folder`` survive a lost machine."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file so that a reader, or a death at any instant, sees all of it or none of it.
 
     One process at a time may write a given path (see :func:`only_one`). Nothing is synced to the disk: after a power
-    cut the file may be missing or empty, after a SIGKILL it is not.
+    cut the file may be missing or empty, after a SIGKILL it is not. Text is written as UTF-8; names of files keep
+    their bytes (see :func:`petskin_tune.printable.raw`).
     """
     with whole_file(path) as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.write(raw(content) if isinstance(content, str) else content)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes its name when the block ends well; as :func:`write_whole` for long contents."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
-    with open(partial, "wb") as file:
+    with replacing(path, durable=False, alone=True) as file:
         yield file
-    faults.reach("file-written")
-    os.replace(partial, path)
+        faults.reach("file-written")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a CSV file (UTF-8, lines end in LF) as whole as :func:`write_whole` does, row by row."""
     with whole_file(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
@@ -107,8 +154,8 @@ def claim(dest: Path, record: str, order: Mapping[str, Any], *, may_change: Coll
 
 def _read_order(file: Path) -> dict[str, Any]:
     try:
-        former = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        former = json.loads(regular.read_names(file))
+    except (OSError, ValueError):
         former = None
     if not isinstance(former, dict):
         raise UsageError(

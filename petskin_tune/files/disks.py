@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from petskin_tune.errors import UsageError
 
 NETWORK_TYPES = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "afs", "afpfs", "ceph", "glusterfs", "lustre", "beegfs"}
     | {"gpfs", "webdav", "davfs", "autofs", "drive", "fuse"}
 )
 LOCAL_FUSE = frozenset({"fuse-overlayfs", "fuse.fuse-overlayfs", "fuse.lxcfs", "fuseblk", "fuse.ntfs", "fuse.exfat"})
+
+NAME = "petskin-tune"  # of this user's folder on a machine
+OTHERS_WRITE = 0o022  # mode bits by which others may write
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,64 @@ def is_network(path: Path, among: Sequence[Mount] | None = None) -> bool:
 
 
 def local_folder(environ: Mapping[str, str]) -> Path:
-    """A folder on this machine's own disk, for what must not lie on a network disk (not created here).
+    """A folder of this user's on this machine's own disk, for what must not lie on a network disk; made if missing.
 
-    The user's cache folder, unless it is on a network disk itself, as home folders of clusters are.
+    The user's cache folder; where that is on a network disk itself, as home folders of clusters are, or cannot be
+    written, as in a container that runs as another user, one for temporary files. There anybody may make folders, so
+    ours has a name that nobody can guess, and one that another user owns or may write to is never taken.
+
+    Raises:
+        UsageError: no place will do.
     """
     import tempfile
 
-    cache = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "petskin-tune"
-    own_name = f"petskin-tune-{os.getuid()}"
-    candidates = [cache, Path("/var/tmp") / own_name, Path(tempfile.gettempdir()) / own_name]
     known = mounts()
-    return next((folder for folder in candidates if not is_network(folder, known)), candidates[-1])
+    if (cache := _cache(environ)) is not None and not is_network(cache, known) and _is_made_mine(cache):
+        return cache
+    for shared in (Path("/var/tmp"), Path(tempfile.gettempdir())):
+        if not is_network(shared, known) and (folder := _mine_in(shared)) is not None:
+            return folder
+    raise UsageError(
+        "This machine has no folder of its own that this user may write, for the database of a home on a network disk: "
+        "set XDG_CACHE_HOME to one."
+    )
+
+
+def _cache(environ: Mapping[str, str]) -> Path | None:
+    if named := environ.get("XDG_CACHE_HOME"):
+        return Path(named) / NAME
+    home = os.path.expanduser("~")  # stays as it is for a user without a home
+    return Path(home) / ".cache" / NAME if os.path.isabs(home) else None
+
+
+def _is_made_mine(folder: Path) -> bool:
+    """Whether ``folder`` is there, made if missing, and nobody but this user can write to it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+        if status.st_uid != os.geteuid():
+            return False
+        if status.st_mode & OTHERS_WRITE:
+            folder.chmod(0o700)
+        return os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+def _mine_in(shared: Path) -> Path | None:
+    """This user's folder in one that everybody writes to, made before or now; None: it refuses."""
+    import tempfile
+
+    prefix = f"{NAME}-{os.getuid()}"
+    try:
+        named = [*shared.glob(prefix), *sorted(shared.glob(f"{prefix}-*"))]
+        if safe := [path for path in named if _is_mine(path)]:
+            return safe[0]
+        return Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=shared))
+    except OSError:
+        return None
+
+
+def _is_mine(folder: Path) -> bool:
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & OTHERS_WRITE

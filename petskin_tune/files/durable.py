@@ -12,15 +12,18 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
+import stat
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from petskin_tune.faults import reach
+from petskin_tune.files.atomic import replacing
 from petskin_tune.files.disks import mount_of
+from petskin_tune.files.regular import NotRegular, kind_of, open_regular
 
 BLOCK = 4 << 20  # bytes per read or write: large enough for FUSE, small enough for memory
-PARTIAL = ".partial"  # ends the name of a file that is being written
 READS = 2  # a mounted Drive now and then returns wrong bytes once
 
 
@@ -97,7 +100,7 @@ def write_new(source: Path, target: Path, *, network: bool) -> tuple[int, str]:
     with translated(f"writing {target.name}"):
         if network:
             remove(target, network=True)
-            written = _copy(source, target)
+            written = _copy_to_new_name(source, target)
         else:
             written = _copy_by_rename(source, target)
     reach("file-written")
@@ -122,16 +125,12 @@ def copy_out(source: Path, target: Path, expected: str) -> None:
         Damaged: the SHA-256 differs.
         Missing, Full, Unavailable: a disk refused.
     """
-    temporary = _temporary(target)
     with translated(source.name):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            size, found = _copy(source, temporary, sync=False)
+        with replacing(target, durable=False) as writer:
+            size, found = _copy(source, writer)
             if not found.startswith(expected):
                 raise Damaged(f"{source.name} ({size} bytes) does not have the SHA-256 that was recorded")
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def read_patiently(read: Callable[[], None]) -> None:
@@ -165,7 +164,7 @@ def measure(path: Path, *, from_disk: bool = False) -> tuple[int, str]:
     """Size in bytes and SHA-256 of a file; ``from_disk`` asks for the disk's bytes rather than those in memory."""
     digest = hashlib.sha256()
     size = 0
-    with open(path, "rb", buffering=0) as file:
+    with _opened(path) as file:
         if from_disk and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         while block := file.read(BLOCK):
@@ -177,68 +176,51 @@ def measure(path: Path, *, from_disk: bool = False) -> tuple[int, str]:
 def remove(path: Path, *, network: bool) -> None:
     """Delete a file if it is there, on a network disk emptied first, so that it does not fill the trash.
 
+    A symbolic link is deleted and what it leads to is not touched.
+
     Raises:
-        OSError: the disk refused.
+        OSError: the disk refused, or there is no file but a device, a FIFO, a socket or a folder.
     """
     with contextlib.suppress(FileNotFoundError):
-        if network:
-            os.truncate(path, 0)
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise NotRegular(path, kind_of(mode))
+        if network and stat.S_ISREG(mode):
+            os.close(open_regular(path, os.O_WRONLY | os.O_TRUNC, follow=False))
         reach("file-emptied")
         path.unlink()
 
 
-def replace_with(path: Path, content: bytes) -> None:
-    """Give ``path`` on this machine's own disk a new content, whole or not at all, safe against a lost machine."""
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and deletions in ``folder`` survive a lost machine."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-
-
-def _copy(source: Path, target: Path, *, sync: bool = True) -> tuple[int, str]:
+def _copy(source: Path, target: BinaryIO) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
-    with open(source, "rb", buffering=0) as reader, open(target, "xb", buffering=0) as writer:
+    with _opened(source) as reader:
         while block := reader.read(BLOCK):
             digest.update(block)
             size += len(block)
             view = memoryview(block)
             while view:
-                view = view[writer.write(view) :]
-        reach("file-copied")
-        if sync:
-            os.fsync(writer.fileno())
+                view = view[target.write(view) :]
+    reach("file-copied")
     return size, digest.hexdigest()
 
 
-def _copy_by_rename(source: Path, target: Path) -> tuple[int, str]:
-    temporary = _temporary(target)
-    try:
-        written = _copy(source, temporary)
-        reach("file-synced")
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(target.parent)
+def _copy_to_new_name(source: Path, target: Path) -> tuple[int, str]:
+    with open(target, "xb", buffering=0) as writer:
+        written = _copy(source, cast(BinaryIO, writer))
+        os.fsync(writer.fileno())
     return written
+
+
+def _copy_by_rename(source: Path, target: Path) -> tuple[int, str]:
+    with replacing(target) as writer:
+        written = _copy(source, writer)
+        writer.flush()
+        os.fsync(writer.fileno())
+        reach("file-synced")
+    return written
+
+
+def _opened(path: Path) -> FileIO:
+    """A regular file to read: a FIFO would be waited for, a device never ends."""
+    return open(open_regular(path), "rb", buffering=0)

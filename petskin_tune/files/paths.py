@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from petskin_tune import printable
 from petskin_tune.errors import UsageError
+
+_LONGEST_NAME = 255  # bytes of one name on Linux' file systems
+_DIGEST = 16  # hexadecimal digits that tell shortened names apart
 
 
 def typed(text: str) -> Path:
     """``text`` as a path: ``~`` is the home folder, and ``~nobody`` a name like any other."""
     return Path(os.path.expanduser(text))
+
+
+def folder_name(text: str) -> str:
+    """``text`` as the name of one folder: a disk takes 255 bytes, and a Korean letter is three of them."""
+    content = printable.raw(text)
+    if len(content) <= _LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(content).hexdigest()[:_DIGEST]
+    return f"{content[: _LONGEST_NAME - _DIGEST - 1].decode(errors='ignore')}-{digest}"
 
 
 def is_there(path: Path) -> bool:
@@ -57,3 +71,19 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[None]:
+    """Turn a disk that is full, or refuses, while files of ``folder`` are made into one sentence.
+
+    Raises:
+        UsageError: says what and why.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or folder} cannot be read or written: {error.strerror or error}; make room, or "
+            "name another place."
+        ) from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
+from petskin_tune.files.yaml_guard import BadYaml, load_yaml
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -27,7 +27,7 @@ def _keys(path: Path) -> set[str]:
     if path.suffix.lower() not in SUFFIXES:
         return set()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError, yaml.YAMLError):
+        content = load_yaml(path)
+    except (OSError, BadYaml):
         return set()
     return {key for key in content if isinstance(key, str)} if isinstance(content, dict) else set()

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from petskin_tune.faults import reach
+from petskin_tune.files.atomic import replacing
 from petskin_tune.files.durable import (
     Damaged,
     Missing,
@@ -23,7 +24,6 @@ from petskin_tune.files.durable import (
     names_in,
     read_patiently,
     remove,
-    replace_with,
     write_new,
 )
 
@@ -141,7 +141,8 @@ class LocalState:
 
     def write(self, path: Path) -> None:
         """Replace what was written last."""
-        replace_with(path, json.dumps(asdict(self)).encode())
+        with replacing(path) as file:
+            file.write(json.dumps(asdict(self)).encode())
 
 
 def take_copy(database: Path, target: Path) -> None:

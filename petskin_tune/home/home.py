@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from petskin_tune.checkpoints import opening
+from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.errors import UsageError
 from petskin_tune.files.disks import is_network, local_folder
+from petskin_tune.files.durable import StoreError
 from petskin_tune.files.paths import typed
+from petskin_tune.home.astray import require_not_astray
 
 if TYPE_CHECKING:
     from petskin_tune.checkpoints.base import Store
@@ -60,6 +62,11 @@ class Home:
     network: bool
     local_checkpoints: bool = False
     copied: DatabaseReplica | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def logs(self) -> Path:
+        """The folder of workers' logs: in the home, or on this machine where the home is on a network disk."""
+        return self.work.parent / "logs"
 
     @property
     def is_there(self) -> bool:
@@ -168,7 +175,10 @@ class Home:
         Raises:
             UsageError: see :meth:`store_for` and :func:`petskin_tune.checkpoints.opening.open_store`.
         """
-        url = self.store_for(recorded, lambda url: uid is not None and bool(opening.open_store(url).entries(uid)))
+        try:
+            url = self.store_for(recorded, lambda url: uid is not None and bool(opening.open_store(url).entries(uid)))
+        except StoreError as error:
+            raise UsageError(f"The store {self.asked_store} cannot be looked at: {error}.") from error
         return opening.open_store(url, network=self.network_store(url))
 
     def store_for(self, recorded: str | None, holds_study: Callable[[str], bool]) -> str:
@@ -222,7 +232,9 @@ def resolve_home(
     local_checkpoints: bool = False,
     command: str = "tune-worker",
 ) -> Home:
-    """Settle where everything lies, from the command line, the environment and the machine. Creates nothing.
+    """Settle where everything lies, from the command line, the environment and the machine.
+
+    Creates nothing but this user's own folder on this machine, where the home is on a network disk.
 
     ``TUNE_NETWORK_HOME=1`` (or ``0``) overrules what the mounts say about the home's disk.
 
@@ -243,8 +255,10 @@ def resolve_home(
     network = is_network(folder) if forced is None else forced == "1"
     local = local_folder(environ) / _short_hash(str(folder)) if network else folder
     if storage is None:
-        storage = f"sqlite:///{local / DATABASE}"
+        storage = file_url(local / DATABASE)
+        require_not_astray(local / DATABASE)
     else:
+        read_url(storage)  # refused here, before anything is made
         _refuse_sqlite_on_network(storage)
     return Home(
         folder=folder,
@@ -271,11 +285,11 @@ def hosted_notebook(environ: Mapping[str, str]) -> Notebook | None:
 
 
 def sqlite_file(storage_url: str) -> Path | None:
-    """The file behind a SQLite URL; None for a database server or a database in memory."""
-    scheme, _, rest = storage_url.partition(":///")
-    if scheme.partition("+")[0] != "sqlite" or not rest or rest.startswith(":memory:"):
+    """The file behind a SQLite URL; None for anything else."""
+    try:
+        return read_url(storage_url).file
+    except UsageError:
         return None
-    return Path(rest.partition("?")[0])
 
 
 def database_host(storage_url: str) -> str | None:
@@ -284,15 +298,7 @@ def database_host(storage_url: str) -> str | None:
     Raises:
         UsageError: this is no database URL.
     """
-    from sqlalchemy.engine import make_url  # only here: it takes a quarter of a second to import
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        host = make_url(storage_url).host
-    except (ArgumentError, ValueError):
-        raise UsageError("The database's URL cannot be read: postgresql://USER:PASSWORD@HOST/NAME is needed.") from None
-    here = {"localhost", "127.0.0.1", "::1", socket.gethostname()}
-    return None if not host or host in here else host
+    return read_url(storage_url).other_machine()
 
 
 def _create(folder: Path) -> None:

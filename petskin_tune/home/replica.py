@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
-
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
-from petskin_tune.files.durable import PASSING, SameDisk, StoreError, measure, sync_folder, translated, write_new
+from petskin_tune.files.atomic import sync_folder
+from petskin_tune.files.durable import PASSING, SameDisk, StoreError, measure, translated, write_new
 from petskin_tune.home.claim import BEAT_SECONDS, WATCH_SECONDS, Claim
 from petskin_tune.home.copies import NOTHING, Copies, LocalState, Version, is_whole, put_in_place, take_copy
+from petskin_tune.retries import retrying
 
 Mode = Literal["owner", "guest", "reader"]  # see :meth:`petskin_tune.home.home.Home.start`
 
@@ -109,12 +109,7 @@ class DatabaseReplica:
 
     @staticmethod
     def _patiently(step: Callable[[], None]) -> None:
-        Retrying(
-            retry=retry_if_exception_type(PASSING),
-            wait=wait_random_exponential(multiplier=0.5, max=5),
-            stop=stop_after_delay(ANSWER_SECONDS),
-            reraise=True,
-        )(step)
+        retrying(ANSWER_SECONDS, PASSING)(step)
 
     def _find_home(self, *, create: bool) -> None:
         """Find the home's id, or give it one: the database of a home that was deleted must not come back."""
@@ -331,14 +326,8 @@ class DatabaseReplica:
             self._say(f"The home refuses ({error}): training goes on, and the copy of the database is tried again.")
 
     def _save_for_the_last_time(self) -> None:
-        saving = Retrying(
-            retry=retry_if_exception_type(PASSING),
-            wait=wait_random_exponential(multiplier=0.5, max=5),
-            stop=stop_after_delay(max(0.0, self._deadline - time.monotonic())),
-            reraise=True,
-        )
         try:
-            saving(self.save)
+            retrying(max(0.0, self._deadline - time.monotonic()), PASSING)(self.save)
         except LeaseLost as error:
             self._lost = error
         except StoreError as error:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from petskin_tune.database.engine import CONNECT_SECONDS, RETRY_MAX_SECONDS
+from petskin_tune.database.engine import CONNECT_SECONDS
+from petskin_tune.database.outages import RETRY_MAX_SECONDS
 from petskin_tune.leases.lease import Lease
 
 CONTINUOUS_SECONDS = 5.0  # reads further apart say nothing about what lay between (an idle worker reads each second)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 import sqlalchemy
 
-from petskin_tune.database.engine import RETRY_MAX_SECONDS
+from petskin_tune.database.outages import RETRY_MAX_SECONDS
 from petskin_tune.leases.held_trial import HeldTrial
 
 LOOK_SECONDS = 1.0  # at most, until a lease that a person made shorter is renewed as often as it needs
+
+log = logging.getLogger(__name__)
 
 
 class Heartbeat:
@@ -50,9 +53,11 @@ class Heartbeat:
             try:
                 if not self._trial.renew():
                     self.lost = True
+                    log.warning("trial %d: the lease has another owner", self._trial.number)
                     self._on_lost()
                     return
-            except sqlalchemy.exc.SQLAlchemyError:
+            except sqlalchemy.exc.SQLAlchemyError as error:
+                log.warning("trial %d: the lease could not be renewed: %r", self._trial.number, error)
                 self._not_before = time.monotonic() + min(self._third, RETRY_MAX_SECONDS)
 
     @property

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, FiniteFloat, Json, ValidationError, field_validator
 
 from petskin_tune.database import queries
 from petskin_tune.database.storage import PetskinStorage
 from petskin_tune.identity import Identity
 from petskin_tune.protocol import Position
+from petskin_tune.study.stored import Count, Key, Seconds, refusal
 
 MAX_CRASHES = 3  # deaths in a row without a newer durable position
 MAX_VANISHES = 20  # the same for machines that were lost before a snapshot was due
@@ -18,7 +22,7 @@ MAX_VANISHES = 20  # the same for machines that were lost before a snapshot was 
 class SnapshotPointer:
     """A durable snapshot: where it lies in the store and where training stood."""
 
-    key: str
+    key: Key
     sha256: str
     position: Position
 
@@ -86,41 +90,94 @@ class Held:
 
 
 def read_leases(storage: PetskinStorage, study_id: int, *, only_unfinished: bool = False) -> list[Lease]:
-    """The leases of a study by trial number, or those of trials that are not over."""
+    """The leases of a study by trial number, or those of trials that are not over.
+
+    Raises:
+        UsageError: one is not as we write it.
+    """
     statement = (queries.READ_UNFINISHED if only_unfinished else queries.READ)[storage.engine.name]
     rows = storage.transaction(lambda session: session.execute(statement, {"study_id": study_id}).mappings().all())
     return [_lease(dict(row)) for row in rows]
 
 
-def _lease(row: dict[str, Any]) -> Lease:
-    death = row["death_epoch"]
+class _Row(BaseModel):
+    """A row as the statement gives it, believed only as far as one of our workers can have written it."""
+
+    trial_id: Count
+    number: Count
+    trial_state: str
+    worker: str
+    identity: Json[Identity]
+    token: Count
+    beat: Count
+    state: Literal["running", "released", "frozen", "done"]
+    expires_in: FiniteFloat
+    held_for: FiniteFloat
+    resumes: Count
+    seconds_lost: Seconds
+    crashes: Count
+    vanishes: Count
+    reason: str | None
+    snapshot_key: Key | None
+    snapshot_sha256: str | None
+    snapshot_epoch: Count | None
+    snapshot_batch: Count | None
+    previous_key: Key | None
+    previous_sha256: str | None
+    previous_epoch: Count | None
+    previous_batch: Count | None
+    death_epoch: Count | None
+    death_batch: Count | None
+    snapshot_age: FiniteFloat | None
+    lease_seconds: Seconds
+    until_epoch: Count | None
+
+    @field_validator("identity")
+    @classmethod
+    def _is_a_process(cls, identity: Identity) -> Identity:
+        if not 0 < identity.pid < 2**31:
+            raise ValueError("is of no process")
+        return identity
+
+    def position(self, which: Literal["snapshot", "previous", "death"]) -> Position | None:
+        epoch, batch = getattr(self, f"{which}_epoch"), getattr(self, f"{which}_batch")
+        return None if epoch is None or batch is None else Position(epoch, batch)
+
+    def pointer(self, which: Literal["snapshot", "previous"]) -> SnapshotPointer | None:
+        key, sha256, position = getattr(self, f"{which}_key"), getattr(self, f"{which}_sha256"), self.position(which)
+        return None if key is None or sha256 is None or position is None else SnapshotPointer(key, sha256, position)
+
+
+def _lease(row: Mapping[str, Any]) -> Lease:
+    """The lease in a row.
+
+    Raises:
+        UsageError: none of our workers can have written it.
+    """
+    try:
+        read = _Row.model_validate(row)
+    except ValidationError as error:
+        raise refusal(f"The lease of trial {row['number']}", error) from error
     return Lease(
-        trial_id=row["trial_id"],
-        number=row["number"],
-        trial_state=row["trial_state"],
-        worker=row["worker"],
-        identity=Identity.from_json(row["identity"]),
-        token=row["token"],
-        beat=row["beat"],
-        state=row["state"],
-        expires_in=float(row["expires_in"]),
-        held_for=float(row["held_for"]),
-        resumes=row["resumes"],
-        seconds_lost=row["seconds_lost"],
-        crashes=row["crashes"],
-        vanishes=row["vanishes"],
-        reason=row["reason"],
-        snapshot=_pointer(row, "snapshot"),
-        previous=_pointer(row, "previous"),
-        last_death=Position(death, row["death_batch"]) if death is not None else None,
-        snapshot_age=float(row["snapshot_age"]) if row["snapshot_age"] is not None else None,
-        seconds=row["lease_seconds"],
-        until=row["until_epoch"],
+        trial_id=read.trial_id,
+        number=read.number,
+        trial_state=read.trial_state,
+        worker=read.worker,
+        identity=read.identity,
+        token=read.token,
+        beat=read.beat,
+        state=read.state,
+        expires_in=read.expires_in,
+        held_for=read.held_for,
+        resumes=read.resumes,
+        seconds_lost=read.seconds_lost,
+        crashes=read.crashes,
+        vanishes=read.vanishes,
+        reason=read.reason,
+        snapshot=read.pointer("snapshot"),
+        previous=read.pointer("previous"),
+        last_death=read.position("death"),
+        snapshot_age=read.snapshot_age,
+        seconds=read.lease_seconds,
+        until=read.until_epoch,
     )
-
-
-def _pointer(row: dict[str, Any], which: str) -> SnapshotPointer | None:
-    if row[f"{which}_key"] is None:
-        return None
-    position = Position(row[f"{which}_epoch"], row[f"{which}_batch"])
-    return SnapshotPointer(row[f"{which}_key"], row[f"{which}_sha256"], position)

@@ -46,6 +46,8 @@ def as_complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def in_helper_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """``function(*arguments)`` in a process from the forkserver, so that this one never imports torch.
 
+    Not by ``concurrent.futures``: its processes wait for more work for ever when their parent is killed.
+
     Raises:
         RuntimeError: it failed there (with its traceback), or the process died.
     """

@@ -17,8 +17,8 @@ from petskin_tune.search.freeze_thaw import choice, recommend
 from petskin_tune.search.freeze_thaw.rungs import rungs as every_rung
 from petskin_tune.search.freeze_thaw.state import Continue as GoOn
 from petskin_tune.search.freeze_thaw.state import SearchState, Standing, TrialRecord
-from petskin_tune.study import attributes
 from petskin_tune.study.arguments import arguments
+from petskin_tune.study.stored import enqueued_params
 from petskin_tune.study.trials import failure_kind
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _standing(trial: FrozenTrial, lease: Lease | None, asking: int | None) -> St
 
 
 def _point(trial: FrozenTrial) -> Mapping[str, Any]:
-    return {**trial.system_attrs.get(attributes.POINT, {}), **trial.params}
+    return {**enqueued_params(trial), **trial.params}
 
 
 def _curve(values: Mapping[int, float]) -> tuple[float, ...]:

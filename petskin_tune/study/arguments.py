@@ -16,6 +16,7 @@ import yaml
 
 from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
+from petskin_tune.owned_arguments import OWNED
 
 Kind = Literal["int", "float", "bool", "str"]
 
@@ -116,7 +117,6 @@ FIXED_ONLY: dict[str, str] = {
     "imgsz": _GROUND_TRUTH,
     "mask_ratio": _GROUND_TRUTH,
     "overlap_mask": _GROUND_TRUTH,
-    "single_cls": _GROUND_TRUTH,
     "conf": _GROUND_TRUTH,
     "iou": _GROUND_TRUTH,
     "max_det": _GROUND_TRUTH,
@@ -129,41 +129,6 @@ FIXED_ONLY: dict[str, str] = {
 
 # May stand under `train` or under `search`.
 FREE = frozenset(LIMITS) - frozenset(FIXED_ONLY) | {"optimizer", "copy_paste_mode", "cos_lr"}
-
-# What the tool decides on, or says elsewhere: name -> the way on.
-OWNED: dict[str, str] = {
-    "task": "every study here is segmentation",
-    "mode": "every trial here is a training",
-    "model": "`model` is a key of its own",
-    "data": "`data` is a key of its own",
-    "epochs": "`epochs` is a key of its own, and the same for all trials",
-    "seed": "`seed` is a key of its own",
-    "fraction": "it takes a prefix of the sorted file names, whole classes may be missing; use the key `subset`",
-    "patience": "use the key `patience_epochs`",
-    "time": "it re-plans epochs and learning rate from the wall clock; use `--max-hours`",
-    "device": "use `--device`",
-    "project": "the tool keeps runs in its home (`--home`)",
-    "name": "the tool names runs after their trials",
-    "exist_ok": "the tool names runs after their trials",
-    "resume": "the tool resumes by itself, exactly",
-    "save": "the tool keeps snapshots and the best weights",
-    "save_period": "use the key `snapshot_every`",
-    "pretrained": "say it in `model`: weights (.pt) or an architecture (.yaml)",
-    "val": "a trial is judged by its validation after every epoch",
-    "split": "a trial is judged by the data set's `val` split",
-    "plots": "the tool draws the curves itself",
-    "verbose": "the log lies in the run's folder",
-    "profile": "the tool measures its own time",
-    "deterministic": "an exact resume needs it on, and it is",
-    "rect": "the tool draws its own seeded order of images, which rectangular batches would break",
-    "compile": "a compiled model cannot be resumed exactly",
-    "quantize": "quantization-aware training cannot be resumed exactly",
-    "distill_model": "a teacher model is not part of a snapshot",
-    "dis": "a teacher model is not part of a snapshot",
-    "classes": "make a data set with these classes instead",
-    "cfg": "write the arguments under `train`",
-    "save_json": "the tool evaluates mask mAP itself",
-}
 
 _ROW = re.compile(r"(\w+):.*?#\s*\(\s*(\w+)")
 

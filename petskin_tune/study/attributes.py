@@ -1,28 +1,35 @@
-"""The names under which trials and studies keep what Optuna has no column for. Views and notebooks read them."""
+"""The names under which trials and studies keep what Optuna has no column for. Views and notebooks read them.
+
+All begin with :data:`PREFIX`: what a person notes on a trial, under whatever other name, is the person's own.
+``stored.py`` reads them back.
+"""
+
+PREFIX = "petskin-tune:"
 
 # ---- user attributes of a trial (plain values; seen in the dashboard) ----------------------------------------------
-WORKER = "worker"  # name of the worker that holds or finished it
-DEVICE = "device"  # "cpu", "0", …
-DEVICE_MODEL = "device_model"  # "Tesla T4", a CPU's name
-VERSIONS = "versions"  # {"ultralytics": "8.4.190", "torch": …, "petskin-tune": …}
-CUDA = "cuda"  # version of CUDA that torch computes with; null on a CPU
-THREADS = "threads"  # torch threads
-SECONDS = "seconds"  # spent training, over all workers
-EPOCHS = "epochs"  # epochs done
-BEST_EPOCH = "best_epoch"  # 1-based
-METRICS = "metrics"  # all metrics of the best epoch
+WORKER = "petskin-tune:worker"  # name of the worker that holds or finished it
+DEVICE = "petskin-tune:device"  # "cpu", "0", …
+DEVICE_MODEL = "petskin-tune:device_model"  # "Tesla T4", a CPU's name
+VERSIONS = "petskin-tune:versions"  # {"ultralytics": "8.4.190", "torch": …, "petskin-tune": …}
+CUDA = "petskin-tune:cuda"  # version of CUDA that torch computes with; null on a CPU
+THREADS = "petskin-tune:threads"  # torch threads
+SECONDS = "petskin-tune:seconds"  # spent training, over all workers
+EPOCHS = "petskin-tune:epochs"  # epochs done
+BEST_EPOCH = "petskin-tune:best_epoch"  # 1-based
+METRICS = "petskin-tune:metrics"  # all metrics of the best epoch
+HISTORY = "petskin-tune:history"  # {column: [one value an epoch]}: the trial's results.csv
+ARGUMENTS = "petskin-tune:arguments"  # Ultralytics' arguments in force
+BATCH = "petskin-tune:batch"  # effective batch in force
+RESUMES = "petskin-tune:resumes"  # how often another process went on with it
+FAILURE = "petskin-tune:failure"  # {"kind": FailureKind, "message": …, "detail": …, "log": file}: what ended it
+GIVEN_BACK = "petskin-tune:given_back"  # the same of what it was given back for; None once it trains again
+NOTES = "petskin-tune:notes"  # [decisions and incidents worth remembering, oldest first]
+FINDINGS = "petskin-tune:findings"  # {"stuck": sentence, …}: what its curves showed when it ended
+WEIGHTS = "petskin-tune:weights"  # store key of its best weights, while they are kept
+FIXED = "petskin-tune:fixed"  # {argument: value} that this trial alone trains with, beside its parameters
+ORIGIN = "petskin-tune:origin"  # "start point", "person", "search"
+
 SECONDS_COLUMN = "seconds"  # of the history: what an epoch took, validation included
-HISTORY = "history"  # {column: [one value an epoch]}: the trial's results.csv
-ARGUMENTS = "arguments"  # Ultralytics' arguments in force
-BATCH = "batch"  # effective batch in force
-RESUMES = "resumes"  # how often another process went on with it
-FAILURE = "failure"  # {"kind": FailureKind, "message": …, "detail": …, "log": file}: what ended it
-GIVEN_BACK = "given_back"  # the same of what it was given back for; None once it trains again
-NOTES = "notes"  # [decisions and incidents worth remembering, oldest first]
-FINDINGS = "findings"  # {"stuck": sentence, …}: what its curves showed when it ended, as `diagnose` says it
-WEIGHTS = "weights"  # store key of its best weights, while they are kept
-FIXED = "fixed"  # {argument: value} that this trial alone trains with, beside its parameters
-ORIGIN = "origin"  # "start point", "person", "search"
 
 # ---- system attributes of a trial -----------------------------------------------------------------------------------
 MARK = "petskin-tune:nonce"  # created by one of our workers, in the transaction that made its lease

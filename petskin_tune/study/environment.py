@@ -30,6 +30,7 @@ from petskin_tune.packages import (
     said,
 )
 from petskin_tune.study import attributes
+from petskin_tune.study.stored import recorded
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -48,19 +49,19 @@ def of_study(stored: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> dict[s
     known = stored.get(attributes.ENVIRONMENT)
     if known is not None and known.get("device_model") is not None:
         return dict(known)
-    first = next((trial.user_attrs for trial in trials if attributes.VERSIONS in trial.user_attrs), None)
+    first = next((ran for ran in map(recorded, trials) if attributes.VERSIONS in ran), None)
     if first is None:
         return None if known is None else dict(known)
     device = {"cuda": first.get(attributes.CUDA), "device_model": first.get(attributes.DEVICE_MODEL)}
     return {**(known or {"versions": first[attributes.VERSIONS], "snapshot_format": 1}), **device}  # 1: of those days
 
 
-def of_trial(recorded: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a trial ran on last, from its user attributes; None for one that never began to train."""
-    if attributes.VERSIONS not in recorded:
+def of_trial(known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a trial ran on last, from what was recorded with it; None for one that never began to train."""
+    if attributes.VERSIONS not in known:
         return None
     names = (attributes.VERSIONS, attributes.THREADS, attributes.DEVICE, attributes.DEVICE_MODEL, attributes.CUDA)
-    return {name: recorded.get(name) for name in names}
+    return {name.removeprefix(attributes.PREFIX): known.get(name) for name in names}
 
 
 # ---- what to type ----------------------------------------------------------------------------------------------------

@@ -13,12 +13,22 @@ import yaml
 from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import is_file, typed
 from petskin_tune.nearest import did_you_mean
-from petskin_tune.study.parser import PRUNER_OPTIONS, ParsedStudy, read_study
+from petskin_tune.study.parser import PRUNER_OPTIONS, ParsedStudy, check_study_name, read_study
 from petskin_tune.study.spec import CHANGEABLE, Choices, PrunerSpec, Range, StudySpec
 from petskin_tune.study.units import format_duration, format_size
 from petskin_tune.study.yaml_lines import read
 
-__all__ = ["FoundFile", "ParsedStudy", "differences", "dump", "find", "not_found", "parse", "shipped_folder"]
+__all__ = [
+    "FoundFile",
+    "ParsedStudy",
+    "as_written",
+    "differences",
+    "dump",
+    "find",
+    "not_found",
+    "parse",
+    "shipped_folder",
+]
 
 _SUFFIXES = (".yaml", ".yml")
 _MISSING = "nothing"
@@ -83,17 +93,21 @@ def parse(text: str, *, where: str) -> ParsedStudy:
     Raises:
         UsageError: broken YAML, or anything unknown, contradictory or missing: one sentence with file and line.
     """
-    return read_study(read(text, where))
+    root = read(text, where)
+    parsed = read_study(root)
+    with root.mapping()["study"].located():
+        check_study_name(parsed.spec.study)
+    return parsed
 
 
 def dump(spec: StudySpec) -> str:
     """The study file of ``spec``, every key written out; :func:`parse` reads the same spec back."""
-    return yaml.safe_dump(_plain(spec), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    return yaml.safe_dump(as_written(spec), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
 
 
 def differences(stored: StudySpec, mine: StudySpec) -> list[str]:
     """What ``mine`` says otherwise than ``stored``, in plain words; keys that may change at any time are left out."""
-    old, new = _plain(stored), _plain(mine)
+    old, new = as_written(stored), as_written(mine)
     keys = dict.fromkeys([*old, *new])
     return [line for key in keys if key not in CHANGEABLE for line in _compare(key, old.get(key), new.get(key))]
 
@@ -123,7 +137,7 @@ def _inline(value: Any) -> str:
     )
 
 
-def _plain(spec: StudySpec) -> dict[str, Any]:
+def as_written(spec: StudySpec) -> dict[str, Any]:
     """The spec as a person would write it: without what is left out or does not apply."""
     plain: dict[str, Any] = {"study": spec.study, "model": spec.model, "data": spec.data}
     if spec.subset is not None:

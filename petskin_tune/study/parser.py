@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.arguments import arguments, check_name, check_value
 from petskin_tune.study.published import PUBLISHED
@@ -30,6 +31,7 @@ _DECADES_IN_LINE = 2.0  # from here on a linear search hardly ever draws from th
 _FIRST_VERDICT = 2  # epochs; after one epoch the order of trials says next to nothing about their end
 _SHORTEST_LEASE = 1.0  # seconds
 _NAME = re.compile(r"\w[\w.-]{0,99}")
+_LONGEST_NAME = 180  # bytes; folders called after a study, or after its final run, have at most 255
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def read_study(root: Entry) -> ParsedStudy:
     warm_up = _warm_up(train, search)
     pruner, warnings = _pruner(keys.get("pruner"), epochs, warm_up)
     spec = StudySpec(
-        study=_study_name(keys["study"]),
+        study=keys["study"].text(),
         model=_model(keys["model"]),
         data=keys["data"].text(),
         subset=_subset(keys.get("subset")),
@@ -79,11 +81,23 @@ def _check_version(keys: Mapping[str, Entry]) -> None:
         raise keys["version"].refused(f"is newer than this petskin-tune knows ({SPEC_VERSION}); upgrade petskin-tune")
 
 
-def _study_name(entry: Entry) -> str:
-    name = entry.text()
+def check_study_name(name: str) -> None:
+    """Refuse a name for a new study that files cannot be called after, or that would be taken for a file.
+
+    Raises:
+        UsageError: says why.
+    """
     if not _NAME.fullmatch(name):
-        raise entry.refused("must be a name of letters, digits, `.`, `_` and `-`, because files are called after it")
-    return name
+        raise UsageError(
+            "`study` must be a name of letters, digits, `.`, `_` and `-`, because files are called after it"
+        )
+    if name.lower().endswith((".yaml", ".yml")):
+        raise UsageError(f"`study` must be a name, and {name!r} would be taken for a file: leave out the ending")
+    if (size := len(name.encode())) > _LONGEST_NAME:
+        raise UsageError(
+            f"`study` must be a shorter name: it has {size} bytes, and files that are called after it at most "
+            f"{_LONGEST_NAME} (a Korean letter has 3)"
+        )
 
 
 def _model(entry: Entry) -> str:

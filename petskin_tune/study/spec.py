@@ -1,14 +1,11 @@
-"""StudySpec: what a study file says, as the rest of the program sees it. Checked in ``parser.py``."""
+"""StudySpec: what a study file says, as the rest of the program sees it. Its rules are in ``parser.py``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from petskin_tune.errors import UsageError
-from petskin_tune.study import attributes
+from pydantic import BaseModel, ConfigDict
 
 SPEC_VERSION = 1
 
@@ -16,7 +13,7 @@ Scalar = bool | int | float | str
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Range(_Frozen):
@@ -98,18 +95,3 @@ class StudySpec(_Frozen):
 
 # The newest value wins; a difference in any other key is another study.
 CHANGEABLE = ("target_trials", "stop_at", "snapshot_every", "lease", "keep_weights", "store_limit")
-
-
-def read_spec(stored: Mapping[str, Any]) -> StudySpec:
-    """The spec in force among the user attributes of a study that is ours.
-
-    Raises:
-        UsageError: a newer petskin-tune wrote it, or it cannot be read.
-    """
-    text = stored[attributes.SPEC]
-    if text.get("version", 1) > SPEC_VERSION:
-        raise UsageError("The study was made by a newer petskin-tune; upgrade with: pip install -U petskin-tune")
-    try:
-        return StudySpec.model_validate(text)
-    except ValidationError as error:
-        raise UsageError(f"The study's stored spec cannot be read: {' '.join(str(error).split())}") from error

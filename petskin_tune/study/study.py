@@ -25,7 +25,9 @@ from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes, ranking
 from petskin_tune.study import file as study_file
-from petskin_tune.study.spec import CHANGEABLE, StudySpec, read_spec
+from petskin_tune.study.space import check_settings
+from petskin_tune.study.spec import CHANGEABLE, StudySpec
+from petskin_tune.study.stored import checked, read_spec, recorded, study_attributes
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -153,14 +155,19 @@ class Study:
         self.attributes = {**self.attributes, key: self.storage.transaction(work)}
 
     def change(self, **values: Any) -> None:
-        """Change keys of the spec that may change at any time (:data:`~petskin_tune.study.spec.CHANGEABLE`)."""
+        """Change keys of the spec that may change at any time (:data:`~petskin_tune.study.spec.CHANGEABLE`).
+
+        Raises:
+            UsageError: a value breaks a rule of the study file.
+        """
         if not set(values) <= set(CHANGEABLE):
             raise ValueError(f"only {CHANGEABLE} may change")
 
         def work(session: Session) -> StudySpec:
             session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
             row = _attribute(session, self.id, attributes.SPEC)
-            spec = read_spec({attributes.SPEC: json.loads(row.value_json)}).model_copy(update=values)
+            changed = read_spec({attributes.SPEC: json.loads(row.value_json)}).model_copy(update=values)
+            spec = checked(changed, "The study")
             row.value_json = json.dumps(_to_json(spec))
             return spec
 
@@ -177,7 +184,7 @@ class Study:
 
     def hear(self, news: Mapping[str, Any]) -> None:
         """Take over attributes of the study that were read with something else; the spec may be among them."""
-        self.attributes = {**self.attributes, **news}
+        self.attributes = {**self.attributes, **study_attributes(news)}
         if attributes.SPEC in news:
             self.spec = read_spec(news)
 
@@ -218,7 +225,8 @@ def find_study(storage: PetskinStorage, name: str) -> Study | None:
     """The study of that name in the database, or None.
 
     Raises:
-        UsageError: an Optuna study of that name is there, but it is none of ours, or a newer petskin-tune made it.
+        UsageError: an Optuna study of that name is there, but it is none of ours, a newer petskin-tune made it, or
+            somebody has changed what we keep with it.
     """
     try:
         study_id = storage.get_study_id_from_name(name)
@@ -229,7 +237,10 @@ def find_study(storage: PetskinStorage, name: str) -> Study | None:
         raise UsageError(f"The database has a study {name!r} that petskin-tune did not create; choose another name.")
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of an outage are whole statements
     opened = optuna.Study(study_name=name, storage=storage)
-    return Study(storage, opened, read_spec(stored), stored[attributes.UID], stored)
+    spec = read_spec(stored)
+    if spec.study != name or attributes.UID not in stored:
+        raise UsageError(f"The study {name!r} in the database has lost its name or its uid: it cannot be gone on with.")
+    return Study(storage, opened, spec, stored[attributes.UID], stored)
 
 
 def refuse_differences(study: Study, asked: Wanted) -> None:
@@ -308,6 +319,13 @@ def _waiting(point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str)
     )
 
 
-def settings_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What a trial trains with beside what the study fixes: its parameters, and arguments that are its alone."""
-    return {**trial.user_attrs.get(attributes.FIXED, {}), **trial.params}
+def settings_of(trial: FrozenTrial, spec: StudySpec) -> dict[str, Any]:
+    """What a trial trains with beside what the study fixes: its parameters, and arguments that are its alone.
+
+    Raises:
+        UsageError: a study file could not say so: the trial was made or changed by somebody else.
+    """
+    try:
+        return check_settings({**recorded(trial).get(attributes.FIXED, {}), **trial.params}, spec.search)
+    except UsageError as error:
+        raise UsageError(f"Trial {trial.number} cannot be trained as it stands in the database: {error}") from error

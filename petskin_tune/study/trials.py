@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import Failure
-from petskin_tune.study.spec import StudySpec, read_spec
+from petskin_tune.study.spec import StudySpec
+from petskin_tune.study.stored import read_spec, recorded
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -19,7 +20,7 @@ def spec_of(study: Study) -> StudySpec | None:
     """The spec in force; None for a study that is not ours.
 
     Raises:
-        UsageError: see :func:`petskin_tune.study.spec.read_spec`.
+        UsageError: see :func:`petskin_tune.study.stored.read_spec`.
     """
     stored = study.user_attrs
     return read_spec(stored) if attributes.SPEC in stored else None
@@ -40,8 +41,8 @@ def find_trial(study: str, trials: Iterable[FrozenTrial], number: int) -> Frozen
 def failure_of(trial: FrozenTrial) -> Failure | None:
     """What ended this trial, if a failure did (some are told to Optuna as pruned), or what it was given back for."""
     if not trial.state.is_finished():
-        return Failure.read(trial.user_attrs.get(attributes.GIVEN_BACK))
-    found = Failure.read(trial.user_attrs.get(attributes.FAILURE))
+        return Failure.read(recorded(trial).get(attributes.GIVEN_BACK))
+    found = Failure.read(recorded(trial).get(attributes.FAILURE))
     return Failure("unknown", "") if found is None and trial.state.name == "FAIL" else found
 
 

@@ -21,12 +21,32 @@ from petskin_tune.nearest import did_you_mean
 
 MOST = 2**31 - 1  # of anything that is counted: what databases and seeds take
 _DEEPEST = 20  # levels; a YAML alias can refer to itself
+_MOST_VALUES = 5000  # of a file, those behind aliases counted each time: ten lines of aliases of aliases fill a memory
+_LONGEST = 200_000  # characters of a file
 # What PyYAML's constructors raise, besides its own errors, for a value that is not what its tag or shape says.
 _NO_VALUE = (ValueError, OverflowError, AttributeError, TypeError, LookupError)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows YAML 1.2's floats."""
+    """SafeLoader that knows YAML 1.2's floats, and ends where a file has more than any study needs."""
+
+    values = 0
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.count()
+        self.depth += 1
+        if self.depth > 2 * _DEEPEST:  # a key and its value are a level each; exactly, `_entry` tells
+            raise RecursionError
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def count(self) -> None:
+        """One value more."""
+        self.values += 1
+        if self.values > _MOST_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {_MOST_VALUES} values", problem_mark=self.get_mark())
 
 
 _Loader.add_implicit_resolver(
@@ -39,16 +59,21 @@ class Entry:
     """One value of a YAML file: ``value`` is plain Python, ``keys`` or ``items`` are its parts as entries."""
 
     value: Any
-    line: int  # 1-based
+    line: int | None  # 1-based; None: it was read from no file
     where: str  # the file, as a person knows it
     name: str = ""  # dotted path of keys: "search.lr0"
     keys: Mapping[str, Entry] | None = None
     items: tuple[Entry, ...] | None = None
 
+    @property
+    def place(self) -> str:
+        """File and line."""
+        return self.where if self.line is None else f"{self.where}, line {self.line}"
+
     def refused(self, reason: str) -> UsageError:
         """The refusal of this value, with file, line and name."""
         subject = f"`{self.name}` " if self.name else ""
-        return UsageError(f"{self.where}, line {self.line}: {subject}{reason}")
+        return UsageError(f"{self.place}: {subject}{reason}")
 
     @contextmanager
     def located(self) -> Iterator[None]:
@@ -56,7 +81,7 @@ class Entry:
         try:
             yield
         except UsageError as error:
-            raise UsageError(f"{self.where}, line {self.line}: {error}") from error
+            raise UsageError(f"{self.place}: {error}") from error
 
     def mapping(self, known: tuple[str, ...] | None = None) -> Mapping[str, Entry]:
         """Its keys; with ``known``, any other key is refused with the nearest right one."""
@@ -66,7 +91,7 @@ class Entry:
             if known is not None and key not in known:
                 inside = f" in `{self.name}`" if self.name else ""
                 hint = did_you_mean(key, known) or f"; known are {', '.join(known)}"
-                raise UsageError(f"{self.where}, line {entry.line}: unknown key `{key}`{inside}{hint}")
+                raise UsageError(f"{entry.place}: unknown key `{key}`{inside}{hint}")
         return self.keys
 
     def sequence(self) -> tuple[Entry, ...]:
@@ -109,14 +134,18 @@ def read(text: str, where: str) -> Entry:
     """The one document in ``text``.
 
     Raises:
-        UsageError: broken YAML, more than one document, a key given twice or a key that is no text.
+        UsageError: broken YAML, more than one document, more than any file needs, a key given twice or a key that is no
+            text.
     """
+    if len(text) > _LONGEST:
+        raise UsageError(f"{where} is no study file: it has {len(text)} characters, at most {_LONGEST} are read")
     loader = None
     try:
         loader = _Loader(text.removeprefix("\ufeff"))
         node = loader.get_single_node()
         if node is None:
             raise UsageError(f"{where} is empty")
+        loader.values = 0
         return _entry(loader, node, where, "", 0)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -132,7 +161,19 @@ def read(text: str, where: str) -> Entry:
             loader.dispose()
 
 
+def entry_of(value: Any, where: str, name: str = "") -> Entry:
+    """A plain value that stands in no file, as an entry like those of :func:`read`."""
+    if isinstance(value, Mapping):
+        keys = {key: entry_of(part, where, f"{name}.{key}" if name else key) for key, part in value.items()}
+        return Entry(value, None, where, name, keys=keys)
+    if isinstance(value, (list, tuple)):
+        items = tuple(entry_of(item, where, f"{name}[{index}]") for index, item in enumerate(value, 1))
+        return Entry(list(value), None, where, name, items=items)
+    return Entry(value, None, where, name)
+
+
 def _entry(loader: _Loader, node: yaml.Node, where: str, name: str, depth: int) -> Entry:
+    loader.count()
     line = node.start_mark.line + 1
     refused = Entry(None, line, where, name).refused
     if depth > _DEEPEST:

@@ -10,20 +10,19 @@ from __future__ import annotations
 import gc
 import sys
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from petskin_tune import error_text, packages
 from petskin_tune.protocol import TRAIN_LOG, Declined, Failed, Finished, Note, Suspended, TrialJob
 from petskin_tune.training import causes, guards
+from petskin_tune.training.fall_back import FallBack
 from petskin_tune.training.process import environment
 from petskin_tune.training.process.channel import Channel
 from petskin_tune.training.snapshots import file as snapshot
-from petskin_tune.training.snapshots.state import Decisions
+from petskin_tune.training.snapshots.state import Decisions, TrainingState
 from petskin_tune.training.trainer import ResumableTrainer
 
 FinalEvent = Finished | Suspended | Failed | Declined
@@ -41,77 +40,68 @@ def run(job: TrialJob, channel: Channel) -> FinalEvent:
     Raises:
         Exception: A fault of the machine, of which this process is to die as if it had been killed itself.
     """
-    stage = _Stage()
+    fall_back = FallBack()
     try:
         environment.quiet_ultralytics()
-        return _train(job, channel, stage)
+        fall_back = FallBack(_open_snapshot(job), job.snapshot)
+        return _train(job, channel, fall_back)
     except _Declines as declines:
         return declines.event
     except Exception as error:  # the worker hears of every failure, and of its kind
         kind = causes.kind_of(error)
         if kind in ("refused", "diverged"):  # where in the code says nothing more
             return Failed(kind, error_text.one_line(error))
-        if stage.trains and guards.is_machine_fault(error):
+        if fall_back.announced and guards.is_machine_fault(error):
             first_line = str(error).strip().splitlines()[0]
             channel.send(Note("machine-fault", f"its process ends of a fault of this machine: {first_line}"))
             raise
         detail = error_text.masked(traceback.format_exc())
         sys.stderr.write(detail)  # its log
-        if kind == "crashed" and job.snapshot is not None and not stage.trains:
+        if kind == "crashed" and job.snapshot is not None and not fall_back.announced:  # maybe its fault
             said = f"{Path(job.snapshot).name} cannot be gone on from: {error_text.named(error).rstrip('.')}"
             return Declined("damaged-snapshot", f"{said}; all of it is in {Path(job.run_folder) / TRAIN_LOG}")
         said = error_text.one_line(error) if kind in ("data", "out-of-memory") else error_text.named(error)
         return Failed(kind, said, detail)
 
 
-@dataclass
-class _Stage:
-    """How far the process has come; before it trains, an error on the way from a snapshot may be the snapshot's."""
-
-    trains: bool = False
-
-
-def _train(job: TrialJob, channel: Channel, stage: _Stage) -> FinalEvent:
-    state: Mapping[str, Any] | None = _open_snapshot(job)
-    decisions = Decisions(**state["decisions"]) if state else Decisions()
-    first, announced = True, False
+def _train(job: TrialJob, channel: Channel, fall_back: FallBack) -> FinalEvent:
+    first = True
     while True:
-        trainer = ResumableTrainer(job, channel, decisions, state, announced=announced)
+        trainer = ResumableTrainer(job, channel, fall_back)
         if first:
-            _check_machine(job, channel, trainer, state)
+            _check_machine(job, channel, trainer, fall_back.state)
         try:
             trainer.train()
             assert trainer.outcome is not None
             return trainer.outcome
         except Exception as error:  # noqa: BLE001 (what no decision helps against goes on up)
-            stage.trains = trainer.announced
             decisions, note = _decide(error, trainer)
             channel.send(note)
-            state = trainer.last_good_state()
-            first, announced = False, trainer.announced
+            fall_back.decide(decisions, trainer.keeper.last.path if trainer.keeper.last else None)
+            first = False
         del trainer
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
 
-def _open_snapshot(job: TrialJob) -> dict[str, Any] | None:
+def _open_snapshot(job: TrialJob) -> TrainingState | None:
     if job.snapshot is None:
         return None
     requested = {key: value for key, value in job.arguments.items() if key not in guards.LOCAL_ARGUMENTS}
     try:
-        state = snapshot.read(Path(job.snapshot))
-        snapshot.check_identity(state, job.identity, requested)
+        plain = snapshot.read(Path(job.snapshot))
+        snapshot.check_identity(plain, job.identity, requested)
     except snapshot.SnapshotDamaged as error:
         raise _Declines(Declined("damaged-snapshot", str(error))) from error
     except snapshot.SnapshotForeign as error:
         raise _Declines(Declined("foreign-snapshot", str(error))) from error
-    return state
+    return TrainingState.from_plain(plain)
 
 
-def _check_machine(job: TrialJob, channel: Channel, trainer: ResumableTrainer, state: Mapping[str, Any] | None) -> None:
+def _check_machine(job: TrialJob, channel: Channel, trainer: ResumableTrainer, state: TrainingState | None) -> None:
     """Record how this machine differs from the one whose state is continued, or decline where it may not."""
-    recorded = state["machine"] if state else job.recorded_machine
+    recorded = state.terms.machine if state else job.recorded_machine
     if recorded is None:  # a new trial: it goes on with nothing, but stands beside the study's others
         found = packages.differences(job.environment or trainer.machine, trainer.machine)
         if found:

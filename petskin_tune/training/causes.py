@@ -16,7 +16,9 @@ _MACHINE = re.compile(
     r"no nvidia driver|nvidia driver on your system is too old|driver version is insufficient|cuda driver error"
     r"|no cuda gpus are available|no cuda-capable device|not compiled with cuda|invalid cuda 'device="
     r"|cuda unknown error|cuda initialization|nvml|no space left on device|unable to open shared memory object"
-    r"|unable to write to file </torch_|not linked with support for|does not compute in bfloat16",
+    r"|unable to write to file </torch_|not linked with support for|does not compute in bfloat16|there is none here"
+    r"|no hip gpus are available|cuda call failed lazily|disk quota exceeded|read-only file system|input/output error"
+    r"|pytorchstreamwriter failed|inline_container|library version mismatch",
     re.IGNORECASE,
 )
 _OF_THE_KERNELS_INPUT = re.compile("device-side assert", re.IGNORECASE)  # indices out of range, for one

@@ -5,29 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
+from ultralytics.utils import DEFAULT_CFG_DICT
 
+from petskin_tune.errors import UsageError
+from petskin_tune.files import model_kinds
+from petskin_tune.owned_arguments import OWNED
 from petskin_tune.protocol import Position
 
-# Arguments that this trainer cannot honour, and the values of them that mean "not asked for".
-_UNSUPPORTED: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "augmentations": ((None,), "Albumentations draws random numbers of its own and cannot be resumed"),
-    "classes": ((None,), "a data set with these classes alone says the same and can be checked"),
-    "compile": ((False, None), "compiled models are not resumed exactly"),
-    "distill_model": ((None,), "distillation is not supported"),
-    "fraction": ((1.0, 1, None), "it takes the first files by name; use `subset` in the study file"),
-    "quantize": ((None, False, 32, 16), "quantised training is not supported"),
-    "rect": ((False,), "the order of the images would not be random"),
-    "resume": ((False, None), "trials resume by themselves"),
-    "single_cls": ((False, None), "merge the classes in the data set"),
-    "task": (("segment", None), "this tool trains segmentation"),
-    "time": ((None,), "epochs planned by the clock cannot be resumed exactly"),
-    "val": ((True,), "every epoch is judged by its validation"),
-}
+# Owned arguments that a trial's job carries all the same.
+_OF_THE_JOB = frozenset({"epochs", "seed"})
 # Arguments that say where and how comfortably a training runs, not what it computes.
 LOCAL_ARGUMENTS = frozenset(
     {"data", "device", "exist_ok", "mode", "model", "name", "plots", "project", "save", "save_dir", "save_period"}
@@ -66,9 +58,9 @@ def check_request(arguments: Mapping[str, Any]) -> None:
     Raises:
         Refused: One of them is set.
     """
-    for name, (neutral, reason) in _UNSUPPORTED.items():
-        if name in arguments and arguments[name] not in neutral:
-            raise Refused(f"{name}={arguments[name]!r} is refused: {reason}")
+    for name, value in arguments.items():
+        if name in OWNED and name not in _OF_THE_JOB | LOCAL_ARGUMENTS and not _is_default(name, value):
+            raise Refused(f"{name}={value!r} is refused: {OWNED[name]}")
     try:
         get_cfg(overrides=dict(arguments))
     except (SyntaxError, TypeError, ValueError) as error:  # an unknown name, a wrong type, a value out of range
@@ -76,6 +68,50 @@ def check_request(arguments: Mapping[str, Any]) -> None:
     batch = arguments.get("batch", 16)
     if not isinstance(batch, int) or batch < 1:
         raise Refused(f"batch={batch!r} is refused: a batch size must be written out")
+
+
+def _is_default(name: str, value: Any) -> bool:
+    return value is None or value == ("segment" if name == "task" else DEFAULT_CFG_DICT.get(name))
+
+
+def check_model(path: str) -> None:
+    """Refuse a model that does not segment, by the rule by which a study's model is refused.
+
+    Raises:
+        Refused: It is of another task, no model that can be trained, or no file: Ultralytics would fetch a URL.
+    """
+    if "://" in path:
+        raise Refused(f"model={path!r} is refused: give the path of a file")
+    try:
+        model_kinds.require_segmentation(Path(path))
+    except UsageError as error:
+        raise Refused(str(error)) from error
+
+
+def check_device(asked: str, device: torch.device) -> None:
+    """Refuse a device other than the one that was asked for: Ultralytics takes the CPU where there is no MPS.
+
+    Raises:
+        Refused: There is none here, which says nothing about the trial.
+    """
+    if asked == "mps" and device.type != "mps":
+        raise Refused(f"device={asked!r} was asked for, there is none here")
+
+
+def check_freeze(model: nn.Module, freeze: Any) -> None:
+    """Refuse to freeze every layer; the rule is that of Ultralytics' ``_setup_train``.
+
+    Args:
+        model: That was built.
+        freeze: How many layers, which ones by number or name, or None.
+
+    Raises:
+        Refused: Nothing is left to train.
+    """
+    frozen = freeze if isinstance(freeze, list) else range(freeze) if isinstance(freeze, int) else []
+    names = [*(f"model.{layer}." for layer in frozen), ".dfl"]
+    if all(any(name in parameter for name in names) for parameter, _ in model.named_parameters()):
+        raise Refused(f"freeze={freeze!r} is refused: it leaves none of the model's {len(model.model)} layers to train")
 
 
 def compare_arguments(requested: Mapping[str, Any], in_force: Mapping[str, Any]) -> list[str]:

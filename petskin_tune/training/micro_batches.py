@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.utils.torch_utils import unwrap_model
-
-if TYPE_CHECKING:
-    from petskin_tune.training.setup import TrialSetup
+from torch import nn
 
 _OF_OBJECTS = ("batch_idx", "bboxes", "cls")  # rows of objects, not of images
 _DRAWN_BATCHES = 1000  # the fullest of so many is what a training meets sooner or later
@@ -39,53 +36,68 @@ def split(batch: dict[str, Any], size: int | None, *, overlap_mask: bool) -> Ite
         yield end - start, part
 
 
-def dry_step(trainer: TrialSetup) -> None:
-    """Run forward and backward once at the largest input, with room for the optimizer's state, and leave no trace.
+def dry_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    backward: Callable[[dict[str, Any]], None],
+    batch: Callable[[], dict[str, Any]],
+) -> None:
+    """Run forward and backward once, with room for the optimizer's state, and leave no trace.
+
+    Args:
+        model: Not wrapped.
+        optimizer: Of the model, before its first step.
+        backward: Computes the loss of a batch and its gradients.
+        batch: Makes the largest batch that the training may meet.
 
     Raises:
         torch.OutOfMemoryError: What the trial needs does not fit.
     """
-    model = unwrap_model(trainer.model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    trainer.model.train()
+    model.train()
     try:
-        copies = _STATES.get(type(trainer.optimizer).__name__, 2)
+        copies = _STATES.get(type(optimizer).__name__, 2)
         reserved = [torch.empty_like(parameter) for parameter in parameters for _ in range(copies)]
-        with trainer.autocast():
-            loss, _ = trainer.model(_largest_batch(trainer))
-        trainer.scaler.scale(loss.sum()).backward()
+        backward(batch())
         del reserved
     finally:
-        trainer.optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         for buffer, value in buffers:
             buffer.copy_(value)
         model.criterion = None
-        trainer._clear_memory()
 
 
-def _largest_batch(trainer: TrialSetup) -> dict[str, Any]:
-    """Return a batch of grey images of the largest size, as full of objects as augmentation makes them."""
-    images = trainer.decisions.micro_batch or trainer.batch_size
-    stride = trainer.stride
-    side = int(trainer.args.imgsz * (1 + trainer.args.multi_scale) + stride - 1) // stride * stride
-    objects = _most_objects([len(label["cls"]) for label in trainer.train_loader.dataset.labels], images, trainer.args)
-    on_device = {"device": trainer.device}
+def largest_batch(
+    counts_of_objects: Sequence[int], images: int, stride: int, arguments: Any, device: torch.device
+) -> dict[str, Any]:
+    """Return a batch of grey images of the largest size, as full of objects as augmentation makes them.
+
+    Args:
+        counts_of_objects: Of each training image.
+        images: Of the batch.
+        stride: Of the model; sides are its multiples.
+        arguments: Of the training.
+        device: Where the batch shall lie.
+    """
+    side = int(arguments.imgsz * (1 + arguments.multi_scale) + stride - 1) // stride * stride
+    objects = _most_objects(counts_of_objects, images, arguments)
+    on_device = {"device": device}
     counts = torch.tensor(objects, **on_device)
-    mask_side = side // trainer.args.mask_ratio
+    mask_side = side // arguments.mask_ratio
     masks = torch.ones(images, mask_side, mask_side, **on_device)
     return {
         "im_file": [""] * images,
         "img": torch.full((images, 3, side, side), 0.5, **on_device),
         "batch_idx": torch.arange(images, **on_device).repeat_interleave(counts).float(),
         "cls": torch.zeros(sum(objects), 1, **on_device),
-        "bboxes": torch.cat([_spread(count) for count in objects]).to(trainer.device),
-        "masks": masks if trainer.args.overlap_mask else masks.repeat_interleave(counts, 0),
+        "bboxes": torch.cat([_spread(count) for count in objects]).to(device),
+        "masks": masks if arguments.overlap_mask else masks.repeat_interleave(counts, 0),
         "sem_masks": torch.zeros(images, mask_side, mask_side, **on_device),
     }
 
 
-def _most_objects(counts: list[int], images: int, arguments: Any) -> list[int]:
+def _most_objects(counts: Sequence[int], images: int, arguments: Any) -> list[int]:
     """Return how many objects each image of a batch has in the fullest one to be expected.
 
     Memory grows with the batch's objects (each has its mask in the loss) and with those of its fullest image. Every
@@ -99,7 +111,7 @@ def _most_objects(counts: list[int], images: int, arguments: Any) -> list[int]:
     """
     doubles = arguments.mixup > 0 or arguments.cutmix > 0 or arguments.copy_paste > 0
     parts = (4 if arguments.mosaic > 0 else 1) * (2 if doubles else 1)
-    known = np.sort(np.asarray(counts or [0]))
+    known = np.sort(np.asarray(list(counts) or [0]))
     drawn = np.random.default_rng(0).choice(known, (_DRAWN_BATCHES, images, parts)).sum(axis=2)
     fullest = drawn[drawn.sum(axis=1).argmax()]
     fullest[0] = max(drawn.max(), known[-parts:].sum())

@@ -10,9 +10,6 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +19,8 @@ from ultralytics.utils.torch_utils import unwrap_model
 from petskin_tune import faults
 from petskin_tune.protocol import (
     MASK_MAP,
-    BestWeights,
     EpochDone,
     Finished,
-    Note,
     Order,
     Position,
     Progress,
@@ -38,15 +33,16 @@ from petskin_tune.protocol import (
 )
 from petskin_tune.training import guards, micro_batches
 from petskin_tune.training.data.order import seed_batch
+from petskin_tune.training.fall_back import FallBack
 from petskin_tune.training.process import isolation
 from petskin_tune.training.process.channel import Channel
-from petskin_tune.training.setup import TrialSetup
-from petskin_tune.training.snapshots import file as snapshot_file
-from petskin_tune.training.snapshots import results, state, weights
+from petskin_tune.training.run_files import RunFiles
+from petskin_tune.training.snapshots import results
 from petskin_tune.training.snapshots.schedule import SnapshotKeeper
-from petskin_tune.training.snapshots.state import Decisions
+from petskin_tune.training.snapshots.state import Terms, TrainingState
+from petskin_tune.training.throughput import Throughput
+from petskin_tune.training.trial_trainer import TrialTrainer
 
-PROGRESS_EVERY = 0.5  # seconds
 PATIENT_BATCHES = 8  # a snapshot on the clock waits so many batches for an optimizer step
 PATIENT_SECONDS = 1.0  # and an ordered one so long
 
@@ -61,72 +57,72 @@ class Ordered(Exception):
         self.order = order
 
 
-class ResumableTrainer(TrialSetup):
+class ResumableTrainer(TrialTrainer):
     """Trains one trial from its beginning or from a snapshot; ``train()`` leaves how it ended in ``outcome``.
 
     Args:
-        job, decisions, snapshot: As for ``TrialSetup``.
+        job: The trial.
         channel: Hears what happens, and may order the end.
-        announced: The worker was told where training starts, before a fall-back in the same process.
+        fall_back: Where to begin, and what was decided; kept up to date for the trainer that may have to follow.
     """
 
-    def __init__(
-        self,
-        job: TrialJob,
-        channel: Channel,
-        decisions: Decisions,
-        snapshot: Mapping[str, Any] | None = None,
-        *,
-        announced: bool = False,
-    ) -> None:
-        super().__init__(job, decisions, snapshot)
+    def __init__(self, job: TrialJob, channel: Channel, fall_back: FallBack) -> None:
+        super().__init__(job, fall_back.decisions, fall_back.state)
         self.channel = channel
+        self.fall_back = fall_back
         self.outcome: Finished | Suspended | None = None
         self.validating = False
+        self.batches = 0  # of an epoch
+        self.warm_up_steps = 0  # batches
         self.watch = guards.LossWatch(self.device)
+        self.throughput = Throughput()
+        shares_processor = self.device.type == "cpu"
         self.keeper = SnapshotKeeper(
-            self.save_dir / "snapshots", job.snapshot_every, channel, shares_processor=self.device.type == "cpu"
+            self.save_dir / "snapshots", job.snapshot_every, channel, shares_processor=shares_processor
         )
-        self.announced = announced
-        known = Decisions(**snapshot["decisions"]) if snapshot else Decisions()
-        self._just_decided = decisions != known  # no snapshot knows of it
-        self._in_memory = snapshot and {**snapshot, "decisions": asdict(decisions)}  # where a fall-back would lead to
+        self.files = RunFiles(self.csv, self.best, channel, self.keeper)
+        self._started_at = self.counters.position
+        self._began = self._epoch_began = time.monotonic()
+        self._elapsed_before = 0.0  # seconds that earlier processes spent on this trial
         self.callbacks["on_val_batch_start"].append(self._obey_in_validation)
 
     # ---- the loop -----------------------------------------------------------------------------------------------
 
     def _do_train(self) -> None:
-        """Train from ``position`` to the end, or to the worker's order."""
+        """Train from where the counters stand to the end, or to the worker's order."""
         self._setup_train()
         try:
             self._start()
-            while self.position.epoch < self.epochs and not self.stop:
+            while not self._is_over():
                 self._train_epoch()
                 self._finish_epoch()
             self._snapshot_here()
-            self.outcome = Finished(len(self.history), self.best_epoch, early=len(self.history) < self.epochs)
+            done = len(self.counters.history)
+            self.outcome = Finished(done, self.counters.best_epoch, early=done < self.epochs)
         except Ordered as ordered:
             self.outcome = Suspended(self._snapshot_here() if isinstance(ordered.order, Suspend) else None)
         finally:
             self._close()
 
+    def _is_over(self) -> bool:
+        return self.counters.position.epoch >= self.epochs or self.counters.stop
+
     def _start(self) -> None:
         """Tell the worker what is in force and where training starts."""
         self.batches = len(self.train_loader)
         self.warm_up_steps = self._get_warmup_iterations(self.batches)
-        self.train_loader.seek(self.position)
-        self._started_at = self.position
-        self._began = self._last_progress = time.monotonic()
-        self._training_seconds, self._seconds_told = 0.0, 0.0  # in batches: in all, and when progress was told
-        self._batches_done = self._images_since = 0
-        if not self._may_fall_back():
-            self._in_memory = None
-        self._write_results()
-        if not self.announced:
+        self._started_at = self.counters.position
+        self.train_loader.seek(self._started_at)
+        self.throughput = Throughput()
+        self._began, self._elapsed_before = time.monotonic(), self.counters.elapsed
+        self.fall_back.begin(in_memory=self._may_fall_back())
+        self.files.write_results(self.counters)
+        if not self.fall_back.announced:
             self.channel.send(self._started())
-            self.announced = True
-        if self._just_decided:
-            self.keeper.begin(self._capture, self.position)
+            self.fall_back.announced = True
+        if self.fall_back.just_decided:
+            self._begin_snapshot()
+            self.fall_back.just_decided = False
         self._obey()
 
     def _started(self) -> Started:
@@ -136,15 +132,16 @@ class ResumableTrainer(TrialSetup):
             machine=self.machine,
             arguments={key: value for key, value in vars(self.args).items() if not key.startswith("_")},
             batch=self.batch_size,
-            position=self.position,
+            position=self.counters.position,
             batches=self.batches,
-            history=tuple(self.history),
+            history=tuple(self.counters.history),
             notes=self.notes,
         )
 
     def _train_epoch(self) -> None:
         """Train what is left of the current epoch."""
-        self.epoch, first = self.position.epoch, self.position.batch
+        counters = self.counters
+        self.epoch, first = counters.position.epoch, counters.position.batch
         self._epoch_began = time.monotonic()
         self._set_learning_rate(start_of_epoch=first == 0)
         self._model_train()
@@ -159,15 +156,13 @@ class ResumableTrainer(TrialSetup):
             self._warm_up(step)
             images = len(batch["im_file"])
             self._accumulate_gradients(batch, index)
-            self.position = Position(self.epoch, index + 1)
-            self.watch.put(self.position, self.loss, self.tloss)
-            if step - self.last_opt_step >= self.accumulate:
+            counters.position = Position(self.epoch, index + 1)
+            self.watch.put(counters.position, self.loss, self.tloss)
+            if step - counters.last_opt_step >= counters.accumulate:
                 self.optimizer_step()
-                self.last_opt_step = step
+                counters.last_opt_step = step
             faults.reach("batch-done")
-            self._training_seconds += time.monotonic() - batch_began
-            self._batches_done += 1
-            self._report_progress(images)
+            self._report_progress(images, time.monotonic() - batch_began)
             self._attend()
             batch_began = time.monotonic()
 
@@ -186,7 +181,7 @@ class ResumableTrainer(TrialSetup):
         if not self.warm_up_steps or step > self.warm_up_steps:
             return
         ends = [0, self.warm_up_steps]
-        self.accumulate = max(1, int(np.interp(step, ends, [1, self.full_accumulate]).round()))
+        self.counters.accumulate = max(1, int(np.interp(step, ends, [1, self.full_accumulate]).round()))
         for group in self.optimizer.param_groups:
             first = self.args.warmup_bias_lr if group.get("param_group") == "bias" else 0.0
             target = group["initial_lr"] * self.lf(self.epoch)
@@ -228,19 +223,19 @@ class ResumableTrainer(TrialSetup):
         self.metrics, self.fitness = self.validate()
         parts = trained - self._epoch_began, time.monotonic() - trained
         faults.reach("epoch-validated")
-        self.history.append(self.row())
-        self.times.append(self.elapsed())
-        improved = self.best_fitness is None or self.fitness > self.best_fitness
+        self.counters.history.append(self.row())
+        self.counters.times.append(self.elapsed())
+        improved = self.counters.best_fitness is None or self.fitness > self.counters.best_fitness
         if improved:
-            self.best_fitness, self.best_epoch = self.fitness, self.epoch + 1
-        self.stop = self.stopper(self.epoch + 1, self.fitness)
-        self.position = Position(self.epoch + 1, 0)
+            self.counters.best_fitness, self.counters.best_epoch = self.fitness, self.epoch + 1
+        self.counters.stop = self.stopper(self.epoch + 1, self.fitness)
+        self.counters.position = Position(self.epoch + 1, 0)
         self._report_epoch(improved, *parts)
         self._clear_memory(0.5)
-        if self.position.epoch < self.epochs and not self.stop:
-            if self._may_fall_back():
+        if not self._is_over():
+            if self.fall_back.in_memory:
                 with self.keeper.standstill():
-                    self._in_memory = self._capture()
+                    self.fall_back.state = self._capture()
             self._attend()
 
     def validate(self) -> tuple[dict[str, float], float]:
@@ -261,10 +256,10 @@ class ResumableTrainer(TrialSetup):
     def _attend(self) -> None:
         """Follow an order and take a snapshot if one is due."""
         self._obey()
-        end_of_epoch = self.position.batch == 0
-        is_rung = end_of_epoch and self.position.epoch in self.job.rungs
+        end_of_epoch = self.counters.position.batch == 0
+        is_rung = end_of_epoch and self.counters.position.epoch in self.job.rungs
         if is_rung or (self.keeper.due(end_of_epoch=end_of_epoch) and self._good_instant(float("inf"))):
-            self.keeper.begin(self._capture, self.position)
+            self._begin_snapshot()
 
     def _obey(self) -> None:
         order = self.channel.order
@@ -278,55 +273,47 @@ class ResumableTrainer(TrialSetup):
 
     def _good_instant(self, seconds: float) -> bool:
         """Say whether to take a snapshot now: no gradients to carry, or too long a wait for an optimizer step."""
-        done = self.position.batch + self.batches * self.position.epoch
-        missing = self.accumulate - (done - 1 - self.last_opt_step)  # batches to the next step
-        if done - 1 == self.last_opt_step or self.position.batch in (0, self.batches):
+        position, last_step = self.counters.position, self.counters.last_opt_step
+        done = position.batch + self.batches * position.epoch
+        missing = self.counters.accumulate - (done - 1 - last_step)  # batches to the next step
+        if done - 1 == last_step or position.batch in (0, self.batches):
             return True
         return (
-            missing > min(PATIENT_BATCHES, self.batches - self.position.batch)
-            or missing * self._batch_seconds() > seconds
+            missing > min(PATIENT_BATCHES, self.batches - position.batch)
+            or missing * self.throughput.seconds_per_batch > seconds
         )
+
+    def _begin_snapshot(self) -> None:
+        self.keeper.begin(lambda: self._capture().to_plain(), self.counters.position)
 
     def _snapshot_here(self) -> SnapshotWritten | None:
         """Return a snapshot of the current position that lies on disk; None if no batch was done since the start."""
-        if self.position == self._started_at:
+        position = self.counters.position
+        if position == self._started_at:
             return None
         self.keeper.wait()
-        if self.keeper.last is not None and self.keeper.last.position == self.position:
+        if self.keeper.last is not None and self.keeper.last.position == position:
             return self.keeper.last
-        return self.keeper.write_now(self._capture, self.position)
+        return self.keeper.write_now(lambda: self._capture().to_plain(), position)
 
     def _may_fall_back(self) -> bool:
-        """Say whether a decision may still send this training back to an earlier state.
-
-        That state must not lie before the last epoch that was reported, or the epochs after it would be reported twice.
-        """
+        """Say whether a decision may still send this training back to an earlier state."""
         splits = self.device.type == "cuda" and self.job.on_oom == "split"
         return splits or (self.precision == "amp" and self.decisions.precision is None)
-
-    def last_good_state(self) -> Mapping[str, Any] | None:
-        """Return the state to go on from after a failure; None: from the beginning.
-
-        It is that at the epoch's start, not the newest: snapshots are written by the clock, and the same failure must
-        lead back to the same place wherever they were. Only in an epoch that this process entered in the middle is it
-        where it entered, because its start is nowhere; a kill between that and the snapshot of the decision is the one
-        interruption that shows afterwards. (Where nothing is kept in memory, on a CPU, the newest on disk must do.)
-        """
-        if self.keeper.last is None or self._may_fall_back():
-            return self._in_memory
-        return snapshot_file.read(Path(self.keeper.last.path))
 
     def _check_state(self) -> None:
         """A state with a NaN in it is never written, and not validated; waits for the device."""
         self.watch.flush()
         scaled = self.scaler.is_enabled()
-        guards.check_finite(unwrap_model(self.model), self.ema.ema, self.position, scaled_gradients=scaled)
+        guards.check_finite(unwrap_model(self.model), self.ema.ema, self.counters.position, scaled_gradients=scaled)
 
-    def _capture(self) -> Mapping[str, Any]:
-        if self._in_memory is not None and Position(*self._in_memory["position"]) == self.position:
-            return self._in_memory
+    def _capture(self) -> TrainingState:
+        if state := self.fall_back.at(self.counters.position):
+            return state
         self._check_state()
-        return state.capture(self)
+        self.counters.elapsed = self.elapsed()
+        terms = Terms(dict(self.job.identity), self.requested, self.machine, self.decisions)
+        return TrainingState.capture(self.learner(), self.losses(), self.counters, terms)
 
     def _close(self) -> None:
         self.keeper.close()
@@ -337,51 +324,20 @@ class ResumableTrainer(TrialSetup):
 
     def elapsed(self) -> float:
         """Seconds spent training this trial, in earlier processes too as far as their snapshots reach."""
-        return self.elapsed_before + time.monotonic() - self._began
+        return self._elapsed_before + time.monotonic() - self._began
 
-    def _batch_seconds(self) -> float:
-        """Seconds per batch in this process; 0 before the first."""
-        return self._training_seconds / max(self._batches_done, 1)
-
-    def _report_progress(self, images: int) -> None:
-        self._images_since += images
-        now = time.monotonic()
-        if now - self._last_progress >= PROGRESS_EVERY:
-            rate = self._images_since / (self._training_seconds - self._seconds_told)
-            self.channel.send(Progress(self.position, self.watch.latest, rate))
-            self._last_progress, self._images_since, self._seconds_told = now, 0, self._training_seconds
+    def _report_progress(self, images: int, seconds: float) -> None:
+        if rate := self.throughput.add(images, seconds):
+            self.channel.send(Progress(self.counters.position, self.watch.latest, rate))
 
     def _report_epoch(self, improved: bool, training: float, validation: float) -> None:
-        self._write_results()
+        history, times = self.counters.history, self.counters.times
+        self.files.write_results(self.counters)
         if improved:
-            self._save_best()
-        seconds = self.times[-1] - (self.times[-2] if len(self.times) > 1 else 0.0)
-        self.channel.send(EpochDone(len(self.history), self.fitness, self.history[-1], seconds, training, validation))
-
-    def _write_results(self) -> None:
-        try:
-            results.write(self.csv, self.history, self.times)
-        except OSError as error:
-            self.channel.send(Note("results-failed", f"results.csv was not written: {error}"))
-
-    def _save_best(self) -> None:
-        """Write the averaged model in the background, before any snapshot that follows."""
-        epoch, fitness = self.best_epoch, self.fitness
-        metrics = {**self.metrics, "fitness": fitness}
-        with self.keeper.standstill():
-            content = weights.checkpoint(self.ema.ema, dict(vars(self.args)), metrics, epoch)
-
-        def write() -> None:
-            try:
-                weights.write(content, self.best)
-            except OSError as error:
-                self.channel.send(
-                    Note("weights-failed", f"the best weights of epoch {epoch} were not written: {error}")
-                )
-            else:
-                self.channel.send(BestWeights(str(self.best), epoch, fitness))
-
-        self.keeper.submit(write)
+            metrics = {**self.metrics, "fitness": self.fitness}
+            self.files.save_best(self.ema.ema, vars(self.args), metrics, self.counters.best_epoch)
+        seconds = times[-1] - (times[-2] if len(times) > 1 else 0.0)
+        self.channel.send(EpochDone(len(history), self.fitness, history[-1], seconds, training, validation))
 
 
 def _join(

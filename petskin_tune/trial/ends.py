@@ -23,6 +23,7 @@ from petskin_tune.protocol import Declined, Failed, FailureKind, Finished, Suspe
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import CANNOT_START, DIES, ENDS, GIVEN_BACK, Failure, signal_name
+from petskin_tune.study.stored import recorded
 from petskin_tune.trial.process import TrialProcess
 from petskin_tune.trial.run_state import RunState
 
@@ -224,14 +225,14 @@ def release(run: RunState, reason: str | None = None) -> Outcome:
     return Outcome("suspended", run.best(), reason)
 
 
-def give_up(trial: HeldTrial, reason: str) -> Outcome:
-    """Fail a trial that ends whoever trains it, before it does so once more.
+def give_up(trial: HeldTrial, reason: str, kind: FailureKind | None = None) -> Outcome:
+    """Fail a trial that is not tried (once more), for its ``kind`` of failure; None: it ends whoever trains it.
 
     Raises:
         LeaseLost: it has another owner by now.
     """
     lease = trial.held.lease
-    kind: FailureKind = "crashed" if lease and lease.crashes >= MAX_CRASHES else "interrupted"
+    kind = kind or ("crashed" if lease and lease.crashes >= MAX_CRASHES else "interrupted")
     failure = {attributes.FAILURE: Failure(kind, reason).to_json()}
     trial.tell(ENDS[kind], None, failure, constraint_attrs(kind))
     return Outcome("failed", None, f"{kind}: {reason}", kind)
@@ -259,8 +260,8 @@ def _tell(
 
 def _findings(run: RunState) -> dict[str, Any]:
     """What the trial's curves show, as an attribute; said, too."""
-    recorded = run.trial.read()
-    arguments = {**recorded.user_attrs.get(attributes.ARGUMENTS, {}), **recorded.params}
+    trial = run.trial.read()
+    arguments = {**recorded(trial).get(attributes.ARGUMENTS, {}), **trial.params}
     found = findings(run.recorder.history, arguments)
     for sentence in found.values():
         run.say(sentence)

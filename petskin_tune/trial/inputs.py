@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
-
 from petskin_tune.datasets import fingerprint as fingerprints
 from petskin_tune.datasets import layout, source, subset
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import measure
+from petskin_tune.files.model_kinds import read_model
+from petskin_tune.files.paths import folder_name
 from petskin_tune.home.home import Home
-from petskin_tune.study.spec import StudySpec
+from petskin_tune.retries import retrying
+from petskin_tune.study.spec import Choices, StudySpec
 from petskin_tune.trial.model_files import find_model
 from petskin_tune.trial.weights import fetch_weights, require_weights
 
@@ -54,16 +55,16 @@ def prepare(spec: StudySpec, home: Home, folders: Sequence[Path], data: str | No
     """
     model = _find(spec, home, folders)
     prepared = prepare_data(spec, home, folders, model, data)
-    return replace(prepared, model=_fetched(model, home))
+    return replace(prepared, model=_fetched(model, spec, home))
 
 
 def prepare_model(spec: StudySpec, home: Home, folders: Sequence[Path]) -> str:
     """The path of the study's weights or architecture, fetched where Ultralytics publishes it.
 
     Raises:
-        UsageError: it is not there and cannot be fetched, or holds no weights.
+        UsageError: it is not there and cannot be fetched, holds no weights, or no trial of the study can train it.
     """
-    return _fetched(_find(spec, home, folders), home)
+    return _fetched(_find(spec, home, folders), spec, home)
 
 
 def _find(spec: StudySpec, home: Home, folders: Sequence[Path]) -> str:
@@ -74,10 +75,31 @@ def _find(spec: StudySpec, home: Home, folders: Sequence[Path]) -> str:
     return model
 
 
-def _fetched(model: str, home: Home) -> str:
+def _fetched(model: str, spec: StudySpec, home: Home) -> str:
     if model.endswith(".pt") and not Path(model).is_file():
-        return str(fetch_weights(model, home.folder / "weights"))
+        model = str(fetch_weights(model, home.folder / "weights"))
+    _require_layers_to_train(spec, Path(model))
     return model
+
+
+def _require_layers_to_train(spec: StudySpec, model: Path) -> None:
+    """Refuse a study each of whose trials would freeze the whole model; one trial that does so fails alone.
+
+    Raises:
+        UsageError: its `freeze`, or the lowest value that is searched, leaves no layer.
+    """
+    searched = spec.search.get("freeze")
+    if isinstance(searched, Choices):
+        values = searched.choices
+    else:
+        values = (searched.low if searched else spec.train.get("freeze"),)
+    numbers = [value for value in values if isinstance(value, (int, float))]
+    described = read_model(model) if numbers and model.is_file() else None
+    if described is not None and min(numbers) >= described.layers:
+        raise UsageError(
+            f"`freeze` {min(numbers):g} leaves none of the {described.layers} layers of {model.name} to train: let it "
+            f"be {described.layers - 1} or less."
+        )
 
 
 def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: str, data: str | None = None) -> Prepared:
@@ -92,7 +114,7 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
     in_force = whole
     if spec.subset is not None:
         wanted = (spec.subset.train, spec.subset.val)
-        in_force = subset.write(whole, *wanted, spec.seed, cache / f"subset-{spec.study}")
+        in_force = subset.write(whole, *wanted, spec.seed, cache / folder_name(f"subset-{spec.study}"))
     data_set = layout.read(whole)
     return Prepared(
         data=in_force,
@@ -123,14 +145,8 @@ def model_identity(model: str) -> str:
         UsageError: the file cannot be read.
     """
     path = Path(model)
-    reading = Retrying(
-        retry=retry_if_exception_type(OSError),
-        wait=wait_random_exponential(multiplier=0.5, max=5),
-        stop=stop_after_delay(MODEL_PATIENCE_SECONDS),
-        reraise=True,
-    )
     try:
-        return reading(_identity, path)
+        return retrying(MODEL_PATIENCE_SECONDS, OSError)(_identity, path)
     except OSError as error:
         raise UsageError(f"The model {model} cannot be read ({error.strerror}).") from error
 

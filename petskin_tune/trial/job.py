@@ -18,6 +18,7 @@ from petskin_tune.search.pruners import Peer, Verdict
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.space import fit_point
+from petskin_tune.study.stored import enqueued_params, recorded
 from petskin_tune.study.study import Study, settings_of
 from petskin_tune.trial.inputs import Prepared, model_identity
 from petskin_tune.trial.workplace import Workplace
@@ -33,16 +34,15 @@ def parameters(trial: HeldTrial, place: Workplace) -> dict[str, Any]:
     frozen = trial.read()
     spec = place.study.spec
     if set(spec.search) <= set(frozen.params):
-        return settings_of(frozen)
+        return settings_of(frozen, spec)
     # Optuna's own enqueue_trial takes anything; what does not fit must not keep the study from going on.
-    fixed, misfits = fit_point(frozen.system_attrs.get(attributes.POINT, {}), spec.search)
+    fixed, misfits = fit_point(enqueued_params(frozen), spec.search)
     draw = samplers.draw(place.study.trials(), trial.number, spec, fixed)
-    described = {attributes.ORIGIN: frozen.user_attrs.get(attributes.ORIGIN, "search")}
-    described[attributes.WORKER] = place.options.worker
+    described = {attributes.ORIGIN: "search", **recorded(frozen), attributes.WORKER: place.options.worker}
     if misfits:
         described[attributes.NOTES] = [f"enqueued: {sentence}" for sentence in misfits]
     trial.store_draw(draw.params, draw.distributions, draw.system_attrs, described)
-    return settings_of(trial.read())
+    return settings_of(trial.read(), spec)
 
 
 def make_job(
@@ -68,10 +68,10 @@ def make_job(
         StoreError: the store does not answer now.
         UsageError: see :meth:`petskin_tune.trial.workplace.Workplace.inputs`.
     """
-    recorded = trial.read().user_attrs
+    known = recorded(trial.read())
     folder = place.free_folder(trial.number)
     snapshot = _newest_snapshot(trial, place, folder, uploader, remember, refused)
-    job = trial_job(place.study, place.inputs_for(snapshot), trial.number, recorded, settings, folder)
+    job = trial_job(place.study, place.inputs_for(snapshot), trial.number, known, settings, folder)
     return replace(
         job,
         device=place.options.device,
@@ -116,7 +116,7 @@ def trial_job(
     study: Study,
     prepared: Prepared,
     number: int,
-    recorded: Mapping[str, Any],
+    known: Mapping[str, Any],
     settings: Mapping[str, Any],
     folder: Path,
 ) -> TrialJob:
@@ -126,7 +126,7 @@ def trial_job(
         study: open.
         prepared: data and model on this machine.
         number: of the trial.
-        recorded: the trial's user attributes.
+        known: what is recorded with the trial.
         settings: what it trains with beside what the study fixes.
         folder: of the run.
 
@@ -142,7 +142,7 @@ def trial_job(
         data=str(prepared.data),
         arguments={**spec.train, **settings, "epochs": spec.epochs, "seed": spec.seed},
         device="",
-        threads=recorded.get(attributes.THREADS),
+        threads=known.get(attributes.THREADS),
         snapshot_every=spec.snapshot_every,
         rungs=segments.rungs(spec) if spec.sampler.name == "freeze-thaw" else (),
         identity={
@@ -151,7 +151,7 @@ def trial_job(
             "data": prepared.fingerprint.digest,
             "model": study.attributes.get(attributes.MODEL) or model_identity(prepared.model),
         },
-        recorded_machine=study_environment.of_trial(recorded),
+        recorded_machine=study_environment.of_trial(known),
         environment=study.attributes.get(attributes.ENVIRONMENT),
         on_oom=spec.on_oom,
         patience_epochs=spec.patience_epochs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -13,6 +14,7 @@ from petskin_tune.protocol import (
     BestWeights,
     EpochDone,
     Event,
+    Failed,
     Note,
     Position,
     Progress,
@@ -26,6 +28,8 @@ from petskin_tune.trial.recorder import Recorder
 from petskin_tune.trial.workplace import Workplace
 
 SHOW_SECONDS = 3.0  # how long an epoch's line waits for its snapshot to be safe
+
+log = logging.getLogger(__name__)
 
 
 class Listener:
@@ -93,12 +97,21 @@ class Listener:
         elif isinstance(event, Note):
             self.remember(event.message)
         elif isinstance(event, Died):
+            log.info("trial %d: its process has ended with exit code %s", self._trial.number, event.exit_code)
             self.died = event
             if self.last is not None:
                 self._place.times.process_end = time.monotonic() - self._last_at
         else:  # a Suspended, too: its snapshot was heard of when it was written
+            self._log(event)
             self.last, self._last_at = event, time.monotonic()
         self._notify()
+
+    def _log(self, last: Event) -> None:
+        """How the process says that it ends."""
+        if isinstance(last, Failed):
+            log.error("trial %d failed: %s: %s\n%s", self._trial.number, last.kind, last.message, last.detail)
+        else:
+            log.info("the trial's process says %r", last)
 
     def _heard_started(self, event: Started) -> None:
         self._place.processes.has_trained = True
@@ -124,6 +137,7 @@ class Listener:
             self.remember(note)
 
     def _heard_snapshot(self, event: SnapshotWritten) -> None:
+        log.debug("%s is written, %d bytes in %.2f s", event.path, event.size, event.total)
         self._place.times.saw_snapshot(event.total)
         self._uploader.submit(event, lambda stored: self._commit(stored, event.position))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files.model_kinds import require_segmentation
 from petskin_tune.files.paths import is_file, typed
 from petskin_tune.files.yaml_kinds import is_architecture
 from petskin_tune.nearest import did_you_mean
@@ -26,15 +27,19 @@ def find_model(model: str, folders: Sequence[Path] = ()) -> str:
     study file that is called as its model, is passed over.
 
     Raises:
-        UsageError: it is nowhere, and Ultralytics knows no such name; or a folder on the way may not be entered.
+        UsageError: it is nowhere, and Ultralytics knows no such name; it is no model that segments; or a folder on the
+            way may not be entered.
     """
     passed_over: list[Path] = []
     for candidate in _places(typed(model), folders):
         if not is_file(candidate):
             continue
         if candidate.suffix == ".pt" or is_architecture(candidate):
+            require_segmentation(candidate)
             return str(candidate.absolute())
         passed_over.append(candidate)
+    if _is_own_architecture(model):
+        require_segmentation(_own_architectures()[_SCALE.sub(r"\1", model)])
     if model in PUBLISHED or _is_own_architecture(model):
         return model
     if passed_over:
@@ -66,9 +71,9 @@ def _is_own_architecture(model: str) -> bool:
     return model.endswith(".yaml") and "/" not in model and _SCALE.sub(r"\1", model) in _own_architectures()
 
 
-def _own_architectures() -> set[str]:
-    """Names of the architecture files that come with Ultralytics, without a scale."""
-    return {path.name for path in (ultralytics_folder() / "cfg" / "models").rglob("*.yaml")}
+def _own_architectures() -> dict[str, Path]:
+    """The architecture files that come with Ultralytics, by name without a scale."""
+    return {path.name: path for path in (ultralytics_folder() / "cfg" / "models").rglob("*.yaml")}
 
 
 def _segmentation_architectures() -> list[str]:

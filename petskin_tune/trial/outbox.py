@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.files.durable import replace_with, sync_folder
+from petskin_tune.files.atomic import replacing, sync_folder
 from petskin_tune.protocol import EpochDone
 
 
@@ -53,7 +53,8 @@ class Outbox:
                 found.setdefault(epoch.epoch, epoch)
         epochs = [found[number] for number in sorted(found)]
         if epochs:
-            replace_with(self.path, "".join(self._line(epoch) for epoch in epochs).encode())
+            with replacing(self.path) as file:
+                file.write("".join(self._line(epoch) for epoch in epochs).encode())
         else:
             self.discard()
         return epochs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -22,20 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from petskin_tune.protocol import Event, Order, TrialJob
+from petskin_tune.trial.child_environment import child_environment, inherited
 
 LONGEST_TMPDIR = 60  # characters; multiprocessing adds up to 40
 PRELOAD = "petskin_tune.training.process.preload"
 QUIET = (signal.SIGINT, signal.SIGTERM)  # for the worker alone; it says itself what its trial shall do
-SECRET_NAMES = ("TUNE_STORAGE", "TUNE_CHECKPOINTS", "GOOGLE_APPLICATION_CREDENTIALS", "DATABASE_URL")
-SECRET_PARTS = ("PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "API_KEY", "ACCESS_KEY")
-SECRET_PREFIXES = ("AWS_", "PG", "AZURE_")
-CHILD_ENVIRONMENT = {
-    "YOLO_OFFLINE": "true",
-    "YOLO_AUTOINSTALL": "false",
-    "YOLO_VERBOSE": "false",
-    "ULTRALYTICS_SAFE_LOAD": "true",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # torch's deterministic algorithms need it before CUDA starts
-}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +82,7 @@ class TrialProcess:
 
     def _kill_group(self) -> None:
         pid = self._process.pid
+        log.warning("process %s did not end by itself and is killed", pid)
         if pid is None:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -147,17 +142,17 @@ class Runner:
     def warm_up(self) -> None:
         """Let the forkserver start importing while the caller does something else."""
         if self._context.get_start_method() == "forkserver":
-            with _environment(self._environment), _signals_blocked():
+            with inherited(self._environment), _signals_blocked():
                 multiprocessing.forkserver.ensure_running()
 
     def start(self, job: TrialJob, on_event: Callable[[Event | Died], None]) -> TrialProcess:
         """Start a trial's process."""
         ours, theirs = self._context.Pipe(duplex=True)
         process = self._context.Process(target=_child, args=(theirs, job), name=f"trial {job.trial}", daemon=False)
-        self.warm_up()  # it has the environment that trials inherit; without one, they take over this process's
-        spawned = self._context.get_start_method() == "spawn"
-        with _environment(self._environment) if spawned else contextlib.nullcontext(), _signals_blocked():
+        self.warm_up()
+        with inherited(self._environment), _signals_blocked():
             process.start()
+        log.info("trial %d: process %s started, in %s", job.trial, process.pid, job.run_folder)
         theirs.close()
         return TrialProcess(process, ours, on_event)
 
@@ -174,30 +169,6 @@ def _child(connection: Connection, job: TrialJob) -> None:
     from petskin_tune.training.process.child import main
 
     main(connection, job)
-
-
-def child_environment(environ: Mapping[str, str], settings: Path) -> dict[str, str]:
-    """What a trial's process may know of this one's environment: no password, no key, no token."""
-    kept = {name: value for name, value in environ.items() if not _is_secret(name)}
-    return {**kept, **CHILD_ENVIRONMENT, "YOLO_CONFIG_DIR": str(settings)}
-
-
-def _is_secret(name: str) -> bool:
-    upper = name.upper()
-    return upper in SECRET_NAMES or upper.startswith(SECRET_PREFIXES) or any(part in upper for part in SECRET_PARTS)
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """The forkserver takes over this process's environment as it is in the instant of its start."""
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextlib.contextmanager

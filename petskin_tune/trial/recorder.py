@@ -18,6 +18,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP, EpochDone, Note, Started
 from petskin_tune.search.pruners import Verdict
 from petskin_tune.study import attributes
+from petskin_tune.study.stored import recorded
 from petskin_tune.trial.outbox import Outbox
 
 Judge = Callable[[int, Mapping[int, float]], Verdict]
@@ -50,8 +51,9 @@ class Recorder:
     ) -> None:
         frozen = trial.read()
         self.curve: dict[int, float] = dict(frozen.intermediate_values)
-        self.history: dict[str, list[float]] = dict(frozen.user_attrs.get(attributes.HISTORY, {}))
-        self.notes: list[str] = list(frozen.user_attrs.get(attributes.NOTES, []))
+        known = recorded(frozen)
+        self.history: dict[str, list[float]] = dict(known.get(attributes.HISTORY, {}))
+        self.notes: list[str] = list(known.get(attributes.NOTES, []))
         self.verdict: Verdict | None = None
         self.lost = False
         self.error: Exception | None = None

@@ -20,6 +20,7 @@ from petskin_tune.error_text import tail
 from petskin_tune.files.durable import StoreError
 from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.protocol import TRAIN_LOG, Declined, Event, Failed, Position, Started, Stop, TrialJob
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import Study, settings_of
 from petskin_tune.trial.inputs import Prepared
 from petskin_tune.trial.job import trial_job
@@ -67,7 +68,7 @@ def attempts(study: Study, prepared: Prepared, store: Store, runner: Runner, fol
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            job = trial_job(study, prepared, trial.number, trial.user_attrs, settings_of(trial), folder)
+            job = trial_job(study, prepared, trial.number, recorded(trial), settings_of(trial, study.spec), folder)
             yield _attempt(replace(job, allow_different_machine=True), lease, store, runner)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

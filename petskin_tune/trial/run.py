@@ -6,6 +6,7 @@ uploader that writes to the store, and the one that renews the lease. None of th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ from petskin_tune.trial.run_state import RunState
 from petskin_tune.trial.workplace import Workplace
 
 STORE_PAUSE_SECONDS = 3.0  # between two tries to get a snapshot from a store that does not answer
+
+log = logging.getLogger(__name__)
 
 
 class TrialRun:
@@ -94,6 +97,7 @@ class TrialRun:
             state.recorder.start()
             outcome = self._until_end()
         except UsageError as refusal:
+            log.warning("trial %d is given back: %s", trial.number, refusal)
             ends.release(state, shortened(str(refusal)))
             raise
         finally:
@@ -128,6 +132,7 @@ class TrialRun:
         state.job = job = self._make_job()
         if job is None:
             return None
+        log.info("trial %d: training goes on from %s", job.trial, job.snapshot or "its beginning")
         try:  # a forkserver answers only after its imports, which take their time on a slow machine
             return unless(state.is_suspended, lambda: self._place.processes.start(job, state.listener.hear))
         except Interrupted:
@@ -146,6 +151,7 @@ class TrialRun:
             except OSError as error:  # of this machine's disk
                 raise ends.give_back(state, Failure("machine", named(error))) from error
             except StoreError as error:
+                log.warning("trial %d: no snapshot yet: %s", self._trial.number, error)
                 if not said:
                     state.say(f"its snapshot cannot be had now ({error}); trying again until it can")
                     said = True

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import urllib.request
 import zipfile
 from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import BinaryIO
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files.atomic import replacing
 from petskin_tune.study.published import PUBLISHED
 
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # ultralytics.utils.downloads
@@ -54,12 +55,11 @@ def fetch_weights(name: str, folder: Path) -> Path:
     try:
         with (
             urllib.request.urlopen(f"{RELEASE}/{name}", timeout=TIMEOUT_SECONDS) as answer,
-            _partial(target) as partial,
+            _in_its_folder(target) as file,
         ):
-            _receive(answer, partial)
-            if not _is_loadable(partial):
+            _receive(answer, file)
+            if not _is_loadable(Path(file.name)):
                 raise OSError("what came are no weights")
-            partial.rename(target)
     except (OSError, HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
         raise UsageError(
@@ -70,27 +70,24 @@ def fetch_weights(name: str, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """A name to write ``target`` under until it is whole; neither it nor a folder made for it outlives a failure."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
+def _in_its_folder(target: Path) -> Iterator[BinaryIO]:
+    """What becomes ``target`` once it is whole; a folder made for it does not outlive a failure."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield partial
+        with replacing(target) as file:
+            yield file
     except BaseException:
-        partial.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             target.parent.rmdir()
         raise
 
 
-def _receive(answer: HTTPResponse, partial: Path) -> None:
+def _receive(answer: HTTPResponse, file: BinaryIO) -> None:
     """Write all of the answer, whose ``read(BLOCK)`` says nothing when the connection ends early."""
     received = 0
-    with open(partial, "wb") as file:
-        while block := answer.read(BLOCK):
-            received += file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
+    while block := answer.read(BLOCK):
+        received += file.write(block)
+    file.flush()
     expected = answer.headers["Content-Length"]
     if expected is not None and expected.strip() != str(received):
         raise OSError(f"{received} of {expected} bytes came")

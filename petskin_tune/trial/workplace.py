@@ -23,6 +23,7 @@ from petskin_tune.leases.lease import read_leases
 from petskin_tune.leases.segments import Choice, Segments
 from petskin_tune.search.segments import choose
 from petskin_tune.study import attributes
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import Study
 from petskin_tune.trial.inputs import Prepared, model_identity, prepare, prepare_data, require_same_data
 from petskin_tune.trial.outbox import Outbox
@@ -177,7 +178,7 @@ class Workplace:
             trial.held.token,
             say=say,
             known=[pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None],
-            known_weights=trial.read().user_attrs.get(attributes.WEIGHTS),
+            known_weights=recorded(trial.read()).get(attributes.WEIGHTS),
             settle=self.home.save,
             make_room=self.retention.make_room,
             retriable=(sqlalchemy.exc.SQLAlchemyError, StorageInternalError),
@@ -195,9 +196,10 @@ class Workplace:
 
         Raises:
             LeaseLost: another worker has taken the network home over.
-            UsageError: somebody deleted the study.
+            UsageError: somebody deleted the study, or the database's file.
         """
         self.home.require()
+        self.study.storage.require_file()
         self.study.refresh()
         self.database_answers()
         self._take_terms()
@@ -207,7 +209,9 @@ class Workplace:
 
         Raises:
             LeaseLost: another worker has taken the network home over.
+            UsageError: somebody deleted the database's file.
         """
+        self.study.storage.require_file()
         self.database_answers()
         self.study.hear(news)
         self._take_terms()

@@ -15,6 +15,7 @@ from petskin_tune.protocol import MASK_MAP
 from petskin_tune.study import attributes
 from petskin_tune.study.arguments import FIXED_ONLY, FREE, arguments
 from petskin_tune.study.ranking import best, ranked
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import find_trial, spec_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def training_arguments(
         raise UsageError(
             f"The study {study.study_name} was not made by petskin-tune: its fixed arguments are not known."
         )
-    in_force = {**spec.train, **trial.user_attrs.get(attributes.ARGUMENTS, {}), **trial.params}
+    in_force = {**spec.train, **recorded(trial).get(attributes.ARGUMENTS, {}), **trial.params}
     frame: dict[str, Any] = {
         "task": "segment",
         "mode": "train",
@@ -113,9 +114,9 @@ def write_weights(
         UsageError: no such trial, its weights are not kept, or ``dest`` cannot be written.
     """
     trial = pick(study, number)
-    key = trial.user_attrs.get(attributes.WEIGHTS)
+    key = recorded(trial).get(attributes.WEIGHTS)
     if key is None:
-        kept = [t.number for t in _kept(study) if t.user_attrs.get(attributes.WEIGHTS)]
+        kept = [t.number for t in _kept(study) if recorded(t).get(attributes.WEIGHTS)]
         others = f"kept are those of trial {', '.join(map(str, kept))}" if kept else "none of the study's are"
         raise UsageError(
             f"The weights of trial {trial.number} are not kept ({others}); "
@@ -148,17 +149,17 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
     lines = [f"{_title(study, trial)}", ""]
     width = max((len(key) for key in trial.params), default=0)
     lines += [f"  {key.ljust(width)}  {words.parameter(value)}" for key, value in trial.params.items()]
-    metrics = trial.user_attrs.get(attributes.METRICS, {})
+    metrics = recorded(trial).get(attributes.METRICS, {})
     lines += ["", *(f"  {key}  {value:.4f}" for key, value in metrics.items() if key.startswith("metrics/"))]
     lines += ["", "use it:", f"  petskin-tune best --study {name} --yaml best.yaml && yolo train cfg=best.yaml"]
     lines += [f"  petskin-tune train --study {name} --trial {trial.number} --epochs 100"]
-    return "\n".join(lines) + "\n"
+    return words.page(lines)
 
 
 def _title(study: Study, trial: FrozenTrial) -> str:
-    best_epoch = trial.user_attrs.get(attributes.BEST_EPOCH)
+    best_epoch = recorded(trial).get(attributes.BEST_EPOCH)
     epoch = f" after epoch {best_epoch}" if best_epoch else ""
-    values = trial.values or [trial.user_attrs.get(attributes.METRICS, {}).get(MASK_MAP)]
+    values = trial.values or [recorded(trial).get(attributes.METRICS, {}).get(MASK_MAP)]
     return f"trial {trial.number} of study {study.study_name}: mask mAP50-95 {words.score(values[0])}{epoch}"
 
 
@@ -167,4 +168,4 @@ def _header(study: Study, trial: FrozenTrial, dest: Path) -> str:
     lines = [_title(study, trial), f"Type: yolo train cfg={dest.name}"]
     if spec and spec.subset:
         lines.append(f"The trial saw {spec.subset.train or 'all'} training images; `data` is the whole set.")
-    return "".join(f"# {line}\n" for line in lines)
+    return words.page(f"# {line}" for line in lines)

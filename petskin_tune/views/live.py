@@ -20,8 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from petskin_tune import text as words
+from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
-from petskin_tune.views.progress import Progress, TrialEnd
+from petskin_tune.views.progress import Progress, TrialEnd, epoch_line, log
 
 REDRAW_SECONDS = 0.25
 RECENT_LINES = 5
@@ -78,7 +79,7 @@ class LiveProgress(Progress):
 
     def _line(self, text: str) -> None:
         with self._lock:
-            self._console.print(" ".join(text.split()), markup=False, soft_wrap=True)
+            self._console.print(printable(" ".join(text.split())), markup=False, soft_wrap=True)
 
     def study(self, name: str, *, target: int | None, done: int, best: float | None, home: str) -> None:
         """See :meth:`Progress.study`."""
@@ -128,6 +129,7 @@ class LiveProgress(Progress):
         durable: str,
     ) -> None:
         """See :meth:`Progress.epoch`."""
+        log.info("%s", epoch_line(number, epoch, epochs, fitness, best, durable))
         with self._lock:
             self._study_best = study_best
             self._recent.append(f"epoch {epoch}/{epochs} mask mAP {words.score(fitness)} (best {words.score(best)})")
@@ -173,22 +175,23 @@ class LiveProgress(Progress):
     def _picture(self, now: float) -> RenderableType:
         rows: list[RenderableType] = [Text("")]
         if self._trial is not None:
-            rows += [self._headline(self._trial), Text(words.parameters(self._trial.params), style="dim")]
-            rows += [_bars(self._trial), self._scores(self._trial), Text(self._time_left(self._trial, now))]
+            rows += [self._headline(self._trial), _text(words.parameters(self._trial.params), "dim")]
+            rows += [_bars(self._trial), self._scores(self._trial), _text(self._time_left(self._trial, now))]
             if self._trial.durable:
-                rows.append(Text(self._trial.durable, style="green" if "safe to" in self._trial.durable else "yellow"))
-        rows += [Text(line, style="dim") for line in self._recent]
+                rows.append(_text(self._trial.durable, "green" if "safe to" in self._trial.durable else "yellow"))
+        rows += [_text(line, "dim") for line in self._recent]
         return Group(*rows)
 
     def _headline(self, trial: _Trial) -> Text:
         count = f", {words.ordinal(trial.number + 1)} of {self._total}" if self._total is not None else ""
         rest = f" · study best {words.score(self._study_best)} · {self._pruned} pruned"
-        return Text.assemble((f"{self._study} · trial {trial.number}{count}".lstrip(" ·"), "bold"), rest)
+        title = f"{self._study} · trial {trial.number}{count}".lstrip(" ·")
+        return Text.assemble((printable(title), "bold"), rest)
 
     def _scores(self, trial: _Trial) -> Text:
         losses = "  ".join(f"{name.removeprefix('train/')} {value:.3f}" for name, value in trial.losses.items())
         scores = f"mask mAP {words.score(trial.fitness)}, best {words.score(trial.best)}"
-        return Text.assemble((scores, "bold"), f"  {losses}" if losses else "")
+        return Text.assemble((scores, "bold"), printable(f"  {losses}") if losses else "")
 
     def _time_left(self, trial: _Trial, now: float) -> str:
         left = trial.seconds_left(now)
@@ -200,6 +203,10 @@ class LiveProgress(Progress):
             return text
         others = max(0, self._total - trial.number - 1) * sum(self._ended) / len(self._ended)
         return f"{text}, {words.duration(left + others)} in the study at this worker's pace alone"
+
+
+def _text(line: str, style: str = "") -> Text:
+    return Text(printable(line), style=style)
 
 
 def _bars(trial: _Trial) -> Table:

@@ -6,13 +6,17 @@ terminal (closed, a pipe that broke) ever reaches the worker.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Literal, TextIO
 
 from petskin_tune import text as words
+from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
 from petskin_tune.views.stream import UnbreakableStream
+
+log = logging.getLogger(__name__)
 
 TrialEnd = Literal["complete", "pruned", "frozen", "failed", "suspended", "lost"]
 
@@ -36,14 +40,19 @@ class Progress:
 
     def _line(self, text: str) -> None:
         with self._lock:
-            self._stream.write(" ".join(text.split()) + "\n")
+            self._stream.write(printable(" ".join(text.split())) + "\n")
             self._stream.flush()
+
+    def _say(self, text: str) -> None:
+        """Show a line, and keep it in the log."""
+        log.info("%s", text)
+        self._line(text)
 
     def study(self, name: str, *, target: int | None, done: int, best: float | None, home: str) -> None:
         """The study was opened: ``done`` of ``target`` trials are over; ``home`` says where its state lives."""
         of_target = f" of {target}" if target is not None else ""
         best_so_far = f", best mask mAP {words.score(best)}" if best is not None else ""
-        self._line(f"study {name}: {done}{of_target} trials done{best_so_far} · {home}")
+        self._say(f"study {name}: {done}{of_target} trials done{best_so_far} · {home}")
 
     def trial_started(
         self,
@@ -68,7 +77,7 @@ class Progress:
         """
         count = f" ({words.ordinal(number + 1)} of {total})" if total is not None else ""
         verb = f"goes on after {words.done(resumed_from)}" if resumed_from else "starts"
-        self._line(f"trial {number}{count} {verb}, {words.counted(epochs, 'epoch')}: {words.parameters(params)}")
+        self._say(f"trial {number}{count} {verb}, {words.counted(epochs, 'epoch')}: {words.parameters(params)}")
 
     def batch(self, position: Position, batches: int, losses: Mapping[str, float], images_per_second: float) -> None:
         """``position.batch`` of ``batches`` batches of an epoch are done; a log is no place for a pulse."""
@@ -84,17 +93,16 @@ class Progress:
         durable: str,
     ) -> None:
         """Epoch ``epoch`` (1-based) is done; ``durable`` is :func:`words.durable` of it."""
-        scores = f"mask mAP {words.score(fitness)} (best {words.score(best)})"
-        self._line(f"trial {number} epoch {epoch}/{epochs} {scores} · {durable}")
+        self._say(epoch_line(number, epoch, epochs, fitness, best, durable))
 
     def note(self, text: str) -> None:
         """Something worth a line: a decision, a warning, a retry."""
-        self._line(text)
+        self._say(text)
 
     def waiting(self, number: int, worker: str, seconds: float) -> None:
         """Trial ``number`` is leased to ``worker`` for at most ``seconds``; this worker waits to take it over."""
         left = f"for another {words.duration(seconds)}" if seconds else "by a lease that has run out"
-        self._line(f"trial {number} is held by {worker} {left}; waiting to go on with it should its owner be gone")
+        self._say(f"trial {number} is held by {worker} {left}; waiting to go on with it should its owner be gone")
 
     def outage(self, seconds: float, epochs_waiting: int | None) -> None:
         """The database has been away for ``seconds``; ``epochs_waiting`` epochs wait on local disk.
@@ -104,26 +112,32 @@ class Progress:
         wait = "epoch waits" if epochs_waiting == 1 else "epochs wait"
         waiting = f", {epochs_waiting} {wait} on local disk" if epochs_waiting else ""
         goes_on = "this worker waits" if epochs_waiting is None else f"training goes on{waiting}"
-        self._line(f"database away for {words.duration(seconds)}; {goes_on}")
+        self._say(f"database away for {words.duration(seconds)}; {goes_on}")
 
     def outage_over(self, seconds: float) -> None:
         """The database is back after ``seconds``; the epochs that waited are being sent."""
-        self._line(f"database back after {words.duration(seconds)}")
+        self._say(f"database back after {words.duration(seconds)}")
 
     def trial_ended(self, number: int, state: TrialEnd, value: float | None, seconds: float, reason: str = "") -> None:
         """Trial ``number`` left this worker after ``seconds`` of training here; ``value`` is its best mask mAP."""
         because = f": {reason}" if reason else ""
         best = f" · best mask mAP {words.score(value)}" if value is not None else ""
-        self._line(f"trial {number} {_VERBS[state]} after {words.duration(seconds)}{because}{best}")
+        self._say(f"trial {number} {_VERBS[state]} after {words.duration(seconds)}{because}{best}")
 
     def suspended(self, command: str) -> None:
         """This worker ends with work left; ``command`` goes on."""
-        self._line(f"suspended; to go on, type: {command}")
+        self._say(f"suspended; to go on, type: {command}")
 
     def study_done(self, best_value: float | None, best_number: int | None, command: str) -> None:
         """The study is done; ``command`` is what to type next."""
         best = f": best mask mAP {words.score(best_value)} (trial {best_number})" if best_value is not None else ""
-        self._line(f"study done{best}; next, type: {command}")
+        self._say(f"study done{best}; next, type: {command}")
 
     def close(self) -> None:
         """Leave the terminal as it was found. May be called twice."""
+
+
+def epoch_line(number: int, epoch: int, epochs: int, fitness: float, best: float, durable: str) -> str:
+    """What :meth:`Progress.epoch` says of an epoch."""
+    scores = f"mask mAP {words.score(fitness)} (best {words.score(best)})"
+    return f"trial {number} epoch {epoch}/{epochs} {scores} · {durable}"

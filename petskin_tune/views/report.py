@@ -20,6 +20,7 @@ from petskin_tune.files.paths import writing
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import Failure
 from petskin_tune.study.ranking import ranked
+from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_of
 from petskin_tune.views import status
 
@@ -152,7 +153,7 @@ def _value(trial: FrozenTrial) -> float | None:
 
 
 def _trial_row(trial: FrozenTrial, names: Sequence[str]) -> list[str]:
-    attrs = trial.user_attrs
+    attrs = recorded(trial)
     curves = curves_of(trial)
     seconds = attrs.get(attributes.SECONDS)
     return [

@@ -7,18 +7,24 @@ import sys
 from typing import TextIO
 
 from petskin_tune.views.progress import Progress
+from petskin_tune.views.stream import unfiltered
 
 # Jupyter and Colab give `!command` a pseudo-terminal whose escape codes a cell cannot show.
 NOTEBOOK_VARIABLES = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG", "COLAB_JUPYTER_IP", "KAGGLE_KERNEL_RUN_TYPE")
 
 
-def open_progress(stream: TextIO | None = None) -> Progress:
-    """The view that suits ``stream`` (default: standard output): live on a terminal, else plain lines."""
+def open_progress(stream: TextIO | None = None, *, plain: bool = False) -> Progress:
+    """The view that suits ``stream`` (default: standard output): live on a terminal, else plain lines.
+
+    Args:
+        stream: where to.
+        plain: lines in any case: something else is printed beside them.
+    """
     stream = stream or sys.stdout
-    if _shows_live(stream):
+    if not plain and _shows_live(stream):
         from petskin_tune.views.live import LiveProgress
 
-        return LiveProgress(stream)
+        return LiveProgress(unfiltered(stream))
     return Progress(stream)
 
 

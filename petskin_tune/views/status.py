@@ -20,7 +20,9 @@ from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.ranking import best
 from petskin_tune.study.spec import StudySpec
+from petskin_tune.study.stored import enqueued_params, recorded
 from petskin_tune.study.trials import failure_kind, spec_of
+from petskin_tune.views.stream import unfiltered
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -184,13 +186,14 @@ def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) ->
     hold, last_sign = _hold(lease)
     epoch = max(trial.intermediate_values, default=0)
     values = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
-    seconds, epochs_done = trial.user_attrs.get(attributes.SECONDS), trial.user_attrs.get(attributes.EPOCHS)
+    known = recorded(trial)
+    seconds, epochs_done = known.get(attributes.SECONDS), known.get(attributes.EPOCHS)
     per_epoch = seconds / epochs_done if seconds and epochs_done else None
     durable = lease.snapshot.position if lease and lease.snapshot else None
     return Running(
         number=trial.number,
         hold=hold,
-        worker=lease.worker if lease else str(trial.user_attrs.get(attributes.WORKER, "nobody")),
+        worker=lease.worker if lease else known.get(attributes.WORKER, "nobody"),
         last_sign=last_sign,
         epoch=epoch,
         epochs=spec.epochs if spec else None,
@@ -226,17 +229,16 @@ def _disconnect_cost(lease: Lease, epoch: int, per_epoch: float | None) -> float
 
 
 def _waiting(trial: FrozenTrial) -> Waiting:
-    enqueued = {**trial.system_attrs.get(attributes.POINT, {}), **trial.user_attrs.get(attributes.FIXED, {})}
-    return Waiting(trial.number, enqueued, trial.user_attrs.get(attributes.ORIGIN))
+    known = recorded(trial)
+    enqueued = {**enqueued_params(trial), **known.get(attributes.FIXED, {})}
+    return Waiting(trial.number, enqueued, known.get(attributes.ORIGIN))
 
 
 def _notes(trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
     """The newest note of each running trial: a stretched snapshot interval, a store that is away."""
     running = [trial for trial in trials if trial.state.name == "RUNNING"]
     return tuple(
-        f"trial {trial.number}: {trial.user_attrs[attributes.NOTES][-1]}"
-        for trial in running
-        if trial.user_attrs.get(attributes.NOTES)
+        f"trial {trial.number}: {notes[-1]}" for trial in running if (notes := recorded(trial).get(attributes.NOTES))
     )
 
 
@@ -297,7 +299,7 @@ def render(status: Status) -> str:
     lines += [line for note in status.notes for line in words.wrapped(note, "")]
     lines += status.environment  # whole: there is something to type in them
     lines.append(f"{status.next_reason}; type: {status.next_command}")
-    return "\n".join(lines) + "\n"
+    return words.page(lines)
 
 
 def _reasons(status: Status) -> list[str]:
@@ -371,7 +373,9 @@ def watch(
     clear = "\x1b[H\x1b[2J\x1b[3J" if stream.isatty() else ""
     try:
         while True:
-            stream.write(clear + render(read()))
+            shown = render(read())
+            unfiltered(stream).write(clear)
+            stream.write(shown)
             stream.flush()
             sleep(seconds)
     except (KeyboardInterrupt, BrokenPipeError):

@@ -1,15 +1,94 @@
-"""A text stream that cannot break its writer."""
+"""Text streams that cannot break their writer, nor let through what would command the reader's terminal."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import sys
+import traceback
 from collections.abc import Iterator
-from typing import TextIO
+from types import TracebackType
+from typing import TextIO, cast
+
+from petskin_tune.error_text import masked
+from petskin_tune.printable import printable
+
+_PLAINER = str.maketrans({"–": "-", "—": "-", "−": "-", "→": ">", "·": "*"})
+
+
+class FilteredStream(io.TextIOBase):
+    """A text stream that prints no control character and never fails for want of one in its encoding.
+
+    Attributes:
+        unfiltered: the stream beneath, for escape sequences of our own.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.unfiltered = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream beneath."""
+        return getattr(self.unfiltered, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write ``text``, filtered.
+
+        Raises:
+            TypeError: bytes, by which click finds out what kind of stream this is.
+        """
+        if not isinstance(text, str):
+            raise TypeError("this stream takes text")
+        self.unfiltered.write(encodable(printable(text), self.encoding))
+        return len(text)
+
+    def writable(self) -> bool:
+        """It is there to be written to."""
+        return True
+
+    def flush(self) -> None:
+        """Flush the stream beneath."""
+        self.unfiltered.flush()
+
+    def isatty(self) -> bool:
+        """Whether the stream beneath is a terminal."""
+        return self.unfiltered.isatty()
+
+    def fileno(self) -> int:
+        """The descriptor beneath."""
+        return self.unfiltered.fileno()
+
+    def close(self) -> None:
+        """Leave the stream beneath open: it is not ours."""
+
+
+def unfiltered(stream: TextIO) -> TextIO:
+    """The stream on which escape sequences of our own have their effect."""
+    return cast(TextIO, getattr(stream, "unfiltered", stream))
+
+
+@contextlib.contextmanager
+def filtered_output() -> Iterator[None]:
+    """Filter all that this process prints meanwhile, and the traceback that may end it."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, FilteredStream(unfiltered(stream))) for stream in before)
+    sys.excepthook = _print_traceback
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As Python does at its end, without secrets and escape sequences."""
+    stream = FilteredStream(unfiltered(sys.stderr))
+    stream.write(masked("".join(traceback.format_exception(kind, error, trace))))
+    stream.flush()
 
 
 class UnbreakableStream:
-    """A text stream that goes on silently when its reader is gone, and replaces what its encoding cannot say."""
+    """A text stream that goes on silently when its reader is gone, and spells out what its encoding cannot say."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -20,7 +99,7 @@ class UnbreakableStream:
         """Write ``text`` if anybody can still read it."""
         if not self.broken:
             with self._breaking():
-                self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+                self._stream.write(encodable(text, self.encoding))
         return len(text)
 
     def flush(self) -> None:
@@ -51,3 +130,21 @@ class UnbreakableStream:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
             os.close(null)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """``text`` as far as ``encoding`` can say it: signs of ours by their nearest, others spelled out."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        kept = "".join(sign if _can_say(encoding, sign) else sign.translate(_PLAINER) for sign in text)
+        return kept.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def _can_say(encoding: str, sign: str) -> bool:
+    try:
+        sign.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True

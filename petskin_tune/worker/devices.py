@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,10 @@ from pathlib import Path
 
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
 from petskin_tune.interrupts import Signals
+
+_GPU = re.compile(r"\+?\d+|(GPU|MIG)-\S+")  # a number, or a device's own name
+# `python -c` would look modules up in the current folder first, before those that are installed.
+SAFE_PATH = ["-P"] if sys.version_info >= (3, 11) else []
 
 
 def device_list(text: str) -> list[str]:
@@ -32,16 +38,22 @@ def device_list(text: str) -> list[str]:
             raise UsageError(
                 f"--device {text}: {device!r} is none; name cpu, a GPU's number, a list such as 0,1, or all."
             )
+    if "mps" in devices and sys.platform != "darwin":
+        raise UsageError(f"--device {text}: there is no mps here, which is Apple's; name cpu, or a GPU's number.")
     if len(devices) > 1 and ("" in devices or len(set(devices)) < len(devices)):
         raise UsageError(f"--device {text}: name each device once.")
     return devices
 
 
 def visible_gpus() -> list[str]:
-    """Numbers of the GPUs that this process may use, as CUDA counts them."""
+    """Numbers of the GPUs that this process may use, as CUDA counts them.
+
+    CUDA hides what ``CUDA_VISIBLE_DEVICES`` lists from its first entry on that is no device: -1, NoDevFiles, a space.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [str(index) for index, part in enumerate(visible.split(",")) if part.strip()]
+        named = list(itertools.takewhile(_GPU.fullmatch, (part.strip() for part in visible.split(","))))
+        return [str(index) for index in range(len(named))] if len(set(named)) == len(named) else []
     folder = Path("/proc/driver/nvidia/gpus")
     return [str(index) for index in range(len(list(folder.iterdir())))] if folder.is_dir() else []
 
@@ -91,7 +103,13 @@ class WorkerProcesses:
 
 
 def _started(program: str, device: str, request: bytes) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", program, f"--device={device}"]  # the last is for whoever lists the processes
+    command = [
+        sys.executable,
+        *SAFE_PATH,
+        "-c",
+        program,
+        f"--device={device}",
+    ]  # the last is for whoever lists the processes
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError), process.stdin:  # it has ended already: its exit code says how

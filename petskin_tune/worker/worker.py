@@ -5,6 +5,7 @@ A trial whose owner is gone comes first, then one that waits, then a new one; se
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -30,6 +31,8 @@ from petskin_tune.worker.supply import supply_of
 from petskin_tune.worker.suspension import Suspension
 
 POLL_SECONDS = 1.0  # how often a worker without work looks for some
+
+log = logging.getLogger(__name__)
 
 
 class Worker:
@@ -62,6 +65,8 @@ class Worker:
         """
         patience = self._study.storage.patience
         patience.seconds, patience.on_wait = None, self._place.database_is_away
+        patience.on_denied = self._suspend_without_database
+        self._study.storage.watch_file()
         self._suspension.start()
         try:
             self._claims.adopt_unleased()
@@ -70,6 +75,7 @@ class Worker:
                 if (code := self._one_step()) is not None:
                     return code
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
+            self._study.storage.require_file()  # of which they may come
             if self._suspension.reason is None:
                 raise
         except Interrupted:
@@ -77,6 +83,11 @@ class Worker:
         except LeaseLost as lost:  # not of a trial, of the whole home
             raise UsageError(f"Another worker has taken this home over, and this one stops: {lost}") from lost
         return self._say_suspended()
+
+    def _suspend_without_database(self) -> None:
+        """Stop in order although the database lets this user in no more: what was trained is kept on this side."""
+        if not self._suspension.asked():
+            self._suspension.ask("the database refuses this user or the password by now")
 
     def _one_step(self) -> int | None:
         """Do one piece of work, or wait a moment for some; the exit code when the study is done.
@@ -105,7 +116,11 @@ class Worker:
         if leases:
             self._environment.require()
         by_command = self._place.options.take_over
-        return self._claims.take_over(leases, by_command=by_command, leave=self._declined.trials)
+        held = self._claims.take_over(leases, by_command=by_command, leave=self._declined.trials)
+        if held:
+            before = next((seen.lease for seen in leases if seen.lease.trial_id == held.trial_id), None)
+            log.info("trial %d is taken over under token %d, from %s", held.number, held.token, before)
+        return held
 
     def _new_trial(self, leases: Sequence[Seen]) -> Held | None:
         if not self._may_have_new() or self._claims.should_wait(leases, leave=self._declined.trials):
@@ -114,7 +129,10 @@ class Worker:
         self._environment.require()
         unless(self._suspension.asked, self._place.inputs)
         self._environment.begin()
-        return self._supply.next()
+        held = self._supply.next()
+        if held:
+            log.info("trial %d is claimed under token %d", held.number, held.token)
+        return held
 
     def _may_have_new(self) -> bool:
         return not self._is_good_enough() and self._supply.may_have_more()
@@ -146,7 +164,8 @@ class Worker:
         started = time.monotonic()
         try:
             outcome = give_up(trial, held.hopeless) if held.hopeless else self._run(trial, heartbeat)
-        except LeaseLost:
+        except LeaseLost as lost:
+            log.warning("trial %d: %s", held.number, lost)
             outcome = Outcome("lost", None)
         finally:
             self._place.run = None
@@ -154,7 +173,10 @@ class Worker:
         self._after(trial, outcome, time.monotonic() - started)
 
     def _run(self, trial: HeldTrial, heartbeat: Heartbeat) -> Outcome:
-        settings = parameters(trial, self._place)
+        try:
+            settings = parameters(trial, self._place)
+        except UsageError as refusal:  # of what somebody else wrote: the next trial may be none of theirs
+            return give_up(trial, str(refusal), "refused")
         lease, best = trial.held.lease, self._best()
         self._view.trial_started(
             trial.number,
@@ -171,6 +193,7 @@ class Worker:
         return run.run()
 
     def _after(self, trial: HeldTrial, outcome: Outcome, seconds: float) -> None:
+        log.info("trial %d left this worker after %.1f s: %s", trial.number, seconds, outcome)
         if outcome.end == "declined":
             self._declined.add(trial.held.trial_id, trial.number, outcome.reason)
             self._view.note(f"trial {trial.number} is left to another machine: {outcome.reason}")
@@ -213,6 +236,7 @@ class Worker:
         self._view.study(spec.study, target=spec.target_trials, done=done, best=self._best(), home=home)
 
     def _say_done(self) -> int:
+        self._study.storage.require_file()
         if not self._finished:  # whoever ended the last trial may have died of it
             self._place.retention.catch_up()
         best = self._study.best()
@@ -221,6 +245,7 @@ class Worker:
         return EXIT_DONE
 
     def _say_suspended(self) -> int:
+        self._study.storage.require_file()
         if not self._anything_left():
             return self._say_done()
         self._view.suspended(self._place.worker_command)

@@ -116,7 +116,7 @@ class Session:
 
     def notes(self) -> list[str]:
         """What the trials remember of their lives."""
-        return [note for trial in self.study().trials for note in trial.user_attrs.get("notes", [])]
+        return [note for trial in self.study().trials for note in trial.user_attrs.get("petskin-tune:notes", [])]
 
     def snapshots(self) -> list[Path]:
         """The snapshots on Drive that the newest copy of the database in the cloud points to, the newest first."""

@@ -26,7 +26,10 @@ def provoked(folder: Path, plan: dict[int, str], **changes: Any) -> tuple[optuna
     """
     study = write_study(folder, target_trials=len(plan), **changes)
     log = folder / "provoked.log"
-    environment = {"PROVOKE": ";".join(f"{number}={what}" for number, what in plan.items()), "PROVOKED": str(log)}
+    environment = {
+        "TUNE_FAULTS_PLAN": ";".join(f"{number}={what}" for number, what in plan.items()),
+        "TUNE_FAULTS_HAPPENED": str(log),
+    }
     result = run("--study", str(study), cwd=folder, PYTHONPATH=str(PROVOKED), **environment)
     assert result.returncode == 0, result.stdout
     return load(folder / "runs"), result.stdout, log.read_text().splitlines()
@@ -40,7 +43,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, str, 
 
 
 def kind(trial: optuna.trial.FrozenTrial) -> str | None:
-    failure = trial.user_attrs.get("failure")
+    failure = trial.user_attrs.get("petskin-tune:failure")
     return failure["kind"] if failure else None
 
 
@@ -70,8 +73,8 @@ def test_out_of_memory_keeps_the_effective_batch_by_micro_batches(
 ) -> None:
     trial = study[0].trials[0]
     assert study[2].count("0 memory") == 1
-    assert trial.user_attrs["batch"] == 8
-    assert any("micro-batches of 4" in note for note in trial.user_attrs["notes"])
+    assert trial.user_attrs["petskin-tune:batch"] == 8
+    assert any("micro-batches of 4" in note for note in trial.user_attrs["petskin-tune:notes"])
     assert len(trial.intermediate_values) == 3
 
 
@@ -81,14 +84,14 @@ def test_a_nan_under_amp_goes_on_in_fp32_from_the_last_good_snapshot(
     trial = study[0].trials[1]
     assert study[2].count("1 nan") == 1
     decided = "fp32 from now on: the loss was not finite in epoch 2, batch 3 under AMP"
-    assert decided in trial.user_attrs["notes"]
+    assert decided in trial.user_attrs["petskin-tune:notes"]
     assert list(trial.intermediate_values) == [1, 2, 3]
 
 
 def test_an_argument_changed_behind_our_back_is_refused_with_both_values(
     study: tuple[optuna.Study, str, list[str], Path],
 ) -> None:
-    message = study[0].trials[2].user_attrs["failure"]["message"]
+    message = study[0].trials[2].user_attrs["petskin-tune:failure"]["message"]
     assert "mosaic=" in message
     assert "0.123 would be run" in message
 
@@ -98,8 +101,8 @@ def test_a_process_that_segfaults_three_times_without_progress_ends_its_trial_wi
 ) -> None:
     trial = study[0].trials[3]
     assert study[2].count("3 segfault") == 3
-    assert "SIGSEGV, 3 times in a row without progress" in trial.user_attrs["failure"]["message"]
-    assert "Segmentation fault" in trial.user_attrs["failure"]["detail"]
+    assert "SIGSEGV, 3 times in a row without progress" in trial.user_attrs["petskin-tune:failure"]["message"]
+    assert "Segmentation fault" in trial.user_attrs["petskin-tune:failure"]["detail"]
 
 
 def test_a_process_that_segfaults_twice_is_started_again_and_its_trial_completes(
@@ -108,7 +111,10 @@ def test_a_process_that_segfaults_twice_is_started_again_and_its_trial_completes
     trial = study[0].trials[4]
     assert study[2].count("4 segfault") == 2
     assert list(trial.intermediate_values) == [1, 2, 3]
-    assert sum("crashed: its process was killed by SIGSEGV" in note for note in trial.user_attrs["notes"]) == 2
+    assert (
+        sum("crashed: its process was killed by SIGSEGV" in note for note in trial.user_attrs["petskin-tune:notes"])
+        == 2
+    )
 
 
 SHAPES = "size mismatch for weight: copying a param with shape torch.Size([1, 2]) from checkpoint"
@@ -126,7 +132,7 @@ def test_an_error_is_told_whole_and_its_traceback_is_in_the_file_that_is_named_a
     log = Path(named[1]).read_text()
     assert "in _at_batch" in log
     assert SHAPES in log
-    assert loaded.trials[6].user_attrs["failure"]["log"] == named[1]
+    assert loaded.trials[6].user_attrs["petskin-tune:failure"]["log"] == named[1]
     for view in (("status",), ("diagnose", "--trial", "6")):
         told = run(view[0], "--study", "small", *view[1:], cwd=folder, command="petskin-tune").stdout
         assert SHAPES in " ".join(told.split()), told
@@ -164,7 +170,7 @@ def test_a_learning_rate_of_a_million_is_pruned_within_two_batches_and_no_split_
 
 def test_trials_that_all_fail_in_the_same_way_end_the_worker(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=5, max_identical_failures=2)
-    environment = {"PROVOKE": "0=error;1=error", "PROVOKED": str(tmp_path / "provoked.log")}
+    environment = {"TUNE_FAULTS_PLAN": "0=error;1=error", "TUNE_FAULTS_HAPPENED": str(tmp_path / "provoked.log")}
     result = run("--study", str(study), cwd=tmp_path, PYTHONPATH=str(PROVOKED), **environment)
     assert result.returncode == 2, result.stdout
     assert "The last 2 trials all failed in the same way, crashed: RuntimeError:" in result.stdout.splitlines()[-1]
@@ -190,7 +196,7 @@ def test_an_image_that_cannot_be_read_is_named_and_costs_no_trial_anything(tmp_p
     mended = run("--study", str(study), cwd=tmp_path)
     assert mended.returncode == 0, mended.stdout
     (trial,) = load(tmp_path / "runs").trials
-    assert (trial.state.name, trial.user_attrs["origin"]) == ("COMPLETE", "start point")
+    assert (trial.state.name, trial.user_attrs["petskin-tune:origin"]) == ("COMPLETE", "start point")
 
 
 @pytest.mark.slow
@@ -203,7 +209,7 @@ def test_a_device_that_is_not_here_costs_no_trial_anything(tmp_path: Path) -> No
     mended = run("--study", str(study), "--device", "cpu", cwd=tmp_path)
     assert mended.returncode == 0, mended.stdout
     (trial,) = load(tmp_path / "runs").trials
-    assert (trial.state.name, trial.user_attrs["origin"]) == ("COMPLETE", "start point")
+    assert (trial.state.name, trial.user_attrs["petskin-tune:origin"]) == ("COMPLETE", "start point")
 
 
 def _short() -> dict[str, Any]:

@@ -42,7 +42,9 @@ def test_a_family_is_tuned_killed_resumed_without_its_weights_and_told_of(tmp_pa
     trial = load(tmp_path / "runs").trials[0]
     assert trial.state.name == "COMPLETE"
     assert list(trial.intermediate_values) == [1, 2]
-    told = {name.removeprefix("train/") for name in trial.user_attrs["metrics"] if name.startswith("train/")}
+    told = {
+        name.removeprefix("train/") for name in trial.user_attrs["petskin-tune:metrics"] if name.startswith("train/")
+    }
     assert told == LOSSES[family]
     assert best_weights(tmp_path / "runs", load(tmp_path / "runs"), [0])[0]
     for typed in ("status", "diagnose", "report -o report.html", "best --yaml best.yaml --weights best.pt"):

@@ -112,8 +112,8 @@ def test_a_study_killed_again_and_again_at_random_instants_ends_as_the_one_left_
 def _assert_same(home: Path, reference: Path) -> None:
     mine, theirs = load(home), load(reference)
     assert essence(mine) == essence(theirs)
-    numbers = [trial.number for trial in theirs.trials if "weights" in trial.user_attrs]
-    keys = {number: theirs.trials[number].user_attrs["weights"] for number in numbers}
+    numbers = [trial.number for trial in theirs.trials if "petskin-tune:weights" in trial.user_attrs]
+    keys = {number: theirs.trials[number].user_attrs["petskin-tune:weights"] for number in numbers}
     kept = [number for number, key in keys.items() if (reference / "checkpoints" / key).exists()]
     assert kept
     weights, expected = best_weights(home, mine, kept), best_weights(reference, theirs, kept)

@@ -61,7 +61,7 @@ def test_two_workers_started_in_the_same_instant_on_an_empty_sqlite_file_share_o
     wait_for_all(workers)
     study = load(tmp_path / "runs")
     assert_exactly(target, study)
-    assert {trial.user_attrs["worker"] for trial in study.trials} == {"w0", "w1"}
+    assert {trial.user_attrs["petskin-tune:worker"] for trial in study.trials} == {"w0", "w1"}
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_sixteen_workers_started_in_the_same_instant_on_an_empty_postgresql_shar
     outputs = wait_for_all(start_together(16, tiny_study(tmp_path), tmp_path, "--storage", postgres_url))
     study = optuna.load_study(study_name="small", storage=postgres_url)
     assert_exactly(TARGET, study)
-    assert len({trial.user_attrs["worker"] for trial in study.trials}) > 1
+    assert len({trial.user_attrs["petskin-tune:worker"] for trial in study.trials}) > 1
     assert not any("Traceback" in output for output in outputs)
 
 
@@ -110,7 +110,7 @@ def _counting(cwd: Path) -> dict[str, str]:
     """Environment of workers whose trials log every batch that they do."""
     (cwd / BATCHES).touch()
     plan = ";".join(f"{number}=count" for number in range(TRIALS))
-    return {"PROVOKE": plan, "PROVOKED": str(cwd / BATCHES), "PYTHONPATH": str(PROVOKED)}
+    return {"TUNE_FAULTS_PLAN": plan, "TUNE_FAULTS_HAPPENED": str(cwd / BATCHES), "PYTHONPATH": str(PROVOKED)}
 
 
 def _batches(cwd: Path) -> list[tuple[int, int, int]]:

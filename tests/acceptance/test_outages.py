@@ -225,8 +225,8 @@ needs_namespaces = pytest.mark.skipif(not _can_unshare(), reason="no right to ma
 def assert_each_epoch_once(trial: optuna.trial.FrozenTrial) -> None:
     assert trial.state.name == "COMPLETE"
     assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
-    assert trial.user_attrs["history"]["epoch"] == list(range(1, EPOCHS + 1))
-    assert not [note for note in trial.user_attrs.get("notes", []) if "done again" in note]
+    assert trial.user_attrs["petskin-tune:history"]["epoch"] == list(range(1, EPOCHS + 1))
+    assert not [note for note in trial.user_attrs.get("petskin-tune:notes", []) if "done again" in note]
 
 
 # ---- stopped, cut off ------------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def killed_in_an_outage(site: Site) -> tuple[int, dict[int, float]]:
 
 def seconds_of(trial: optuna.trial.FrozenTrial) -> dict[int, float]:
     """What the reported run of each epoch took: a mark of the run that it comes from."""
-    return dict(enumerate(trial.user_attrs["history"]["seconds"], start=1))
+    return dict(enumerate(trial.user_attrs["petskin-tune:history"]["seconds"], start=1))
 
 
 def test_a_worker_killed_in_an_outage_leaves_epochs_that_the_next_one_on_its_disk_sends_once(site: Site) -> None:

@@ -100,4 +100,4 @@ def test_a_snapshot_that_cannot_be_restored_is_told_whole_and_the_trial_begins_a
     assert "in rebuild" in Path(named[1]).read_text()
     (trial,) = load(folder / "runs").trials
     assert trial.state.name == "RUNNING"
-    assert any("left aside" in note for note in trial.user_attrs["notes"])
+    assert any("left aside" in note for note in trial.user_attrs["petskin-tune:notes"])

@@ -21,7 +21,7 @@ EPOCHS = 20  # of one batch each
 
 
 def start_on_two(folder: Path, study: Path, **more: str) -> Said:
-    hooks = {"PYTHONPATH": str(PROVOKED), "PROVOKE_GPUS": "1", "PROVOKED": str(folder / "provoked.log")}
+    hooks = {"PYTHONPATH": str(PROVOKED), "TUNE_FAULTS_GPUS": "1", "TUNE_FAULTS_HAPPENED": str(folder / "provoked.log")}
     return Said(start("--study", str(study), *DEVICES, cwd=folder, **hooks, **more))
 
 
@@ -49,7 +49,7 @@ def test_two_devices_get_a_worker_each_and_share_the_study(tmp_path: Path) -> No
     study = load(tmp_path / "runs")
     assert_exactly(target, study)
     device_of = sent_to(tmp_path)
-    assert {trial.number: trial.user_attrs["worker"] for trial in study.trials} == {
+    assert {trial.number: trial.user_attrs["petskin-tune:worker"] for trial in study.trials} == {
         number: f"gpu-{device}" for number, device in device_of.items()
     }
     assert set(device_of.values()) == {"0", "1"}
@@ -75,7 +75,7 @@ def test_sigterm_to_the_parent_suspends_both_workers_and_the_same_command_goes_o
     assert again.count("goes on after") == 2
     for trial in load(tmp_path / "runs").trials:
         assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
-        assert trial.user_attrs["resumes"] == 1
+        assert trial.user_attrs["petskin-tune:resumes"] == 1
 
 
 def states(home: Path) -> list[str]:

@@ -202,7 +202,10 @@ def test_many_sigterms_at_random_instants_lose_nothing_and_repeat_no_batch(tmp_p
     study = write_study(tmp_path, target_trials=UNREACHABLE, epochs=60)
     log = tmp_path / "batches"
     log.touch()
-    count = {"PROVOKE": ";".join(f"{number}=count" for number in range(1000)), "PROVOKED": str(log)}
+    count = {
+        "TUNE_FAULTS_PLAN": ";".join(f"{number}=count" for number in range(1000)),
+        "TUNE_FAULTS_HAPPENED": str(log),
+    }
     instants = random.Random(11)
     slowest = 0.0
     lives = times(50, least=12)
@@ -227,4 +230,4 @@ def test_many_sigterms_at_random_instants_lose_nothing_and_repeat_no_batch(tmp_p
     assert done.total() >= lives // 2
     for trial in trials:
         assert list(trial.intermediate_values) == list(range(1, len(trial.intermediate_values) + 1))
-        assert not [note for note in trial.user_attrs.get("notes", []) if "done again" in note]
+        assert not [note for note in trial.user_attrs.get("petskin-tune:notes", []) if "done again" in note]

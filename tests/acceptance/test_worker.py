@@ -47,6 +47,15 @@ def test_a_study_runs_to_its_target_and_the_last_line_says_what_to_type_next(fin
     assert list(trials[0].intermediate_values) == [1, 2, 3]
 
 
+def test_what_it_did_and_said_is_in_the_homes_log(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    (log,) = (folder / "runs" / "logs").iterdir()
+    written = log.read_text(encoding="utf-8")
+    assert all(line in written for line in output.splitlines())
+    assert "trial 0 is claimed under token 1" in written
+    assert "trial 1: its process has ended with exit code 0" in written
+
+
 def test_one_plain_line_an_epoch_says_what_is_safe(finished: tuple[Path, str]) -> None:
     _, output = finished
     epochs = [line for line in output.splitlines() if line.startswith("trial 0 epoch ")]
@@ -57,7 +66,8 @@ def test_one_plain_line_an_epoch_says_what_is_safe(finished: tuple[Path, str]) -
 
 def test_every_trial_records_what_it_ran_on_and_with(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    recorded = load(folder / "runs").trials[0].user_attrs
+    kept = load(folder / "runs").trials[0].user_attrs
+    recorded = {name.removeprefix("petskin-tune:"): value for name, value in kept.items()}
     assert recorded["device"] == "cpu"
     assert set(recorded["versions"]) >= {"ultralytics", "torch", "petskin-tune"}
     assert recorded["threads"] >= 1
@@ -133,7 +143,7 @@ def test_sigterm_suspends_with_exit_code_75_and_the_next_worker_goes_on_at_once(
     assert "goes on after" in again.stdout
     trial = load(tmp_path / "runs").trials[0]
     assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
-    assert trial.user_attrs["resumes"] == 1
+    assert trial.user_attrs["petskin-tune:resumes"] == 1
 
 
 def test_ctrl_c_reaches_the_worker_alone_and_suspends(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from petskin_tune.diagnosis.curves import from_history
+from petskin_tune.diagnosis.finding import Finding
+from petskin_tune.diagnosis.verdict import judge
 
 MASK, BOX, MASK50 = "metrics/mAP50-95(M)", "metrics/mAP50-95(B)", "metrics/mAP50(M)"
 History = dict[str, Sequence[float]]
@@ -108,3 +112,9 @@ def masks_off(seed: int = 0) -> History:
 
 def climbing(seed: int = 0, *, lr0: float = 0.01) -> History:
     return healthy(seed, epochs=40, reach=2.0, decline=0.0, lr0=lr0)
+
+
+def diagnose_curves(
+    history: Mapping[str, Sequence[float]], arguments: Mapping[str, Any] | None = None
+) -> list[Finding]:
+    return judge(from_history(history, arguments))

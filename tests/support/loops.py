@@ -6,7 +6,7 @@ from ultralytics.engine.trainer import BaseTrainer
 
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.training.data.order import seed_batch
-from petskin_tune.training.snapshots.state import Decisions
+from petskin_tune.training.fall_back import FallBack
 from petskin_tune.training.trainer import ResumableTrainer
 from tests.support import training as helpers
 
@@ -19,7 +19,7 @@ class OurLoop(ResumableTrainer):
     script: tuple[float, ...] = ()
 
     def __init__(self, job):
-        super().__init__(job, helpers.Recorder(), Decisions())
+        super().__init__(job, helpers.Recorder(), FallBack())
 
     def validate(self):
         metrics, fitness = super().validate()

@@ -17,7 +17,7 @@ def poisoned_at(monkeypatch, epoch, batch, precision):
 
     def poison(self, loaded):
         loaded = original(self, loaded)
-        if (self.position, self.precision) == (Position(epoch, batch), precision):
+        if (self.counters.position, self.precision) == (Position(epoch, batch), precision):
             loaded["img"][0] = math.nan
             poison.fired += 1
         return loaded

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy.engine import URL, Connection, Engine
 
-from petskin_tune.database.engine import normalise_url
+from petskin_tune.database.addresses import normalise_url
 
 
 class Server:

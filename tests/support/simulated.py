@@ -25,7 +25,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from petskin_tune.database import engine as database
-from petskin_tune.database.engine import Patience
+from petskin_tune.database.outages import Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
 from petskin_tune.identity import Identity

@@ -14,7 +14,7 @@ from petskin_tune.identity import Identity
 from petskin_tune.leases.lease import Lease, SnapshotPointer
 from petskin_tune.protocol import Position
 from petskin_tune.study import attributes
-from petskin_tune.study.spec import Range, StudySpec
+from petskin_tune.study.spec import Choices, Range, StudySpec
 from tests.support import curves
 from tests.support.curves import MASK
 
@@ -32,7 +32,7 @@ def a_spec(**changes: Any) -> StudySpec:
         "data": "datasets/petskin/data.yaml",
         "epochs": 27,
         "train": {"imgsz": 480, "batch": 16},
-        "search": {"lr0": Range(low=1e-5, high=1e-1, log=True)},
+        "search": {"lr0": Range(low=1e-5, high=1e-1, log=True), "optimizer": Choices(choices=("SGD", "AdamW"))},
         "target_trials": 6,
     }
     return StudySpec(**known | changes)
@@ -57,7 +57,8 @@ def add(
     optimizer: str = "AdamW",
     **user_attrs: Any,
 ) -> FrozenTrial:
-    """Add a trial as Optuna stores it; the one added is returned."""
+    """Add a trial as Optuna stores it; the one added is returned. What is noted on one of ours gets our prefix."""
+    prefix = "" if "origin" in user_attrs or not ours else attributes.PREFIX
     waiting = state == "WAITING"
     trial = create_trial(
         state=TrialState[state],
@@ -65,7 +66,7 @@ def add(
         params={} if waiting else {"lr0": lr0, "optimizer": optimizer},
         distributions={} if waiting else DISTRIBUTIONS,
         intermediate_values=dict(curve or {}),
-        user_attrs=user_attrs,
+        user_attrs={name if ":" in name else f"{prefix}{name}": value for name, value in user_attrs.items()},
         system_attrs={attributes.MARK: "n"} if ours and not waiting else {},
     )
     started = datetime.fromtimestamp(NOW, timezone.utc).replace(tzinfo=None) - timedelta(hours=1)

@@ -198,7 +198,7 @@ def essence(study: optuna.Study) -> list[dict[str, Any]]:
             "params": trial.params,
             "values": trial.values,
             "curve": trial.intermediate_values,
-            **{name: _without_clocks(trial.user_attrs.get(name)) for name in SAME_COLUMNS},
+            **{name: _without_clocks(trial.user_attrs.get(f"petskin-tune:{name}")) for name in SAME_COLUMNS},
         }
         for trial in study.trials
     ]
@@ -217,7 +217,7 @@ def best_weights(home: Path, study: optuna.Study, numbers: Sequence[int]) -> dic
 
     kept = {}
     for number in numbers:
-        key = study.trials[number].user_attrs["weights"]
+        key = study.trials[number].user_attrs["petskin-tune:weights"]
         model = YOLO(str(home / "checkpoints" / key)).model
         kept[number] = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
     return kept

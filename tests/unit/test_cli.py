@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from petskin_tune.cli import petskin_tune, tune_worker
+from petskin_tune.commands.options import SCREEN, as_refusal
 from petskin_tune.database.storage import open_storage
+from petskin_tune.files.durable import Unavailable
 from petskin_tune.study import attributes
 from petskin_tune.study.study import create_study
 from tests.support.places import PROJECT
@@ -134,9 +137,47 @@ def test_of_two_files_neither_is_written_where_one_cannot_be(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_take_no_devices_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(petskin_tune, ["best", "--study", "demo", "--weights", "/dev/null"])
+    assert refused.exit_code == 2, refused.output
+    assert refused.stderr == "error: /dev/null cannot be written: it is a device, not a file.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_home_of_an_unknown_user_is_a_name_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     refused = CliRunner().invoke(petskin_tune, ["status", "--study", "demo", "--home", "~nobody-here/x"])
     assert refused.exit_code == 2, refused.output
     assert refused.stderr.startswith("error: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_that_nobody_foresaw_is_told_as_damage_where_the_database_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: object, **__: object) -> None:
+        raise KeyError("what no release has ever written")
+
+    monkeypatch.setattr("petskin_tune.commands.opening.open_existing", stumble)
+    look = ["status", "--study", "demo", "--home", str(tmp_path)]
+    assert isinstance(CliRunner().invoke(petskin_tune, look).exception, KeyError)
+    file = tmp_path / "tune.db"
+    open_storage(f"sqlite:///{file}").engine.dispose()
+    with open(file, "r+b") as pages:
+        pages.seek(4096)
+        pages.write(b"\xaa" * 20_000)
+    refused = CliRunner().invoke(petskin_tune, look)
+    assert refused.exit_code == 2
+    assert "is damaged" in refused.output
+    assert ".recover" in refused.output
+
+
+def test_what_a_disk_or_a_store_refuses_is_one_sentence_no_longer_than_a_screen() -> None:
+    said = as_refusal(OSError(errno.ENOSPC, "No space left on device", "/home/x"))
+    assert str(said) == "This machine's disk refuses: /home/x: No space left on device."
+    assert "cannot be used: the bucket is not there" in str(as_refusal(Unavailable("the bucket is not there")))
+    assert as_refusal(OSError(errno.EBADF, "Bad file descriptor")) is None
+    long = CliRunner().invoke(petskin_tune, ["status", "--study", "x" * 100_000, "--home", "nowhere"])
+    assert long.exit_code == 2
+    assert len(long.output) < SCREEN + 100

@@ -17,7 +17,8 @@ from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.aihub.records import Record, Unusable, parse
 from petskin_tune.datasets.aihub.selection import Choice
 from petskin_tune.datasets.parallel import batches, spread
-from petskin_tune.datasets.pictures import BadPicture, Picture, Window, open_picture, render, written_size
+from petskin_tune.datasets.pictures import BadPicture, Picture, open_picture
+from petskin_tune.datasets.rendering import Window, render, written_size
 from petskin_tune.datasets.stratify import seeded
 from petskin_tune.files.atomic import write_whole
 
@@ -162,7 +163,7 @@ def _convert(task: Task, workshop: _Workshop) -> Converted:
 
 def _converted(task: Task, record: Record, raw: bytes, workshop: _Workshop) -> Converted:
     options = workshop.options
-    picture = open_picture(raw)
+    picture = open_picture(raw, Path(task.image.name).suffix)
     if _drawn_elsewhere(record, picture):
         return Converted(task.id, reason="outlines drawn on a picture of another size")
     turned = _drawn_as_stored(record, picture)

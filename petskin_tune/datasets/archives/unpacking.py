@@ -19,15 +19,27 @@ from pathlib import Path
 from typing import IO
 
 from petskin_tune import faults
-from petskin_tune.datasets.archives.names import CHECKSUMS, is_litter, leads_outside, zip_entry_name
+from petskin_tune.datasets.archives.names import CHECKSUMS, disk_name, is_litter, leads_outside, zip_entry_name
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import PARTIAL, only_one, write_whole
+from petskin_tune.printable import raw
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOST_MEMBERS = 5_000_000
 MOST_GROWTH = 20  # times the archive's size; photographs hardly shrink
 LEAST_LIMIT = 2**30  # bytes that any archive may unpack to
 _PIECE = 2**20  # bytes read at a time
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+# APPNOTE.TXT 4.4.5. Windows takes Deflate64 for files above 2 GB, 7-Zip and WinZip offer the others.
+_OTHER_METHODS = {
+    9: "Deflate64",
+    93: "Zstandard",
+    95: "XZ",
+    96: "JPEG recompression",
+    97: "WavPack",
+    98: "PPMd",
+    99: "AES",
+}
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -84,7 +96,7 @@ def unpack(archive: Path, cache: Path) -> Path:
 
 
 def _digest_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(raw(text)).hexdigest()[:32]
 
 
 def _local_copy(archive: Path, copied: Path) -> tuple[Path, str]:
@@ -192,16 +204,27 @@ def _zip_members(archive: Path, local: Path) -> Iterator[_Member]:
                 continue
             if stat.S_ISLNK(entry.external_attr >> 16):
                 raise UsageError(f"{archive.name} holds a link, {name!r}; pack the files themselves.")
+            if entry.compress_type not in _METHODS:
+                raise UsageError(_other_method(archive, entry.compress_type))
             if entry.flag_bits & 1:
                 raise UsageError(f"{archive.name} is protected by a password; pack it without one.")
             with opened.open(entry) as content:
                 yield _Member(name, entry.file_size, content)
 
 
+def _other_method(archive: Path, method: int) -> str:
+    """What to say of a zip that Python's zipfile cannot unpack; it is sound, and another copy would not help."""
+    named = _OTHER_METHODS.get(method, f"method {method}")
+    return (
+        f"{archive.name} is packed by {named}, which Python cannot unpack: unpack it with the program that packed "
+        "it, and give the data.yaml, or pack it again as .tar."
+    )
+
+
 def _tar_members(archive: Path, local: Path) -> Iterator[_Member]:
     with tarfile.open(local, "r:*") as opened:
         for entry in opened:
-            name = _composed(entry.name)
+            name = disk_name(entry.name)
             if entry.isdir() or is_litter(name):
                 continue
             content = opened.extractfile(entry) if entry.isreg() else None

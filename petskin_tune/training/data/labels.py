@@ -2,7 +2,8 @@
 
 Ultralytics drops images that it cannot read with a line in the log, re-encodes JPEGs that lack their end marker in the
 user's folder, and keeps labels as a pickle. Here a bad file stops the trial and is named, nothing of the user's is
-written, and the cache is plain arrays (``numpy.load(allow_pickle=False)``) in our own folder.
+written, and the cache is plain arrays (``numpy.load(allow_pickle=False)``) in our own folder. What is bad is said by
+``petskin_tune.datasets``, which judged the data set before.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image
-from ultralytics.data.utils import IMG_FORMATS, exif_size
 from ultralytics.utils.ops import segments2boxes
 
-CACHE_VERSION = 1
-_JPEG_END = b"\xff\xd9"
-_SMALLEST_SIDE = 10  # pixels, as Ultralytics
+from petskin_tune.datasets.labels import outline_rows
+from petskin_tune.datasets.pictures import BadPicture, require_trainable, require_whole_jpeg
+from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
+from petskin_tune.printable import printable, raw
+
+CACHE_VERSION = 2
 
 
 class DataError(Exception):
@@ -55,29 +58,22 @@ def read_labels(
     return labels
 
 
-def check_decodable(image_file: str) -> None:
-    """Raise DataError when an image is truncated; OpenCV would fill the rest with grey and say nothing."""
-    if Path(image_file).suffix.lower() not in {".jpg", ".jpeg"}:
+def check_whole(image_file: str) -> None:
+    """Raise DataError when a JPEG is truncated; OpenCV would fill the rest with grey and say nothing."""
+    path = Path(image_file)
+    if path.suffix.lower() not in {".jpg", ".jpeg"}:
         return
     try:
-        with open(image_file, "rb") as file:
-            file.seek(-2, os.SEEK_END)
-            if file.read() == _JPEG_END:
-                return
-        with Image.open(image_file) as image:  # bytes after the end marker are harmless: decode to tell
-            image.load()
-    except Exception as error:
+        with regular.opened(path, regular.LARGEST_PICTURE) as file:
+            require_whole_jpeg(file)
+    except (BadPicture, OSError) as error:
         raise unreadable(image_file, error) from error
 
 
 def unreadable(image_file: str, error: Exception) -> DataError:
-    """Return what to say of an image that a library could not read, for whatever reason.
-
-    Pillow's readers raise everything from ``SyntaxError`` to ``struct.error``; of a picture that is too large they
-    raise ``DecompressionBombError``, and OpenCV an error of its own or a ``MemoryError``.
-    """
-    said = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{image_file}: the image cannot be read ({said})")
+    """Return what to say of an image that cannot be read, for whatever reason."""
+    said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{printable(image_file)}: the image cannot be read ({said})")
 
 
 def _fingerprint(image_files: Sequence[str], label_files: Sequence[str], classes: int) -> str:
@@ -85,9 +81,11 @@ def _fingerprint(image_files: Sequence[str], label_files: Sequence[str], classes
     for file in (*image_files, *label_files):
         try:
             status = os.stat(file)
-            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        except FileNotFoundError:
-            digest.update(f"{file}\0-\n".encode())
+            digest.update(raw(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))
+        except (FileNotFoundError, NotADirectoryError):
+            digest.update(raw(f"{file}\0-\n"))
+        except OSError as error:
+            raise DataError(f"{printable(file)} cannot be looked at: {error.strerror}") from error
     return digest.hexdigest()[:32]
 
 
@@ -107,52 +105,27 @@ def _read_one(image_file: str, label_file: str, classes: int) -> dict[str, Any]:
 
 def _image_shape(image_file: str) -> tuple[int, int]:
     """Return (height, width) in pixels, upright."""
-    check_decodable(image_file)
+    path = Path(image_file)
     try:
-        with Image.open(image_file) as image:
-            width, height = exif_size(image)
-            kind = (image.format or "").lower()
-    except Exception as error:
+        with regular.opened(path, regular.LARGEST_PICTURE) as file:
+            width, height = require_trainable(file, path.suffix).size
+    except (BadPicture, OSError) as error:
         raise unreadable(image_file, error) from error
-    if min(width, height) < _SMALLEST_SIDE:
-        raise DataError(f"{image_file}: the image is only {width}x{height} pixels")
-    if kind not in IMG_FORMATS | {"jpeg", "jpeg2000"}:
-        raise DataError(f"{image_file}: {kind or 'unknown'} is not an image format that Ultralytics reads")
     return height, width
 
 
 def _read_label_file(label_file: str, classes: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return rows (objects, 5) of class and normalised ``xywh`` box, and one polygon (points, 2) for each."""
     try:
-        text = Path(label_file).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return np.zeros((0, 5), np.float32), []
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{label_file}: the labels cannot be read ({error})") from error
-    lines = list(dict.fromkeys(tuple(line.split()) for line in text.splitlines() if line.strip()))  # no duplicates
+        rows = outline_rows(Path(label_file), classes)
+    except UsageError as error:
+        raise DataError(str(error)) from error
+    lines = list(dict.fromkeys(map(tuple, rows)))  # no duplicates
     if not lines:
         return np.zeros((0, 5), np.float32), []
-    segments = []
-    for words in lines:
-        if len(words) < 7 or len(words) % 2 == 0:
-            raise DataError(
-                f"{label_file}: a row has {len(words)} values, a polygon needs a class and 3 or more x y pairs"
-            )
-        try:
-            segments.append(np.array(words[1:], np.float32).reshape(-1, 2))
-        except ValueError as error:
-            raise DataError(f"{label_file}: {error}") from error
+    segments = [np.array(words[1:], np.float32).reshape(-1, 2) for words in lines]
     numbers = np.array([float(words[0]) for words in lines], np.float32)
-    _check_values(label_file, numbers, segments, classes)
     return np.concatenate([numbers[:, None], segments2boxes(segments)], 1).astype(np.float32), segments
-
-
-def _check_values(label_file: str, numbers: np.ndarray, segments: list[np.ndarray], classes: int) -> None:
-    points = np.concatenate(segments)
-    if not np.isfinite(points).all() or points.max() > 1.01 or points.min() < -0.01:  # Ultralytics' tolerance
-        raise DataError(f"{label_file}: a coordinate lies outside 0 to 1")
-    if (numbers % 1 != 0).any() or numbers.min() < 0 or numbers.max() >= classes:
-        raise DataError(f"{label_file}: class {numbers.max():g} is not one of the data set's {classes} classes")
 
 
 def _save(file: Path, labels: list[dict[str, Any]]) -> None:

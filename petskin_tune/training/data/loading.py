@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -10,10 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 import psutil
-from PIL import Image
 from torch.utils.data import DataLoader
 from ultralytics.data.augment import (
     Compose,
@@ -28,8 +27,13 @@ from ultralytics.data.augment import (
 )
 from ultralytics.data.dataset import YOLODataset
 
+from petskin_tune.datasets import layout
+from petskin_tune.datasets.folders import images_at
+from petskin_tune.datasets.labels import label_path
+from petskin_tune.errors import UsageError
+from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
-from petskin_tune.training.data.labels import DataError, check_decodable, read_labels, unreadable
+from petskin_tune.training.data.labels import DataError, check_whole, read_labels, unreadable
 from petskin_tune.training.data.order import LANES, Order, SampleKey, seeded_sample
 from petskin_tune.training.process.isolation import ignore_signals
 
@@ -71,12 +75,47 @@ class ImageCache:
             self.bytes -= pixels.nbytes
 
 
+def read_data(data_yaml: str) -> dict[str, Any]:
+    """Read a data set's YAML as ``init`` and ``data check`` do; Ultralytics' form, and no key that it would act on.
+
+    Raises:
+        DataError: It is wrong, or what it names is not there.
+    """
+    try:
+        data_set = layout.read(Path(data_yaml))
+    except UsageError as error:
+        raise DataError(str(error)) from error
+    return {
+        "path": data_set.root,
+        "yaml_file": data_yaml,
+        **{split: [str(place) for place in places] for split, places in data_set.places.items()},
+        "names": dict(enumerate(data_set.names)),
+        "nc": len(data_set.names),
+        "channels": layout.channels(data_set.raw),
+    }
+
+
+class _NoArrays:
+    """In the place of the paths ``X.npy`` beside each image ``X.png``: none of them is there."""
+
+    def __getitem__(self, _: int) -> Path:
+        return Path(os.devnull, "no.npy")
+
+
 class StrictDataset(YOLODataset):
-    """Ultralytics' segmentation data set that names an unusable file instead of going on without it."""
+    """Ultralytics' segmentation data set that names an unusable file instead of going on without it.
+
+    Pixels come from the image files alone. Ultralytics takes a file ``X.npy`` beside ``X.png`` for its own cache: it
+    trains on it, writes it anew where it does not fit, and deletes what numpy cannot load. Here it is the user's, and
+    ``cache='disk'``, which writes such files, keeps decoded images in memory as any training does.
+    """
+
+    npy_files = property(lambda self: _NoArrays(), lambda self, files: None)
 
     def __init__(self, *, label_cache: Path, **options: Any) -> None:
         self._label_cache = label_cache
-        super().__init__(**options)
+        cache = options.pop("cache", None)
+        super().__init__(cache=None if cache == "disk" else cache, **options)
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """Return the paths of the split's images, sorted.
@@ -84,14 +123,19 @@ class StrictDataset(YOLODataset):
         Raises:
             DataError: There are none.
         """
+        places = [Path(place) for place in ([img_path] if isinstance(img_path, str) else img_path)]
         try:
-            return super().get_img_files(img_path)
-        except FileNotFoundError as error:
-            raise DataError(f"{img_path}: there are no images") from error
+            files = sorted(str(image) for place in places for image in images_at(place))
+        except UsageError as error:
+            raise DataError(str(error)) from error
+        if not files:
+            raise DataError(f"{printable(img_path)}: there are no images")
+        return files
 
     def get_labels(self) -> list[dict[str, Any]]:
         """Return the labels of all images (see ``read_labels``)."""
-        labels = read_labels(self.im_files, self.get_label_files(), len(self.data["names"]), self._label_cache)
+        label_files = [str(label_path(Path(image))) for image in self.im_files]
+        labels = read_labels(self.im_files, label_files, len(self.data["names"]), self._label_cache)
         self.verify_labels(labels, self._label_cache)
         return labels
 
@@ -102,12 +146,12 @@ class StrictDataset(YOLODataset):
             DataError: The file is gone, truncated or no image.
         """
         if self.ims[i] is None:
-            check_decodable(self.im_files[i])
+            check_whole(self.im_files[i])
         try:
             return super().load_image(i, rect_mode, resize_short)
         except FileNotFoundError as error:  # Ultralytics' way to say that OpenCV and Pillow gave nothing
-            raise DataError(f"{self.im_files[i]}: the image cannot be read") from error
-        except (cv2.error, Image.DecompressionBombError, MemoryError) as error:  # a very large one
+            raise DataError(f"{printable(self.im_files[i])}: the image cannot be read") from error
+        except Exception as error:
             raise unreadable(self.im_files[i], error) from error
 
 

@@ -15,6 +15,7 @@ _ENVIRONMENT = {
     "ULTRALYTICS_SAFE_LOAD": "true",
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "MPLBACKEND": "Agg",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # torch's deterministic algorithms need it before CUDA starts
 }
 
 _asked_threads = os.environ.get("OMP_NUM_THREADS", "")  # a person's: Ultralytics sets it where nobody has

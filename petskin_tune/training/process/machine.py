@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,30 @@ import torch
 
 from petskin_tune import packages
 
-_VERSIONS = packages.versions()  # while they are imported: a later `pip install` changes nothing in memory
+_MODULES = {"opencv-python": "cv2", "opencv-python-headless": "cv2"}  # of packages that are not called as theirs
+
+
+def loaded_versions() -> dict[str, str]:
+    """Return the versions of the packages that run here: what a module says of itself, where pip says another thing.
+
+    A module may come from elsewhere than what pip has installed (a clone on PYTHONPATH). Where pip says the same in
+    more words (``4.13.0.92`` of a ``4.13.0``), its words are kept: an index knows packages by them.
+    """
+    found = packages.versions()
+    for package in [name for name in packages.PACKAGES if name in found]:
+        said = str(getattr(importlib.import_module(_MODULES.get(package, package)), "__version__", found[package]))
+        if not _is_of(found[package], said):
+            found[package] = said
+    return found
+
+
+def _is_of(installed: str, said: str) -> bool:
+    """Say whether two versions name one release; a local suffix (``+cu130``) and further numbers do not count."""
+    release, public = installed.partition("+")[0], said.partition("+")[0]
+    return release == public or release.startswith(f"{public}.")
+
+
+_VERSIONS = loaded_versions()  # while they are imported: a later `pip install` changes nothing in memory
 
 
 def describe(device: torch.device, threads: int) -> dict[str, Any]:

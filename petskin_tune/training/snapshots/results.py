@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ultralytics.utils.metrics import Metric
 
+from petskin_tune.files.atomic import replacing
+from petskin_tune.files.results_csv import render
 from petskin_tune.protocol import MASK_MAP
 
 MOST_CLASSES = 20  # recorded one by one: the history lies in the study and is written anew after every epoch
@@ -34,12 +34,7 @@ def write(path: Path, history: Sequence[Mapping[str, float]], times: Sequence[fl
     The columns are those of the newest epoch. The file is replaced as a whole, so that a reader never sees half of it.
     """
     names = list(history[-1]) if history else []
-    temporary = path.with_suffix(".csv.tmp")
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")  # it quotes the comma in a class's name
-        if names:
-            rows.writerow(["epoch", "time", *names])
-        for epoch, (metrics, seconds) in enumerate(zip(history, times, strict=True), start=1):
-            values = (epoch, seconds, *(metrics.get(name, math.nan) for name in names))
-            rows.writerow(f"{value:.6g}" for value in values)
-    os.replace(temporary, path)
+    columns: dict[str, Sequence[float]] = {"epoch": range(1, len(history) + 1), "time": times}
+    columns |= {name: [metrics.get(name, math.nan) for metrics in history] for name in names}
+    with replacing(path, durable=False, alone=True) as file:
+        file.write(render(columns).encode())

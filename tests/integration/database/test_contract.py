@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 from optuna.testing.pytest_storages import StorageTestCase
 
-from petskin_tune.database.engine import normalise_url
+from petskin_tune.database.addresses import normalise_url
 from petskin_tune.database.storage import PetskinStorage, open_storage
 
 

@@ -166,7 +166,7 @@ def test_what_plain_optuna_reads_of_a_study_of_ours_is_an_ordinary_study(databas
     plain = optuna.load_study(study_name="s", storage=database_url)
     assert (plain.best_value, plain.best_params) == (0.5, {"x": 0.5})
     assert [trial.intermediate_values for trial in plain.trials] == [{1: 0.125, 2: 0.25}, {1: 0.25, 2: 0.5}]
-    assert [trial.user_attrs["epochs"] for trial in plain.trials] == [2, 2]
+    assert [trial.user_attrs["petskin-tune:epochs"] for trial in plain.trials] == [2, 2]
     assert all(trial.datetime_complete >= trial.datetime_start for trial in plain.trials)
     plain.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     assert [trial.number for trial in plain.trials] == [0, 1, 2, 3]

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.support.aihub_tree import Builder, box, polygon
 from PIL import Image
 from shapely import Polygon
 
@@ -25,7 +24,9 @@ from petskin_tune.datasets.aihub import importing, members
 from petskin_tune.datasets.aihub.importing import Imported, import_aihub
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.check import check
+from petskin_tune.datasets.labels import label_rows
 from petskin_tune.errors import UsageError
+from tests.support.aihub_tree import Builder, box, polygon
 
 SMALL = (480, 270)
 BELOW = "반려견/피부/일반카메라/유증상/A4_농포_여드름"
@@ -55,7 +56,7 @@ def fates(imported: Imported) -> dict[str, tuple[str, str]]:
 def outline(imported: Imported, label: str) -> Polygon:
     """The one outline written for a label file, in pixels of the written image."""
     written = imported.data_yaml.parent / fates(imported)[label][1]
-    ((_, values),) = layout.label_rows(written)
+    ((_, values),) = label_rows(written)
     image = Image.open(str(written).replace("/labels/", "/images/").replace(".txt", ".jpg"))
     turned = image.getexif().get(0x0112, 1) >= 5
     return Polygon(np.array(values).reshape(-1, 2) * (image.size[::-1] if turned else image.size))

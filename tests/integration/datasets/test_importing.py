@@ -18,8 +18,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tests.support.places import PROJECT
-from tests.support.aihub_tree import COLOURS, Tree, build
 from PIL import Image, ImageDraw
 from shapely import Polygon
 
@@ -27,7 +25,10 @@ from petskin_tune.datasets import layout, source, subset
 from petskin_tune.datasets.aihub.importing import Imported, import_aihub
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.check import check
+from petskin_tune.datasets.labels import label_lines, label_path
 from petskin_tune.errors import UsageError
+from tests.support.aihub_tree import COLOURS, Tree, build
+from tests.support.places import PROJECT
 
 RUN = """
 import sys
@@ -66,7 +67,7 @@ def fates(data_yaml: Path) -> dict[str, tuple[str, str]]:
 
 
 def rows(label: Path) -> list[tuple[int, np.ndarray]]:
-    return [(int(row[0]), np.array(row[1:], float).reshape(-1, 2)) for row in layout.label_lines(label)]
+    return [(int(row[0]), np.array(row[1:], float).reshape(-1, 2)) for row in label_lines(label)]
 
 
 def codes(data_yaml: Path) -> list[str]:
@@ -322,7 +323,7 @@ def assert_masks_lie_on_lesions(data_yaml: Path) -> int:
     compared = 0
     for image in layout.read(data_yaml).images["train"]:
         picture = Image.open(image).convert("RGB")
-        labelled = rows(layout.label_path(image))
+        labelled = rows(label_path(image))
         for number, points in labelled:
             shape = Polygon(points * picture.size)
             if shape.area < 150:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from petskin_tune.datasets import demo
-from petskin_tune.diagnosis.curves import read_run
-from petskin_tune.diagnosis.explain import diagnose_curves, of_run
+from petskin_tune.diagnosis.curves import from_history
+from petskin_tune.diagnosis.explain import of_run
+from petskin_tune.diagnosis.run_files import read_run
 from petskin_tune.diagnosis.verdict import judge
 
 pytestmark = pytest.mark.slow
@@ -104,5 +105,5 @@ def test_a_stock_run_that_goes_on_from_learnt_weights_at_a_vanishing_rate_is_stu
 def test_what_diagnose_says_of_a_run_folder_is_what_its_history_says(learnt: Path) -> None:
     curves = read_run(learnt)
     history = {"metrics/mAP50-95(M)": curves.fitness, "train/all": curves.train_loss, "lr/pg0": curves.learning_rate}
-    (finding,) = diagnose_curves(history, curves.arguments)
+    (finding,) = judge(from_history(history, curves.arguments))
     assert finding.message in of_run(learnt)

@@ -9,7 +9,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from petskin_tune.database.engine import CONNECT_SECONDS, RETRY_MAX_SECONDS, Patience
+from petskin_tune.database.engine import CONNECT_SECONDS
+from petskin_tune.database.outages import RETRY_MAX_SECONDS, Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.leases.expiry import grace

@@ -64,7 +64,7 @@ def test_the_next_worker_on_that_disk_sends_them_once_and_only_up_to_the_verdict
     assert trial.state.name == "PRUNED"
     # all under the first owner's token: it was the one who trained them
     assert trial.intermediate_values == {epoch: epoch + 1 / 1000 for epoch in range(1, pruned_at + 1)}
-    assert trial.user_attrs["history"]["epoch"] == list(range(1, pruned_at + 1))
+    assert trial.user_attrs["petskin-tune:history"]["epoch"] == list(range(1, pruned_at + 1))
 
 
 def test_on_another_machine_the_trial_goes_on_without_them_and_the_late_outbox_is_dropped(

@@ -71,7 +71,7 @@ def _check(storage: PetskinStorage, study_id: int, heard: Counter[tuple[int, int
         epochs = sorted(epoch for trial_id, epoch in heard if trial_id == trial._trial_id)
         assert epochs == list(range(1, len(epochs) + 1))
         assert trial.intermediate_values == {epoch: epoch + 1 / 1000 for epoch in epochs}
-        assert trial.user_attrs["history"]["epoch"] == epochs
+        assert trial.user_attrs["petskin-tune:history"]["epoch"] == epochs
     with storage.engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT state, token FROM trial_leases").all()
         steps = connection.exec_driver_sql("SELECT count(*) FROM trial_intermediate_values").scalar()

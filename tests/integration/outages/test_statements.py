@@ -17,17 +17,17 @@ import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from petskin_tune.database.engine import Patience
+from petskin_tune.database.outages import Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
 from petskin_tune.study import attributes
-from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study import Study, create_study
 from tests.support.servers import LossyLine, Server, running_server, terminate_backend_of
 from tests.support.simulated import draw, pointer
+from tests.support.studies import a_spec
 
 TABLES = (
     "studies",
@@ -107,7 +107,7 @@ def _new_case(storage: PetskinStorage) -> Case:
     for study in storage.get_all_studies():
         storage.delete_study(study._study_id)
     storage.patience.on_wait = lambda _: None
-    spec = StudySpec(study="s", model="m.pt", data="d.yaml", epochs=3)
+    spec = a_spec(study="s", epochs=3)
     study = create_study(storage, spec, points=(), attributes_of_study={})
     leases = Claims(storage, study.id, "w", 90.0, 300.0)
     held = leases.next_trial(1)

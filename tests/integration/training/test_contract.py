@@ -35,7 +35,7 @@ def assert_equal(stock, ours):
     assert helpers.differences(weights(stock), weights(ours)) == []
     assert helpers.differences(stock.optimizer.state_dict(), ours.optimizer.state_dict()) == []
     assert stock.ema.updates == ours.ema.updates > 0
-    assert [ultralytics_own(row) for row in ours.history] == stock.rows
+    assert [ultralytics_own(row) for row in ours.counters.history] == stock.rows
 
 
 def ultralytics_own(row):
@@ -59,7 +59,7 @@ def ultralytics_own(row):
 def test_both_loops_end_with_the_same_weights(root, arguments):
     stock, ours = train_both(helpers.job(root, "run", arguments={"epochs": 3, **arguments}))
     assert_equal(stock, ours)
-    assert ours.outcome.epochs == len(ours.history) == 3
+    assert ours.outcome.epochs == len(ours.counters.history) == 3
     assert helpers.differences(initial_weights(ours.job), ours.model.state_dict()) != []
 
 

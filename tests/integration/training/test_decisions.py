@@ -22,12 +22,12 @@ from petskin_tune.protocol import (
     Suspend,
     Suspended,
 )
-from petskin_tune.training import micro_batches, trainer
+from petskin_tune.training import trainer
 from petskin_tune.training.attempts import run
-from petskin_tune.training.setup import TrialSetup
 from petskin_tune.training.snapshots import file as snapshot
-from petskin_tune.training.snapshots.state import Decisions
+from petskin_tune.training.snapshots.state import Decisions, TrainingState
 from petskin_tune.training.trainer import ResumableTrainer
+from petskin_tune.training.trial_trainer import TrialTrainer
 from tests.support import training as helpers
 from tests.support.provocations import memory_for, poisoned_at
 
@@ -80,7 +80,7 @@ def decided(events):
 @pytest.fixture
 def mixed(job, monkeypatch):
     """The job on a CPU that says it can train in mixed precision, and writes every snapshot asked for."""
-    monkeypatch.setattr(TrialSetup, "_mixed_precision_available", lambda self: True)
+    monkeypatch.setattr(TrialTrainer, "_mixed_precision_available", lambda self: True)
     monkeypatch.setattr(trainer, "SnapshotKeeper", helpers.waiting_keeper())
     return replace(job, arguments={**job.arguments, "amp": True}, snapshot_every=NEVER)
 
@@ -148,15 +148,15 @@ def test_in_an_epoch_entered_in_the_middle_a_decision_leads_back_to_where_it_was
 
 def test_a_dry_step_out_of_memory_is_followed_by_a_start_that_is_told(job, monkeypatch):
     """As on a GPU: the dry step runs while the trial is set up, before the worker knows that it trains."""
-    original = TrialSetup.resume_training
+    original = TrialTrainer.resume_training
 
     def with_dry_step(self, ckpt):
-        fresh = self._snapshot is None
+        fresh = self._state is None
         original(self, ckpt)
         if fresh:
-            micro_batches.dry_step(self)
+            self.dry_step()
 
-    monkeypatch.setattr(TrialSetup, "resume_training", with_dry_step)
+    monkeypatch.setattr(TrialTrainer, "resume_training", with_dry_step)
     memory = memory_for(monkeypatch, images=3)
     events = train(job, react=lambda event: Suspend() if isinstance(event, EpochDone) else None)
     assert memory.fired == 2, "8 and 4 images do not fit, 2 do"
@@ -174,14 +174,14 @@ def test_a_dry_step_out_of_memory_is_followed_by_a_start_that_is_told(job, monke
 @pytest.fixture
 def scaled(monkeypatch):
     """Return a function that switches the scaling of gradients, as AMP does it on a GPU, on or off."""
-    original = TrialSetup._choose_precision
+    original = TrialTrainer._choose_precision
 
     def switch(on, scale=1024.0):
         def choose(self):
             original(self)
             self.scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=on)
 
-        monkeypatch.setattr(TrialSetup, "_choose_precision", choose)
+        monkeypatch.setattr(TrialTrainer, "_choose_precision", choose)
 
     return switch
 
@@ -207,8 +207,8 @@ def accumulating(job, monkeypatch):
 
 def gradients(job):
     """Set the job up from its snapshot; return the gradients in force."""
-    state = snapshot.read(Path(job.snapshot))
-    setup = TrialSetup(job, Decisions(), state)
+    state = TrainingState.from_plain(snapshot.read(Path(job.snapshot)))
+    setup = TrialTrainer(job, Decisions(), state)
     setup._setup_train()
     return {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
 
@@ -254,7 +254,7 @@ def overflowing(monkeypatch, epoch, batch):
 
 
 def test_a_gradient_that_overflows_under_amp_changes_no_precision(job, scaled, monkeypatch):
-    monkeypatch.setattr(TrialSetup, "_mixed_precision_available", lambda self: True)
+    monkeypatch.setattr(TrialTrainer, "_mixed_precision_available", lambda self: True)
     monkeypatch.setattr(trainer, "SnapshotKeeper", helpers.waiting_keeper())
     scaled(True)
     overflow = overflowing(monkeypatch, 1, 5)  # the last batch of an epoch, with no step after it

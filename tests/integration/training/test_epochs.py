@@ -8,15 +8,17 @@ from dataclasses import replace
 import pytest
 
 from petskin_tune.datasets import demo, layout
-from petskin_tune.diagnosis.curves import read_run
+from petskin_tune.datasets.labels import label_path
+from petskin_tune.diagnosis.run_files import read_run
 from petskin_tune.diagnosis.verdict import findings, judge
 from petskin_tune.protocol import MASK_MAP, EpochDone, Finished, Progress, Suspend
+from petskin_tune.training import throughput
 from petskin_tune.training import trainer as loop
 from petskin_tune.training.attempts import run
 from petskin_tune.training.data.loading import image_cache_bytes
-from petskin_tune.training.setup import TrialSetup
 from petskin_tune.training.snapshots.state import Decisions
 from petskin_tune.training.trainer import ResumableTrainer
+from petskin_tune.training.trial_trainer import TrialTrainer
 from petskin_tune.trial.recorder import appended
 from tests.support import training as helpers
 
@@ -42,7 +44,7 @@ def of_type(events, kind):
 def without_labels(data, split, number):
     """Take all objects of one class out of the labels of one split."""
     for image in layout.read(data).images[split]:
-        label = layout.label_path(image)
+        label = label_path(image)
         kept = [line for line in label.read_text().splitlines() if not line.startswith(f"{number} ")]
         label.write_text("".join(f"{line}\n" for line in kept))
     return data
@@ -86,7 +88,8 @@ def test_a_class_without_objects_in_validation_is_not_recorded_and_the_others_ar
 
 def test_neither_validation_nor_snapshot_is_taken_for_a_part_of_a_batch(root, monkeypatch):
     clock = types.SimpleNamespace(now=0.0)
-    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    for module in (loop, throughput):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
     accumulate, validate = ResumableTrainer._accumulate_gradients, ResumableTrainer.validate
 
     def slow_batch(self, batch, index):
@@ -109,9 +112,9 @@ def test_neither_validation_nor_snapshot_is_taken_for_a_part_of_a_batch(root, mo
 
 
 def test_a_part_of_the_data_that_stands_for_the_whole_takes_its_share_of_the_memory_for_images(root, monkeypatch):
-    monkeypatch.setattr("petskin_tune.training.setup.image_cache_bytes", lambda: 1000)
+    monkeypatch.setattr("petskin_tune.training.trial_trainer.image_cache_bytes", lambda: 1000)
     assert image_cache_bytes() > 1000
     for share, limit in ((1.0, 1000), (0.012, 12)):
-        setup = TrialSetup(helpers.job(root, "cache", cache_share=share), Decisions())
+        setup = TrialTrainer(helpers.job(root, "cache", cache_share=share), Decisions())
         setup._setup_train()
         assert setup.train_loader.dataset.images.limit == limit

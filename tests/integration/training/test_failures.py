@@ -28,11 +28,11 @@ from petskin_tune.protocol import (
 )
 from petskin_tune.training import micro_batches
 from petskin_tune.training.attempts import run
-from petskin_tune.training.setup import TrialSetup
 from petskin_tune.training.snapshots import file as snapshot
 from petskin_tune.training.snapshots import state, weights
 from petskin_tune.training.snapshots.state import Decisions
 from petskin_tune.training.trainer import ResumableTrainer
+from petskin_tune.training.trial_trainer import TrialTrainer
 from tests.support import training as helpers
 from tests.support.provocations import memory_for, poisoned_at
 
@@ -116,7 +116,7 @@ def test_a_snapshot_is_never_written_from_a_poisoned_state(job, monkeypatch):
 @pytest.fixture
 def amp(monkeypatch):
     """A CPU that says it can train in mixed precision."""
-    monkeypatch.setattr(TrialSetup, "_mixed_precision_available", lambda self: True)
+    monkeypatch.setattr(TrialTrainer, "_mixed_precision_available", lambda self: True)
 
 
 @pytest.mark.parametrize("every", [0.0, 1e9])
@@ -230,31 +230,31 @@ def test_out_of_memory_with_one_image_ends_the_trial(job, monkeypatch):
 @pytest.mark.parametrize("overlap_mask", [True, False])
 def test_the_dry_step_leaves_no_trace(job, overlap_mask):
     arguments = {**job.arguments, "overlap_mask": overlap_mask, "multi_scale": 0.5}
-    setup = TrialSetup(replace(job, arguments=arguments), Decisions())
+    setup = TrialTrainer(replace(job, arguments=arguments), Decisions())
     setup._setup_train()
     before = state._to_cpu(setup.model.state_dict())
-    micro_batches.dry_step(setup)
+    setup.dry_step()
     assert helpers.differences(before, setup.model.state_dict()) == []
     assert all(parameter.grad is None for parameter in setup.model.parameters())
     assert setup.optimizer.state_dict()["state"] == {}
 
 
 def test_the_dry_step_meets_the_largest_input(job, monkeypatch):
-    setup = TrialSetup(replace(job, arguments={**job.arguments, "multi_scale": 0.5}), Decisions())
+    setup = TrialTrainer(replace(job, arguments={**job.arguments, "multi_scale": 0.5}), Decisions())
     setup._setup_train()
-    largest = micro_batches._largest_batch(setup)["img"].shape
+    largest = setup.largest_batch()["img"].shape
     assert largest[0] == 8
     sides = {setup.preprocess_batch({"img": torch.zeros(1, 3, 64, 64)})["img"].shape[-1] for _ in range(200)}
     assert largest[-1] == max(sides)
     memory_for(monkeypatch, images=7)
     with pytest.raises(torch.OutOfMemoryError):
-        micro_batches.dry_step(setup)
+        setup.dry_step()
     assert all(parameter.grad is None for parameter in setup.model.parameters())
 
 
 @pytest.mark.parametrize("overlap_mask", [True, False])
 def test_the_parts_of_a_batch_hold_each_image_with_its_objects(job, overlap_mask):
-    setup = TrialSetup(replace(job, arguments={**job.arguments, "overlap_mask": overlap_mask}), Decisions())
+    setup = TrialTrainer(replace(job, arguments={**job.arguments, "overlap_mask": overlap_mask}), Decisions())
     setup._setup_train()
     batch = next(iter(setup.train_loader))
     parts = list(micro_batches.split(batch, 3, overlap_mask=overlap_mask))
@@ -290,7 +290,7 @@ def test_an_unreadable_image_is_named_before_training_starts(own_data):
 
 @pytest.mark.parametrize("processes", [0, 1])
 def test_an_image_that_vanishes_during_training_is_named(own_data, monkeypatch, processes):
-    monkeypatch.setattr("petskin_tune.training.setup.image_cache_bytes", lambda: 0)
+    monkeypatch.setattr("petskin_tune.training.trial_trainer.image_cache_bytes", lambda: 0)
     job, images = own_data
 
     def vanish(event):
@@ -309,7 +309,7 @@ def test_a_bad_label_is_named(own_data):
     label.write_text("9 0.1 0.1 0.9 0.1 0.9 0.9\n")
     events = train(job)
     assert events[-1].kind == "data"
-    assert f"{label}: class 9" in events[-1].message
+    assert f"{label}, line 1: class 9" in events[-1].message
 
 
 @pytest.mark.parametrize(
@@ -354,21 +354,21 @@ def test_an_argument_that_ultralytics_does_not_take_is_refused_by_name(job, name
 
 
 def test_an_argument_changed_behind_our_back_is_refused(job, monkeypatch):
-    original = TrialSetup._build_train_pipeline
+    original = TrialTrainer._build_train_pipeline
 
     def halve(self):
         self.args.batch = self.batch_size = self.batch_size // 2
         original(self)
 
-    monkeypatch.setattr(TrialSetup, "_build_train_pipeline", halve)
+    monkeypatch.setattr(TrialTrainer, "_build_train_pipeline", halve)
     events = train(job)
     assert events == [Failed("refused", "batch=8 was asked for, 4 would be run")]
 
 
 def test_an_optimizer_changed_behind_our_back_is_refused(job, monkeypatch):
-    original = TrialSetup.build_optimizer
+    original = TrialTrainer.build_optimizer
     monkeypatch.setattr(
-        TrialSetup, "build_optimizer", lambda self, *args, **options: original(self, *args, **{**options, "lr": 0.5})
+        TrialTrainer, "build_optimizer", lambda self, *args, **options: original(self, *args, **{**options, "lr": 0.5})
     )
     events = train(job)
     assert events[-1].kind == "refused"
@@ -377,11 +377,11 @@ def test_an_optimizer_changed_behind_our_back_is_refused(job, monkeypatch):
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "MuSGD", "adamw"])
 def test_no_optimizer_that_is_what_was_asked_is_refused(job, optimizer):
-    TrialSetup(replace(job, arguments={**job.arguments, "optimizer": optimizer}), Decisions())._setup_train()
+    TrialTrainer(replace(job, arguments={**job.arguments, "optimizer": optimizer}), Decisions())._setup_train()
 
 
 def test_what_optimizer_auto_chooses_is_told(job):
-    setup = TrialSetup(replace(job, arguments={**job.arguments, "optimizer": "auto"}), Decisions())
+    setup = TrialTrainer(replace(job, arguments={**job.arguments, "optimizer": "auto"}), Decisions())
     setup._setup_train()
     assert any("optimizer auto chose it" in note for note in setup.notes)
 
@@ -423,9 +423,9 @@ def test_a_snapshot_of_other_arguments_is_declined(suspended):
 def test_the_thread_count_of_the_first_run_is_taken_over(job):
     before = torch.get_num_threads()
     try:
-        machine = {**TrialSetup(job, Decisions()).machine, "threads": 2}
-        assert machine["threads"] != TrialSetup(job, Decisions()).machine["threads"]
-        setup = TrialSetup(replace(job, threads=None, recorded_machine=machine), Decisions())
+        machine = {**TrialTrainer(job, Decisions()).machine, "threads": 2}
+        assert machine["threads"] != TrialTrainer(job, Decisions()).machine["threads"]
+        setup = TrialTrainer(replace(job, threads=None, recorded_machine=machine), Decisions())
         assert setup.machine["threads"] == torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -541,7 +541,7 @@ def spin(seconds):
 def test_every_copy_that_training_waits_for_is_counted(job, monkeypatch):
     """That of the averaged model for the best weights, and that of the state which a fall-back would lead to."""
     monkeypatch.setattr(ResumableTrainer, "_may_fall_back", lambda self: True)
-    for module, name in ((weights, "checkpoint"), (state, "capture")):
+    for module, name in ((weights, "checkpoint"), (state.TrainingState, "capture")):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, original=original: spin(0.3) or original(*args))
     events = train(job)

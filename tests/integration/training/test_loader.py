@@ -12,8 +12,8 @@ import torch
 from ultralytics.data.augment import Albumentations, BaseTransform, Compose, Mosaic, v8_transforms
 
 from petskin_tune.protocol import Position
-from petskin_tune.training.setup import TrialSetup
 from petskin_tune.training.snapshots.state import Decisions
+from petskin_tune.training.trial_trainer import TrialTrainer
 from tests.support import training as helpers
 
 MIXED = {"mixup": 0.5, "cutmix": 0.3, "copy_paste": 0.5, "copy_paste_mode": "mixup", "degrees": 90.0, "close_mosaic": 1}
@@ -25,7 +25,7 @@ def root(tmp_path_factory):
 
 
 def loader(root, **changes):
-    setup = TrialSetup(helpers.job(root, "loader", **changes), Decisions())
+    setup = TrialTrainer(helpers.job(root, "loader", **changes), Decisions())
     setup._setup_train()
     return setup.train_loader
 
@@ -54,7 +54,7 @@ def test_loader_processes_change_nothing(root, expected, processes):
 
 
 def test_the_image_cache_changes_nothing(root, expected, monkeypatch):
-    monkeypatch.setattr("petskin_tune.training.setup.image_cache_bytes", lambda: 0)
+    monkeypatch.setattr("petskin_tune.training.trial_trainer.image_cache_bytes", lambda: 0)
     assert helpers.differences(expected, batches(root)) == []
 
 
@@ -173,7 +173,7 @@ def described(transform, dataset):
 @pytest.mark.parametrize("mode", ["flip", "mixup"])
 def test_the_pipeline_is_ultralytics_own_without_albumentations(root, mode):
     arguments = {**MIXED, "copy_paste_mode": mode, "shear": 3.0, "perspective": 0.0005, "flipud": 0.2, "hsv_h": 0.1}
-    setup = TrialSetup(helpers.job(root, "loader", arguments=arguments), Decisions())
+    setup = TrialTrainer(helpers.job(root, "loader", arguments=arguments), Decisions())
     setup._setup_train()
     dataset = setup.train_loader.dataset
     stock = v8_transforms(dataset, dataset.imgsz, setup.args)
@@ -198,7 +198,7 @@ def test_the_pipeline_is_ultralytics_own_without_albumentations(root, mode):
 @pytest.mark.parametrize("limit", [0, 1 << 30])
 def test_images_kept_in_memory_are_not_drawn_over(root, monkeypatch, cache, limit, mode):
     """What every augmentation gets cannot be written to, and still all of them work."""
-    monkeypatch.setattr("petskin_tune.training.setup.image_cache_bytes", lambda: limit)
+    monkeypatch.setattr("petskin_tune.training.trial_trainer.image_cache_bytes", lambda: limit)
     mixed = {**MIXED, "copy_paste_mode": mode, "mosaic": 0.3, "perspective": 0.0005, "flipud": 0.5, "bgr": 0.5}
     train_loader = loader(root, arguments={"epochs": 2, **mixed, "cache": cache})
     for _ in train_loader:

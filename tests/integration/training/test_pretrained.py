@@ -11,7 +11,7 @@ import pytest
 
 from petskin_tune.protocol import Finished, SnapshotWritten
 from petskin_tune.training import trainer
-from petskin_tune.training.setup import TrialSetup
+from petskin_tune.training.trial_trainer import TrialTrainer
 from tests.support import training as helpers
 from tests.support.provocations import poisoned_at
 
@@ -60,7 +60,7 @@ def test_pretrained_weights_are_resumed_without_the_weights(root, monkeypatch, f
 
 def test_a_fall_back_goes_on_with_the_class_branch_of_the_weights(root, monkeypatch):
     """It throws the trainer away and builds another from its state."""
-    monkeypatch.setattr(TrialSetup, "_mixed_precision_available", lambda self: True)
+    monkeypatch.setattr(TrialTrainer, "_mixed_precision_available", lambda self: True)
     poison = poisoned_at(monkeypatch, 0, 2, "amp")
     weights = helpers.pretrained(root, str(helpers.model(root)), 80)
     events = helpers.run_here(helpers.job(root, "fall-back", model=str(weights), arguments={**SHORT, "amp": True}))

@@ -1,11 +1,12 @@
 """Makes happen inside the trials of a worker under test what a test cannot order from outside.
 
-Python imports this module at its start where this folder is on PYTHONPATH. ``PROVOKE="0=memory;3=segfault@3"`` provokes
-failures by trial number: what ``PROVOCATIONS`` names, ``@n`` the first n times only. What happened is appended to the
-file PROVOKED, one ``trial name`` a line, so that a test can assert that it did, and in how many processes.
+Python imports this module at its start where this folder is on PYTHONPATH. ``TUNE_FAULTS_PLAN="0=memory;3=segfault@3"``
+provokes failures by trial number: what ``PROVOCATIONS`` names, ``@n`` the first n times only. What happened is appended
+to the file TUNE_FAULTS_HAPPENED, one ``trial name`` a line, so that a test can assert that it did, and in how many
+processes.
 
-``PROVOKE_GPUS=1`` gives the machine GPUs of every number that are asked for, all of them its processor in truth; which
-one a trial was sent to is recorded as ``trial gpu N``.
+``TUNE_FAULTS_GPUS=1`` gives the machine GPUs of every number that are asked for, all of them its processor in truth;
+which one a trial was sent to is recorded as ``trial gpu N``.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def _around(trainer: Any, name: str, change: Callable[..., Any]) -> None:
 
 
 def _at_request(trainer: Any, overrides: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    if not (os.environ.get("PROVOKE_GPUS") and trainer.job.device.isdigit()):
+    if not (os.environ.get("TUNE_FAULTS_GPUS") and trainer.job.device.isdigit()):
         return overrides()
     _record(trainer, f"gpu {trainer.job.device}")
     return {**overrides(), "device": "cpu"}
@@ -109,7 +110,7 @@ def _at_batch(trainer: Any, go_on: Callable[[], None], _batch: Any, index: int) 
 
 
 def _plan() -> dict[int, str]:
-    items = (item.partition("=") for item in os.environ.get("PROVOKE", "").split(";") if item)
+    items = (item.partition("=") for item in os.environ.get("TUNE_FAULTS_PLAN", "").split(";") if item)
     return {int(number): what for number, _, what in items}
 
 
@@ -119,7 +120,7 @@ def _planned(trainer: Any) -> str | None:
 
 def _fires(trainer: Any) -> bool:
     name, _, times = _plan()[trainer.job.trial].partition("@")
-    with open(os.environ["PROVOKED"], "a+", encoding="utf-8") as file:
+    with open(os.environ["TUNE_FAULTS_HAPPENED"], "a+", encoding="utf-8") as file:
         file.seek(0)
         before = file.read().splitlines().count(f"{trainer.job.trial} {name}")
     if times and before >= int(times):
@@ -129,9 +130,9 @@ def _fires(trainer: Any) -> bool:
 
 
 def _record(trainer: Any, what: str) -> None:
-    with open(os.environ["PROVOKED"], "a", encoding="utf-8") as file:
+    with open(os.environ["TUNE_FAULTS_HAPPENED"], "a", encoding="utf-8") as file:
         file.write(f"{trainer.job.trial} {what}\n")
 
 
-if os.environ.get("PROVOKE") or os.environ.get("PROVOKE_GPUS"):
+if os.environ.get("TUNE_FAULTS_PLAN") or os.environ.get("TUNE_FAULTS_GPUS"):
     sys.meta_path.insert(0, _AfterImport())

@@ -220,7 +220,7 @@ def test_room_is_made_of_what_the_last_ended_trial_may_need_only_when_nothing_el
     shelf.keeper = Retention(shelf.study, shelf.store, copied=True)
     earlier, last = shelf.end(0.1), shelf.end(0.3)  # and then their worker could not tidy up
     running = shelf.begin(0.1)
-    shelf.study.spec = a_spec(keep_weights=1, store_limit=shelf.store.usage())
+    shelf.study.spec = a_spec(keep_weights=1, store_limit=sum(entry.size for entry in shelf.store.entries()))
     shelf.keeper.make_room(300, False)
     assert shelf.kinds(earlier) == []
     assert shelf.kinds(last) == shelf.kinds(running) == ALL

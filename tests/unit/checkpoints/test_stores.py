@@ -70,7 +70,7 @@ def test_what_was_put_is_fetched_and_listed_until_it_is_deleted(store: Store, lo
     assert [entry.key for entry in store.entries("study")] == [KEY]
     assert [entry.key for entry in store.entries("study/trial-000007")] == [KEY]
     assert store.entries("nobody") == []
-    assert store.usage() == 2 * len(CONTENT)
+    assert [entry.size for entry in store.entries()] == [len(CONTENT)] * 2
     assert all(0 <= entry.age < 100 for entry in store.entries())
     store.delete(KEY)
     store.delete(KEY)
@@ -79,7 +79,6 @@ def test_what_was_put_is_fetched_and_listed_until_it_is_deleted(store: Store, lo
 
 def test_an_empty_store_holds_nothing(store: Store) -> None:
     assert store.entries() == []
-    assert store.usage() == 0
     store.delete(KEY)
 
 
@@ -127,9 +126,9 @@ def test_keys_say_where_training_stood() -> None:
     assert keys.snapshot_position(key) == Position(11, 40)
     weights = keys.weights_key(prefix, 12, "ab" * 32)
     assert weights == "uid/trial-000007/best-12-abababababababab.pt"
-    assert (keys.weights_epoch(weights), keys.digest_in(weights)) == (12, "ab" * 8)
+    assert keys.digest_in(weights) == "ab" * 8
     assert keys.snapshot_position(weights) is None
-    assert keys.weights_epoch(key) is None
+    assert keys.digest_in(key) is None
 
 
 # ---- what a disk does to a file ----
@@ -232,7 +231,7 @@ def test_a_drive_that_was_unmounted_is_unavailable_and_not_empty(
     for attempt in (
         lambda: store.fetch(KEY, tmp_path / "back.pt", stored.sha256),
         lambda: store.put(local, KEY),
-        store.usage,
+        store.entries,
     ):
         with pytest.raises(Unavailable, match=r"drive is not mounted any more"):
             attempt()
@@ -296,3 +295,22 @@ except UsageError as refusal:
 def test_a_url_with_credentials_is_refused() -> None:
     with pytest.raises(UsageError, match="Leave credentials"):
         open_store("s3://key:secret@bucket/x")
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_links_that_others_put_into_a_shared_store_lead_nowhere(tmp_path: Path, network: bool) -> None:
+    victim = tmp_path / "victim" / "snapshot-1-1-0-deadbeef.pt"
+    victim.parent.mkdir()
+    victim.write_bytes(b"what nobody may lose")
+    store = FolderStore(tmp_path / "store", network=network)
+    (tmp_path / "store" / "uid" / "trial-000000").mkdir(parents=True)
+    link = tmp_path / "store" / "uid" / "trial-000000" / victim.name
+    link.symlink_to(victim)
+    assert store.entries() == []
+    store.delete(f"uid/trial-000000/{victim.name}")
+    assert not link.is_symlink()
+    (tmp_path / "store" / "uid" / "trial-000001").symlink_to(victim.parent)
+    for attempt in (store.delete, lambda key: store.put(victim, key)):
+        with pytest.raises(Unavailable, match="symbolic link"):
+            attempt(f"uid/trial-000001/{victim.name}")
+    assert victim.read_bytes() == b"what nobody may lose"

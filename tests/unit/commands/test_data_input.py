@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from petskin_tune.commands.data import data
 from petskin_tune.datasets import demo, layout
+from petskin_tune.datasets.labels import label_lines
 from petskin_tune.errors import UsageError
 
 LONG = "x" * 300
@@ -123,5 +124,5 @@ def test_a_root_that_is_not_here_is_the_yamls_own_folder(here: Path, changes: di
 def test_a_label_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(UsageError, match=r"a\.txt cannot be read"):
-        layout.label_lines(tmp_path / "a.txt")
-    assert layout.label_lines(tmp_path / "missing.txt") == []
+        label_lines(tmp_path / "a.txt")
+    assert label_lines(tmp_path / "missing.txt") == []

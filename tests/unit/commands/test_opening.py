@@ -179,3 +179,10 @@ def test_a_worker_waits_for_a_database_that_has_answered_here_before_and_refuses
     waiting.start()
     assert said.wait(30.0), "it did not say that it waits"
     assert waiting.is_alive()
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "../mine", "피" * 85])
+def test_a_study_is_not_named_like_a_file_on_the_command_line_either(places: Places, name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="`study` must be"):
+        init_study(replace(places, study=name), lambda _: None, source=None, data=None, file="demo")
+    assert not Path(places.home or "").exists()

@@ -20,15 +20,9 @@ from sqlalchemy.pool import NullPool
 
 from petskin_tune.database import engine as database
 from petskin_tune.database import queries
-from petskin_tune.database.engine import (
-    Patience,
-    engine_options,
-    has_tables,
-    is_outage,
-    mask,
-    normalise_url,
-    without_password,
-)
+from petskin_tune.database.addresses import mask, normalise_url, without_password
+from petskin_tune.database.engine import engine_options, has_tables
+from petskin_tune.database.outages import Patience, is_outage
 from petskin_tune.database.storage import PetskinStorage, open_storage, unreachable
 from petskin_tune.errors import UsageError
 

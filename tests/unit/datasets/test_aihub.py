@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import Polygon
 
-from tests.support.places import SHARED
 from petskin_tune.datasets.aihub import catalogue, outlines, splitting
 from petskin_tune.datasets.aihub.members import Listing, MemberReader, Unreadable, list_sources
 from petskin_tune.datasets.aihub.options import Options, codes_of
@@ -26,6 +25,7 @@ from petskin_tune.datasets.aihub.report import Counts, Report
 from petskin_tune.datasets.aihub.taxonomy import class_code
 from petskin_tune.datasets.archives.names import zip_entry_name
 from petskin_tune.errors import UsageError
+from tests.support.places import SHARED
 
 SQUARE = ((10.0, 10.0), (50.0, 10.0), (50.0, 50.0), (10.0, 50.0))
 ALL = ("A1", "A2", "A3", "A4", "A5", "A6")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from petskin_tune.datasets import demo, layout
+from petskin_tune.datasets.labels import label_lines, label_path
 from petskin_tune.errors import UsageError
 
 # Of `demo.make(dest, train=6, val=3, imgsz=32, seed=0)`: another value here is another demo data set for everybody.
@@ -75,7 +76,7 @@ def test_every_class_is_in_train_and_every_outline_lies_on_its_lesion(tmp_path: 
     seen = set()
     for image in data_set.images["train"]:
         picture = np.asarray(Image.open(image)).astype(float)
-        for number, *coordinates in layout.label_lines(layout.label_path(image)):
+        for number, *coordinates in label_lines(label_path(image)):
             points = np.array(coordinates, float).reshape(-1, 2) * 64
             mask = Image.new("1", (64, 64))
             ImageDraw.Draw(mask).polygon([tuple(point) for point in points], fill=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from petskin_tune.datasets import demo, fingerprint, layout, subset
+from petskin_tune.datasets import labels as labels_of
 from petskin_tune.datasets.fingerprint import Fingerprint, difference
 from petskin_tune.errors import UsageError
 
@@ -110,8 +111,8 @@ def test_labels_that_did_not_change_are_not_read_again(
         os.utime(label, (1e9, 1e9))
     before = take(demo_yaml, tmp_path / "cache")
     read: list[Path] = []
-    real = layout.label_lines
-    monkeypatch.setattr(layout, "label_lines", lambda path: read.append(path) or real(path))
+    real = labels_of.label_lines
+    monkeypatch.setattr(labels_of, "label_lines", lambda path: read.append(path) or real(path))
 
     assert take(demo_yaml, tmp_path / "cache") == before
     assert read == []
@@ -171,7 +172,7 @@ FAULTS = {
     "-1 0 0 1 0 1 1": "line 1: class -1 is none of the 3",
     "0 0 0 1 0 1 1\n\n0 0 0 1 0 1 1.2": "line 3: a coordinate outside 0 to 1",
     "0 0 0 1 0 1 nan": "line 1: a coordinate outside 0 to 1",
-    "0 0 0 1 0 1 x": "line 1: could not convert string to float: 'x'",
+    "0 0 0 1 0 1 x": "line 1: 'x' is no number",
     "0 0 0 64 0 64 64": "line 1: a coordinate outside 0 to 1",
 }
 GOOD = ["", "\n\n", "2 0 0 1 0 1 1", "1.0 0 0 1 0 1 1\n", "0 -0.005 0.1 1.005 0.2 0.4 0.5", "0 0 0 1 0 1 1 0 1\r\n"]
@@ -229,7 +230,8 @@ def test_a_cache_of_an_older_version_is_read_over(tmp_path: Path, demo_yaml: Pat
         os.utime(path, (1e9, 1e9))
     before = take(demo_yaml, tmp_path / "cache")
     [file] = (tmp_path / "cache").rglob("*.json")
-    file.write_text(json.dumps({path: entry[:4] for path, entry in json.loads(file.read_text()).items()}))
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({path: entry[:4] for path, entry in content["labels"].items()}))
     assert take(demo_yaml, tmp_path / "cache") == before
     with pytest.raises(UsageError, match="a box without an outline"):
         fingerprint.fingerprint(demo_yaml, tmp_path / "cache", for_training=True)

@@ -1,8 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from petskin_tune.datasets import demo, layout
+from petskin_tune.datasets import demo, folders, layout
+from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
 
 
@@ -14,7 +17,7 @@ def demo_yaml(tmp_path: Path) -> Path:
 def test_the_image_suffixes_are_ultralytics_own() -> None:
     from ultralytics.data.utils import IMG_FORMATS
 
-    assert {f".{suffix}" for suffix in IMG_FORMATS} == layout.IMAGE_SUFFIXES
+    assert {f".{suffix}" for suffix in IMG_FORMATS} == folders.IMAGE_SUFFIXES
 
 
 def test_label_paths_are_ultralytics_own() -> None:
@@ -22,7 +25,7 @@ def test_label_paths_are_ultralytics_own() -> None:
 
     images = ["/a/images/train/x.y.jpg", "/images/images/x.png", "/a/pictures/x.jpg", "/images.v2/images/val/z.JPG"]
 
-    assert [str(layout.label_path(Path(image))) for image in images] == img2label_paths(images)
+    assert [str(label_path(Path(image))) for image in images] == img2label_paths(images)
 
 
 def test_a_relative_path_is_relative_to_the_yaml_and_not_to_the_current_folder(
@@ -93,6 +96,56 @@ def test_a_broken_yaml_is_refused_with_one_clear_sentence(demo_yaml: Path, conte
 def test_class_names_come_from_a_list_a_mapping_or_a_number(demo_yaml: Path) -> None:
     here = Path("data.yaml")
 
-    assert layout.class_names(here, {"names": ["a", "b"]}) == ("a", "b")
-    assert layout.class_names(here, {"names": {1: "b", 0: "a"}}) == ("a", "b")
-    assert layout.class_names(here, {"nc": 2}) == ("class_0", "class_1")
+    assert class_names(here, {"names": ["a", "b"]}) == ("a", "b")
+    assert class_names(here, {"names": {1: "b", 0: "a"}}) == ("a", "b")
+    assert class_names(here, {"nc": 2}) == ("class_0", "class_1")
+
+
+SPLITS = "train: images/train\nval: images/val\n"
+
+
+@pytest.mark.parametrize("test", ["../test/images", "nowhere", "false", "5", "[1, 2]", "/dev/zero", "''", "images/val"])
+def test_a_split_that_no_trial_looks_at_is_not_required(demo_yaml: Path, test: str) -> None:
+    demo_yaml.write_text(f"{SPLITS}test: {test}\nnames: [a, b, c]\n")
+
+    data_set = layout.read(demo_yaml)
+
+    assert ("test" in data_set.images) == (test == "images/val")
+    assert bool(data_set.notes) == (test not in ("images/val", "false", "''"))
+    assert all("no trial looks at it" in note for note in data_set.notes)
+
+
+def test_a_path_that_is_not_there_is_named_with_what_it_was_to_hold(demo_yaml: Path) -> None:
+    demo_yaml.write_text("path: /data/petskin_v2\ntrain: train/images\nval: images/val\nnames: [a, b, c]\n")
+    with pytest.raises(UsageError, match=r"names train/images, .*; its `path: /data/petskin_v2` is not there either"):
+        layout.read(demo_yaml)
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "/dev/urandom", "/", "/proc", "pipe"])
+def test_devices_pipes_and_the_whole_machine_are_no_data(demo_yaml: Path, place: str) -> None:
+    os.mkfifo(demo_yaml.parent / "pipe")
+    for key in ("train", "val"):
+        demo_yaml.write_text(f"{SPLITS}names: [a, b, c]\n".replace(f"images/{key}", place))
+        with pytest.raises(UsageError, match=r"cannot be read as a list|is no folder of images"):
+            layout.read(demo_yaml)
+
+
+def test_a_yaml_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.yaml")
+    with pytest.raises(UsageError, match=r"cannot be read as YAML: it is a (device|FIFO|socket)"):
+        layout.read(tmp_path / "data.yaml")
+
+
+def test_aliases_that_say_a_billion_names_are_refused_at_their_line(demo_yaml: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    demo_yaml.write_text("\n".join([*lines, f"{SPLITS}names: [*a9]"]))
+    with pytest.raises(UsageError, match=r"is not valid YAML: line \d+: more than 200000 values"):
+        layout.read(demo_yaml)
+
+
+@pytest.mark.parametrize("channels", [4, "true", "x", 0, "[3]"])
+def test_channels_that_no_picture_is_read_with_are_refused(demo_yaml: Path, channels: object) -> None:
+    demo_yaml.write_text(f"{SPLITS}names: [a, b, c]\nchannels: {channels}\n")
+    with pytest.raises(UsageError, match=r"`channels:` must be 3, or 1"):
+        layout.read(demo_yaml)

@@ -4,14 +4,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from petskin_tune.datasets import contact_sheet, demo, layout, pictures, resize, subset
+from petskin_tune.datasets import contact_sheet, demo, layout, pictures, rendering, resize, subset
 from petskin_tune.datasets.check import check
+from petskin_tune.datasets.labels import label_lines, label_path
 from petskin_tune.errors import UsageError
 
 
@@ -54,26 +56,26 @@ def test_the_long_side_is_brought_down_and_never_up(
 ) -> None:
     picture = pictures.open_picture(jpeg(*size))
 
-    assert decoded(pictures.render(picture, (0, 0, *size), imgsz)).size == expected
+    assert decoded(rendering.render(picture, (0, 0, *size), imgsz)).size == expected
 
 
 @pytest.mark.parametrize("window", [(0, 0, 1920, 1080), (900, 100, 1100, 300), (301, 77, 1619, 1003)])
 @pytest.mark.parametrize("imgsz", [None, 160, 640])
-def test_a_window_shows_what_it_frames(window: pictures.Window, imgsz: int | None) -> None:
+def test_a_window_shows_what_it_frames(window: rendering.Window, imgsz: int | None) -> None:
     picture = pictures.open_picture(jpeg(1920, 1080))
 
-    shown = decoded(pictures.render(picture, window, imgsz))
+    shown = decoded(rendering.render(picture, window, imgsz))
 
     edge = (960 - window[0]) / (window[2] - window[0])
     assert reddish(shown, edge - 0.05, 0.5)
     assert not reddish(shown, edge + 0.05, 0.5)
-    assert shown.size == pictures.written_size(window, imgsz)
+    assert shown.size == rendering.written_size(window, imgsz)
 
 
 def test_a_turned_photograph_is_seen_as_it_is_shown() -> None:
     picture = pictures.open_picture(jpeg(640, 480, orientation=6))  # shown turned clockwise: red above blue
 
-    shown = decoded(pictures.render(picture, (0, 0, 480, 640), 200))
+    shown = decoded(rendering.render(picture, (0, 0, 480, 640), 200))
 
     assert picture.size == (480, 640)
     assert shown.size == (150, 200)
@@ -86,8 +88,8 @@ def test_a_jpeg_that_needs_no_change_keeps_its_bytes_less_padding() -> None:
     raw = jpeg(100, 80)
 
     for given in (raw, raw + bytes(7)):
-        assert pictures.render(pictures.open_picture(given), (0, 0, 100, 80), 640) == raw
-    trailing = pictures.render(pictures.open_picture(raw + b"trailer"), (0, 0, 100, 80), 640)
+        assert rendering.render(pictures.open_picture(given), (0, 0, 100, 80), 640) == raw
+    trailing = rendering.render(pictures.open_picture(raw + b"trailer"), (0, 0, 100, 80), 640)
     assert trailing.endswith(b"\xff\xd9")
     assert decoded(trailing).size == (100, 80)
 
@@ -113,7 +115,7 @@ def test_a_picture_that_is_cut_short_is_never_written() -> None:
     for imgsz in (None, 100):
         picture = pictures.open_picture(buffer.getvalue()[: len(buffer.getvalue()) * 2 // 3])
         with pytest.raises(pictures.BadPicture, match="cut short"):
-            pictures.render(picture, (0, 0, 400, 300), imgsz)
+            rendering.render(picture, (0, 0, 400, 300), imgsz)
 
 
 # ---- resize --------------------------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ def test_a_smaller_copy_has_smaller_images_and_the_same_labels(tmp_path: Path, d
         assert [image.stem for image in images] == [image.stem for image in whole.images[split]]
         for image, original in zip(images, whole.images[split], strict=True):
             assert Image.open(image).size == (48, 48)
-            assert layout.label_path(image).read_bytes() == layout.label_path(original).read_bytes()
+            assert label_path(image).read_bytes() == label_path(original).read_bytes()
 
 
 def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path, demo_yaml: Path) -> None:
@@ -202,11 +204,7 @@ def test_a_sound_data_set_has_no_problem_and_its_numbers_are_told(demo_yaml: Pat
 
     assert found.problems == {}
     counted = {name: sizes.objects for name, sizes in found.splits["train"].classes.items()}
-    rows = [
-        row[0]
-        for image in layout.read(demo_yaml).images["train"]
-        for row in layout.label_lines(layout.label_path(image))
-    ]
+    rows = [row[0] for image in layout.read(demo_yaml).images["train"] for row in label_lines(label_path(image))]
     assert counted == {name: rows.count(str(number)) for number, name in enumerate(demo.NAMES)}
     sizes = found.splits["train"].classes["papule"]
     assert 0.005 < sizes.smallest <= sizes.median <= sizes.largest < 0.1
@@ -234,9 +232,10 @@ def test_every_kind_of_damage_is_found_and_named(tmp_path: Path, demo_yaml: Path
 
     assert found.problems == {
         "damaged image, empty file": ["images/train/train_00000.bmp"],
-        "unreadable labels, class 7 of 3": ["images/train/train_00001.bmp"],
-        "unreadable labels, coordinates outside 0 to 1": ["images/train/train_00002.bmp"],
-        "unreadable labels, no numbers": ["images/val/val_00001.bmp", "images/val/val_00002.bmp"],
+        "unreadable labels, class 7 is none of the 3 that `names` has": ["images/train/train_00001.bmp"],
+        "unreadable labels, a coordinate outside 0 to 1": ["images/train/train_00002.bmp"],
+        "unreadable labels, no text, or no file that can be read": ["images/val/val_00001.bmp"],
+        "unreadable labels, class inf is no whole number": ["images/val/val_00002.bmp"],
         "boxes without outlines": ["images/train/train_00003.bmp"],
         "unreadable labels, boxes and outlines mixed": ["images/train/train_00005.bmp"],
         "identical images in more than one split": ["images/train/train_00001.bmp = images/val/val_00000.bmp"],
@@ -284,3 +283,80 @@ def test_the_contact_sheet_shows_every_class_with_its_masks(tmp_path: Path, demo
     assert "http" not in page
     with pytest.raises(UsageError, match=r"\.png or \.html"):
         contact_sheet.contact_sheet(demo_yaml, tmp_path / "sheet.pdf")
+
+
+# ---- what training and tools see alike -----------------------------------------------------------------------------
+
+
+def deepened(data_yaml: Path, convert: Callable[[np.ndarray], np.ndarray], suffix: str) -> list[Path]:
+    """The training images made grey and of another kind of number."""
+    made = []
+    for image in sorted((data_yaml.parent / "images/train").glob("*.bmp")):
+        grey = np.asarray(Image.open(image).convert("L"))
+        image.unlink()
+        made.append(image.with_suffix(suffix))
+        Image.fromarray(convert(grey)).save(made[-1])
+    return made
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_pictures_of_16_bits_look_in_the_copy_and_on_the_sheet_as_the_training_sees_them(
+    tmp_path: Path, demo_yaml: Path, suffix: str
+) -> None:
+    images = deepened(demo_yaml, lambda grey: grey.astype(np.uint16) * 257, suffix)
+    means = [float((np.asarray(Image.open(image)).astype(float) / 257).mean()) for image in images]
+
+    resize.resize(demo_yaml, tmp_path / "small", 48)
+    tile = contact_sheet._tile(layout.read(demo_yaml), images[0]).picture
+
+    copies = [Image.open(tmp_path / f"small/images/train/{image.stem}.jpg") for image in images]
+    assert [float(np.asarray(copy).mean()) for copy in copies] == pytest.approx(means, abs=2)
+    assert max(means) < 200
+    assert len(np.unique(np.asarray(tile))) > 50
+
+
+def test_pictures_of_floating_point_are_left_out_and_named(tmp_path: Path, demo_yaml: Path) -> None:
+    [image, *_] = deepened(demo_yaml, lambda grey: (grey / 255).astype(np.float32), ".tif")
+    (demo_yaml.parent / "images/train/x.bmp").write_bytes((demo_yaml.parent / "images/val/val_00000.bmp").read_bytes())
+    skipped = resize.resize(demo_yaml, tmp_path / "small", 48).skipped
+    assert skipped[0] == (image, "pixels of another kind than 8 or 16 bits (F)")
+    assert contact_sheet._tile(layout.read(demo_yaml), image).name.endswith("(damaged)")
+
+
+def test_classes_of_one_name_are_told_apart_and_named_as_a_problem(tmp_path: Path, demo_yaml: Path) -> None:
+    demo_yaml.write_text("train: images/train\nval: images/val\nnames: [lesion, lesion, ulcer]\n")
+    found = check(demo_yaml)
+    objects = {name: sizes.objects for name, sizes in found.splits["train"].classes.items()}
+    assert list(objects) == ["lesion (class 0)", "lesion (class 1)", "ulcer"]
+    assert all(objects.values())
+    assert found.problems == {"class names given to more than one class": ["lesion"]}
+    page = contact_sheet.contact_sheet(demo_yaml, tmp_path / "sheet.html").read_text()
+    assert page.count("<h2>lesion (class 1) (") == 1
+
+
+def test_outlines_without_an_area_are_counted_and_a_hair_outside_is_none(demo_yaml: Path) -> None:
+    (demo_yaml.parent / "labels/train/train_00000.txt").write_text("0 .5 .5 .5 .5 .5 .5\n1 0 0 1.0000001 0 1 1\n")
+    (demo_yaml.parent / "labels/train/train_00001.txt").write_text("0 .1 .1 .2 .2 .3 .3\n2 .4 .4 .4 .4 .4 .4\n")
+    found = check(demo_yaml)
+    [(what, images)] = found.problems.items()
+    assert what.startswith("outlines without an area, 3 of ")
+    assert images == ["images/train/train_00000.bmp", "images/train/train_00001.bmp"]
+
+
+def test_names_that_are_not_utf_8_are_checked_drawn_and_copied(tmp_path: Path, demo_yaml: Path) -> None:
+    name = os.fsdecode("털".encode("cp949"))
+    for kind, suffix in (("images", ".bmp"), ("labels", ".txt")):
+        (demo_yaml.parent / f"{kind}/train/train_00000{suffix}").rename(
+            demo_yaml.parent / f"{kind}/train/{name}{suffix}"
+        )
+    (demo_yaml.parent / "groups.csv").write_bytes(b"image,group\nimages/train/\xc5\xd0.bmp,rex\n")
+    demo_yaml.write_text(demo_yaml.read_text() + "groups: groups.csv\n")
+    (demo_yaml.parent / f"images/train/{name}.bmp").write_bytes(b"")
+    assert r"images/train/\xc5\xd0.bmp" in check(demo_yaml).summary()
+    part = subset.write(demo_yaml, 6, None, 0, tmp_path / "subset")
+    assert any(image.stem == name for image in layout.read(part).images["train"])
+    contact_sheet.contact_sheet(demo_yaml, tmp_path / "sheet.html").read_text()
+    shutil.copy(demo_yaml.parent / "images/val/val_00000.bmp", demo_yaml.parent / f"images/train/{name}.bmp")
+    small = layout.read(resize.resize(part, tmp_path / name, 48).data_yaml)
+    assert any(image.stem == name for image in small.images["train"])
+    assert subset.read_groups(small) == {f"images/train/{name}.jpg": "rex"}

@@ -350,3 +350,84 @@ def test_names_that_the_disk_cannot_hold_are_refused_and_leave_nothing_behind(tm
     assert "cannot be unpacked" in refusal("conflict.zip", tmp_path, cache)
     assert "File name too long" in refusal("long.zip", tmp_path, cache)
     assert not list(cache.rglob("*.partial"))
+
+
+def test_a_zip_in_a_method_that_python_lacks_is_not_called_damaged(
+    demo_yaml: Path, tmp_path: Path, cache: Path
+) -> None:
+    for number, named in ((9, "Deflate64"), (93, "Zstandard"), (77, "method 77")):
+        raw = bytearray(pack(demo_yaml.parent, tmp_path / f"{number}.zip").read_bytes())
+        for mark, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+            at = 0
+            while (at := raw.find(mark, at)) >= 0:
+                raw[at + offset : at + offset + 2] = number.to_bytes(2, "little")
+                at += 4
+        (tmp_path / f"{number}.zip").write_bytes(raw)
+        said = refusal(f"{number}.zip", tmp_path, cache)
+        assert f"is packed by {named}, which Python cannot unpack" in said
+        assert "download it again" not in said
+
+
+OUTSIDE = {
+    "a device": "train: /dev/zero\nval: images/val\nnames: [a, b, c]\n",
+    "a folder of this machine": "train: {outside}\nval: images/val\nnames: [a, b, c]\n",
+    "a folder above": "train: ../../../../{name}\nval: images/val\nnames: [a, b, c]\n",
+    "a list of pictures elsewhere": "train: list.txt\nval: images/val\nnames: [a, b, c]\n",
+    "groups": "train: images/train\nval: images/val\nnames: [a, b, c]\ngroups: /dev/zero\n",
+}
+
+
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_nothing_that_an_archive_names_may_lie_outside_of_it(
+    demo_yaml: Path, tmp_path: Path, cache: Path, kind: str
+) -> None:
+    outside = tmp_path / "outside"
+    shutil.copytree(demo_yaml.parent / "images/train", outside)
+    (demo_yaml.parent / "list.txt").write_text(f"{outside}/train_00000.bmp\n")
+    demo_yaml.write_text(OUTSIDE[kind].format(outside=outside, name=outside.name))
+    pack(demo_yaml.parent, tmp_path / "data.zip")
+    assert "outside of the archive" in refusal("data.zip", tmp_path, cache)
+
+
+def test_an_archive_whose_yaml_is_one_level_off_is_read_where_it_was_unpacked(
+    demo_yaml: Path, tmp_path: Path, cache: Path
+) -> None:
+    """Roboflow writes so, and a test split that it does not pack; something of that name may lie beside."""
+    demo_yaml.write_text("train: ../images/train\nval: ../images/val\ntest: ../test/images\nnames: [a, b, c]\n")
+    pack(demo_yaml.parent, tmp_path / "data.zip")
+    shutil.copytree(demo_yaml.parent / "images", cache / "archives/images")
+
+    data_set = layout.read(source.prepare("data.zip", base=tmp_path, cache=cache))
+
+    assert {image.parents[2].parent for image in data_set.images["train"]} == {cache / "archives"}
+    assert not data_set.images["train"][0].is_relative_to(cache / "archives/images")
+
+
+def test_names_of_a_tar_in_another_code_page_are_read(demo_yaml: Path, tmp_path: Path, cache: Path) -> None:
+    with tarfile.open(tmp_path / "data.tar", "w", encoding="cp949", format=tarfile.GNU_FORMAT) as archive:
+        for path in sorted(path for path in demo_yaml.parent.rglob("*") if path.is_file()):
+            name = str(path.relative_to(demo_yaml.parent)).replace("train_00000", "피부")
+            archive.add(path, name)
+
+    images = layout.read(source.prepare("data.tar", base=tmp_path, cache=cache)).images["train"]
+
+    assert "피부.bmp" in {image.name for image in images}
+
+
+def test_a_full_disk_is_one_sentence(demo_yaml: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    demo_yaml.write_text("path: .\n" + demo_yaml.read_text())
+    monkeypatch.setattr(source, "write_whole", full)
+    assert "No space left on device; make room" in refusal(str(demo_yaml), Path(), cache)
+    monkeypatch.setattr(demo, "write_whole", full)
+    assert "No space left on device; make room" in refusal("demo", Path(), cache)
+
+
+def test_a_data_set_in_a_folder_that_is_not_utf_8_is_prepared(demo_yaml: Path, cache: Path) -> None:
+    folder = demo_yaml.parents[1] / os.fsdecode("털".encode("cp949"))
+    demo_yaml.parent.rename(folder)
+    prepared = source.prepare(str(folder), base=Path(), cache=cache)
+    assert prepared.is_relative_to(cache)
+    assert layout.read(prepared).images["train"][0].parent == folder / "images/train"

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from petskin_tune.diagnosis.curves import from_history, noise
-from petskin_tune.diagnosis.explain import diagnose_curves
 from petskin_tune.errors import UsageError
 from tests.support import curves as made
-from tests.support.curves import BOX, MASK, arguments
+from tests.support.curves import BOX, MASK, arguments, diagnose_curves
 
 
 def kinds(history: made.History, known: dict | None = None) -> list[str]:

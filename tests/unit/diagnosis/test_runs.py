@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from petskin_tune.diagnosis.curves import read_run
 from petskin_tune.diagnosis.explain import of_run
+from petskin_tune.diagnosis.run_files import read_run
 from petskin_tune.errors import UsageError
 from tests.support import curves as made
 from tests.support.curves import BOX, MASK

@@ -61,3 +61,11 @@ def test_nothing_is_written_where_the_folder_is_missing(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written: Is a directory"), paths.writing(tmp_path):
         tmp_path.write_text("")
+
+
+def test_a_name_longer_than_a_disk_takes_is_shortened_and_told_apart() -> None:
+    korean = "피" * 100
+    names = {paths.folder_name(f"subset-{korean}{last}") for last in "가나"}
+    assert len(names) == 2
+    assert all(len(name.encode()) <= 255 and name.startswith("subset-피피") for name in names)
+    assert paths.folder_name("subset-petskin") == "subset-petskin"

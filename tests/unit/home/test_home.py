@@ -134,6 +134,12 @@ def test_on_a_network_home_database_and_work_lie_on_this_machine(
     assert resolve(environ, home="drive/other").database != found.database
 
 
+def test_logs_lie_in_the_home_unless_that_is_slow_to_append_to(tmp_path: Path) -> None:
+    assert resolve(home="here").logs == tmp_path / "here" / "logs"
+    network = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}, home="here")
+    assert network.logs.is_relative_to(tmp_path / "cache" / "petskin-tune")
+
+
 def test_the_variable_overrules_the_mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert resolve({"TUNE_NETWORK_HOME": "1"}).network
     mounted(monkeypatch, (tmp_path, "nfs4"))

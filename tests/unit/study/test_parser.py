@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from petskin_tune.errors import UsageError
 from petskin_tune.study.file import dump, parse
@@ -94,3 +98,74 @@ def test_a_nasty_value_typed_after_try_is_a_point_or_refused_in_one_sentence(val
         with pytest.raises(UsageError) as refused:
             parse_point([f"{name}={value}"], search)
         assert "\n" not in str(refused.value)
+
+
+# ---- more than any study needs ---------------------------------------------------------------------------------------
+
+SCREEN = 1920  # characters
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+TOO_MUCH = {
+    "aliases of aliases": LAUGHS,
+    "aliases of aliases behind a key": study(start="\n  " + LAUGHS.replace("\n", "\n  ")),
+    "an alias in itself": study(start="&a [*a, *a]"),
+    "a long list": study(start="[" + "defaults, " * 60_000 + "]"),
+    "a long file": study() + "#" * 1_000_000,
+    "a long key": "k" * 100_000 + ": 1",
+    "long keys": study(train="{" + "k" * 900 + ": {" + "k" * 900 + ": 1}}"),
+    "a long name": study(study='"' + "n" * 100_000 + '"'),
+    "a long model": study(model='"' + "m" * 100_000 + '"'),
+    "a long word": study(train="{optimizer: " + "w" * 100_000 + "}"),
+    "a deep one": study(start="[" * 10_000),
+    "a deep mapping": study(start="{a: " * 10_000),
+    "many flow keys": study(search="{" + "".join(f"k{n}: 1, " for n in range(4000)) + "}"),
+}
+
+
+@pytest.mark.parametrize("what", list(TOO_MUCH))
+def test_what_is_more_than_any_study_needs_is_refused_on_less_than_a_screen(what: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(TOO_MUCH[what], where="nasty.yaml")
+    assert len(str(refused.value)) < SCREEN
+    assert str(refused.value).startswith("nasty.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine.yaml", "taken for a file"),
+        ("mine.YML", "taken for a file"),
+        ("피" * 85, "has 255 bytes"),
+        ("../mine", "a name of letters"),
+        ("/tmp/mine", "a name of letters"),
+        ("a" * 101, "a name of letters"),
+    ],
+)
+def test_a_study_is_not_named_so_that_no_file_could_be_called_after_it(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=rf"nasty\.yaml, line 1: `study` must .*{said}|{said}"):
+        parse(study(study=name), where="nasty.yaml")
+
+
+def test_sixty_korean_letters_are_a_name() -> None:
+    assert parse(study(study="피" * 60), where="x").spec.study == "피" * 60
+
+
+LINES = study().splitlines()
+MARKS = ["&a", "*a", "<<: *a", "- ", "  ", ": ", "{", "}", "[", "]", "|", "?", "\t", "\x00"]
+PIECES = st.sampled_from([*LINES, *NASTY, *MARKS])
+ROWS = st.lists(PIECES | st.text(max_size=8), max_size=12)
+ONE_KEY = st.tuples(st.sampled_from(KEYS), PIECES | st.text(max_size=40)).map(lambda pair: study(**{pair[0]: pair[1]}))
+TEXTS = ROWS.map("\n".join) | ROWS.map("".join) | ONE_KEY
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS)
+def test_any_text_is_a_study_or_refused_at_once_on_less_than_a_screen(text: str) -> None:
+    began, said = time.process_time(), ""
+    try:
+        parse(text, where="nasty.yaml")
+    except UsageError as error:
+        said = str(error)
+    assert len(said) < SCREEN
+    assert time.process_time() - began < 2

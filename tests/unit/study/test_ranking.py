@@ -39,7 +39,7 @@ def made(trials: Trials, **changes: Any) -> optuna.Study:
     study = a_study(a_spec(**changes))
     for number, (state, value) in enumerate(trials):
         curve = {1: 0.95} if state == "RUNNING" else {}
-        add(study, state, value, curve=curve, **{attributes.WEIGHTS: f"uid/trial-{number:06d}/best-1-abcd.pt"})
+        add(study, state, value, curve=curve, **{attributes.WEIGHTS: f"uid/trial-{number:06d}/best-1-{'ab' * 8}.pt"})
     return study
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from petskin_tune.owned_arguments import OWNED
 from petskin_tune.protocol import Position
 from petskin_tune.training import guards
 
@@ -117,6 +118,10 @@ def test_a_scaled_gradient_may_overflow_and_a_weight_may_not():
         {"batch": -1},
         {"batch": 0.7},
         {"task": "detect"},
+        {"single_cls": True},
+        {"pretrained": "http://127.0.0.1:1/evil.pt"},
+        {"augmentations": ["blur"]},
+        {"deterministic": False},
     ],
 )
 def test_arguments_that_cannot_be_honoured_are_refused_by_name(arguments):
@@ -128,6 +133,44 @@ def test_ultralytics_defaults_are_not_refused():
     from ultralytics.utils import DEFAULT_CFG_DICT
 
     guards.check_request({**DEFAULT_CFG_DICT, "task": "segment"})
+
+
+@pytest.mark.parametrize("name", sorted(OWNED))
+def test_whatever_no_study_may_set_no_trial_may_set_but_its_own_job(name):
+    if name in guards.LOCAL_ARGUMENTS | {"epochs", "seed"}:
+        return
+    with pytest.raises(guards.Refused, match=f"^{name}=.* is refused: "):
+        guards.check_request({name: "another"})
+
+
+def layers(count):
+    model = torch.nn.Module()
+    model.model = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(count)))
+    return model
+
+
+@pytest.mark.parametrize("freeze", [3, 30, [0, 1, 2], ["0", "1", "2"]])
+def test_a_freeze_that_leaves_nothing_to_train_is_refused(freeze):
+    with pytest.raises(guards.Refused, match="leaves none of the model's 3 layers"):
+        guards.check_freeze(layers(3), freeze)
+
+
+@pytest.mark.parametrize("freeze", [None, 0, 2, [0, 2], ["0"]])
+def test_a_freeze_that_leaves_something_to_train_passes(freeze):
+    guards.check_freeze(layers(3), freeze)
+
+
+@pytest.mark.parametrize("model", ["http://127.0.0.1:1/yolov8n-seg.pt", "ul://me/best.pt"])
+def test_a_model_from_somewhere_else_is_refused(model):
+    with pytest.raises(guards.Refused, match="give the path of a file"):
+        guards.check_model(model)
+
+
+def test_mps_is_refused_where_there_is_none():
+    with pytest.raises(guards.Refused, match="there is none here"):
+        guards.check_device("mps", torch.device("cpu"))
+    for asked in ("", "cpu"):
+        guards.check_device(asked, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

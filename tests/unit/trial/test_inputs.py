@@ -9,8 +9,10 @@ import pytest
 from petskin_tune.datasets import demo
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home, resolve_home
+from petskin_tune.study.space import make_choices, make_range
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.trial import inputs as preparation
+from tests.support.training import SMALL
 
 PUBLISHED = "yolov8n-seg.pt"
 
@@ -64,3 +66,30 @@ def test_labels_that_end_every_training_are_refused(home: Home, tmp_path: Path) 
     label.write_text("0 0.5 0.5 0.2 0.2\n")
     with pytest.raises(UsageError, match=f"{label}, line 1: a box without an outline"):
         preparation.prepare(spec(tmp_path, "yolov8n-seg.yaml"), home, [tmp_path])
+
+
+FREEZES = {
+    "fixed": {"train": {"freeze": 6}},
+    "a range": {"search": {"freeze": make_range("freeze", 6, 30)}},
+    "choices": {"search": {"freeze": make_choices("freeze", [6, 30])}},
+}
+
+
+@pytest.mark.parametrize("how", FREEZES)
+def test_a_study_in_which_no_trial_can_train_is_refused(how: str, home: Home, tmp_path: Path) -> None:
+    wanted = spec(tmp_path, str(SMALL)).model_copy(update=FREEZES[how])
+    with pytest.raises(UsageError, match="`freeze` 6 leaves none of the 6 layers"):
+        preparation.prepare_model(wanted, home, [tmp_path])
+
+
+def test_a_study_in_which_some_trials_can_train_is_not(home: Home, tmp_path: Path) -> None:
+    for freeze in ({"train": {"freeze": 5}}, {"search": {"freeze": make_choices("freeze", [0, 30])}}):
+        wanted = spec(tmp_path, str(SMALL)).model_copy(update=freeze)
+        assert preparation.prepare_model(wanted, home, [tmp_path]) == str(SMALL)
+
+
+def test_a_model_of_another_task_is_refused_before_the_data_are_looked_at(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(SMALL.read_text().replace("Segment, [nc, 8, 16]", "Detect, [nc]"))
+    for prepare in (preparation.prepare, preparation.prepare_model):
+        with pytest.raises(UsageError, match="no segmentation model, its task is `detect`"):
+            prepare(spec(tmp_path, "mine.yaml"), home, [tmp_path])

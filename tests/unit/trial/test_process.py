@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.trial.process import Died, TrialProcess, child_environment, free_folder
+from petskin_tune.trial.process import Died, TrialProcess, free_folder
 
 HOLD = (
     "import fcntl, sys, time\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)\nprint(1, flush=True)\n"
@@ -92,18 +92,3 @@ def test_a_folder_whose_holder_is_out_of_sight_is_not_free(tmp_path: Path, monke
     finally:
         holder.kill()
         holder.wait()
-
-
-def test_no_password_key_or_token_reaches_the_process_of_a_trial(tmp_path: Path) -> None:
-    secrets = {
-        "TUNE_STORAGE": "postgresql://me:secret@host/db",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "PGPASSWORD": "x",
-        "HF_TOKEN": "x",
-        "MY_API_KEY": "x",
-    }
-    known = child_environment({**secrets, "PATH": "/bin", "OMP_NUM_THREADS": "2"}, tmp_path)
-    assert not set(secrets) & set(known)
-    assert known["PATH"] == "/bin"
-    assert known["OMP_NUM_THREADS"] == "2"
-    assert known["YOLO_OFFLINE"] == "true"

@@ -314,3 +314,23 @@ def test_a_trial_that_a_person_finished_is_lost_and_keeps_the_persons_state(stud
     assert recorder.drain(SECONDS)
     assert recorder.lost
     assert (owner.trial.read().state, _curve(owner)) == (TrialState.FAIL, {})
+
+
+def test_a_trial_from_before_names_had_a_prefix_goes_on_with_its_history_and_its_notes(
+    study: LeasedStudy, tmp_path: Path
+) -> None:
+    before = _Owner(study, tmp_path, "a")
+    before.take()
+    history = {"epoch": [1], MASK_MAP: [0.1], "train/box_loss": [1.0], "seconds": [60.0]}
+    before.trial.report(1, 0.1, {"history": history, "notes": ["said before"], "origin": "search"})
+    before.trial.release("suspended")
+    owner = _Owner(study, tmp_path, "b")
+    recorder = owner.take()
+    recorder.start()
+    recorder.heard(_epoch(2))
+    recorder.heard(Note("incident", "said now"))
+    assert recorder.drain(SECONDS)
+    kept = owner.trial.read().user_attrs
+    columns = {"epoch": [1, 2], MASK_MAP: [0.1, 0.2], "train/box_loss": [1.0, 0.5], "seconds": [60.0, 60.0]}
+    assert kept[attributes.HISTORY] == columns
+    assert (kept[attributes.EPOCHS], kept[attributes.NOTES]) == (2, ["said before", "said now"])

@@ -11,6 +11,8 @@ from petskin_tune.study.spec import Subset
 from petskin_tune.views.export import pick, render, training_arguments, write_weights, write_yaml
 from tests.support.studies import a_spec, a_study, add
 
+WEIGHTS = "uid/trial-000000/best-7-" + "ab" * 8 + ".pt"
+
 
 def test_the_yaml_holds_the_fixed_the_drawn_and_the_default_arguments(tmp_path: Path) -> None:
     study = a_study(a_spec(subset=Subset(train=4000, val=800), seed=3))
@@ -84,20 +86,20 @@ def test_a_study_of_others_has_no_known_fixed_arguments() -> None:
 
 def test_weights_come_from_the_store_under_the_key_that_the_trial_names(tmp_path: Path) -> None:
     study = a_study(a_spec())
-    add(study, "COMPLETE", 0.1, **{attributes.WEIGHTS: "uid/trial-000000/best-7.pt"})
+    add(study, "COMPLETE", 0.1, **{attributes.WEIGHTS: WEIGHTS})
     asked = []
 
     def fetch(key: str, dest: Path) -> None:
         asked.append((key, dest))
 
     assert write_weights(study, tmp_path / "best.pt", fetch).number == 0
-    assert asked == [("uid/trial-000000/best-7.pt", tmp_path / "best.pt")]
+    assert asked == [(WEIGHTS, tmp_path / "best.pt")]
 
 
 def test_weights_that_are_not_kept_are_refused_with_those_that_are_and_the_way_on(tmp_path: Path) -> None:
     study = a_study(a_spec())
     add(study, "COMPLETE", 0.1)
-    add(study, "COMPLETE", 0.2, **{attributes.WEIGHTS: "k"})
+    add(study, "COMPLETE", 0.2, **{attributes.WEIGHTS: WEIGHTS})
     with pytest.raises(UsageError, match=r"trial 0 are not kept \(kept are those of trial 1\).*petskin-tune train"):
         write_weights(study, tmp_path / "best.pt", lambda key, dest: None, number=0)
 
@@ -115,7 +117,7 @@ def test_the_best_trial_is_shown_with_its_metrics_and_what_to_type() -> None:
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
     study = a_study(a_spec())
-    add(study, "COMPLETE", 0.1, **{attributes.WEIGHTS: "uid/trial-000000/best-7.pt"})
+    add(study, "COMPLETE", 0.1, **{attributes.WEIGHTS: WEIGHTS})
     fetched: list[str] = []
     with pytest.raises(UsageError, match=r"best\.yaml cannot be written: there is no folder .*nowhere"):
         write_yaml(study, tmp_path / "nowhere" / "best.yaml")

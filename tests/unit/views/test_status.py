@@ -112,6 +112,7 @@ def test_failures_are_counted_by_kind_also_those_told_as_pruned() -> None:
 def test_what_waits_is_shown_with_its_parameters() -> None:
     study = a_study(a_spec())
     study.enqueue_trial({"lr0": 1e-4}, user_attrs={attributes.ORIGIN: "person"})
+    study._storage.set_trial_system_attr(study.trials[0]._trial_id, attributes.ENQUEUED, "n")
     status = collect(study, [], NOW)
     assert status.waiting[0].params == {"lr0": 1e-4}
     assert "trial 0 (person): lr0=0.0001" in render(status)

@@ -62,3 +62,36 @@ def test_a_list_that_names_none_or_one_twice_is_refused(text: str, monkeypatch: 
     assert visible_gpus() == []
     with pytest.raises(UsageError, match=f"--device {text}:"):
         device_list(text)
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"),
+    [
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("", []),
+        ("0,-1,1", ["0"]),
+        ("4,7", ["0", "1"]),
+        ("GPU-8932f937,MIG-a1", ["0", "1"]),
+        ("0,0", []),
+        ("none", []),
+    ],
+)
+def test_gpus_are_visible_up_to_the_first_entry_that_is_none(
+    visible: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus() == gpus
+
+
+def test_mps_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(UsageError, match="--device mps: there is no mps here"):
+        device_list("mps")
+
+
+def test_a_process_looks_no_module_up_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "queue.py").write_text("raise RuntimeError('of the current folder')")
+    with Signals() as signals:
+        assert WorkerProcesses(signals).work("import queue", {"0": b""}) == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
@@ -18,6 +18,7 @@ from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import MAX_CRASHES, Held, read_leases
 from petskin_tune.protocol import Declined, Failed, Finished
+from petskin_tune.study import attributes
 from petskin_tune.study.spec import SamplerSpec
 from petskin_tune.trial.process import Died
 from petskin_tune.trial.workplace import Workplace
@@ -117,6 +118,24 @@ def test_a_new_study_is_worked_through_to_its_target(begin: Callable[..., Life])
     assert life.work() == EXIT_DONE
     assert life.states() == ["COMPLETE"] * 3
     assert "petskin-tune best --study petskin --yaml best.yaml" in life.said
+
+
+def test_claims_take_overs_processes_failures_and_all_that_was_said_are_logged(
+    begin: Callable[..., Life], caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = Failed("diverged", "the loss is not finite", "Traceback: in epoch 2")
+    life = begin((STARTED, failed), TRAINS, target=2)
+    life.held_by_another().release("SIGTERM")
+    with caplog.at_level("DEBUG", logger="petskin_tune"):
+        life.work()
+    said = [record.getMessage() for record in caplog.records if record.name == "petskin_tune.views.progress"]
+    assert said == life.said.splitlines()
+    assert "trial 0 is taken over under token 2, from Lease(" in caplog.text
+    assert "trial 1 is claimed under token 1" in caplog.text
+    assert "trial 0 failed: diverged: the loss is not finite\nTraceback: in epoch 2" in caplog.text
+    assert "trial 1: its process has ended with exit code 0" in caplog.text
+    assert "the trial's process says Finished(" in caplog.text
+    assert "trial 1 left this worker after" in caplog.text
 
 
 def test_a_study_that_is_done_is_said_to_be_done_and_nothing_is_trained(begin: Callable[..., Life]) -> None:
@@ -294,3 +313,38 @@ def test_every_lease_is_done_when_the_study_is(begin: Callable[..., Life]) -> No
     life.work()
     leases = read_leases(life.place.study.storage, life.place.study.id)
     assert [lease.state for lease in leases] == ["done", "done"]
+
+
+def test_a_trial_with_settings_that_no_study_file_could_have_fails_and_the_next_one_is_trained(
+    begin: Callable[..., Life],
+) -> None:
+    life = begin(target=2)
+    evil = {attributes.FIXED: {"pretrained": "http://127.0.0.1/evil.pt"}, attributes.ORIGIN: "person"}
+    life.study.enqueue_trial({"lr0": 0.01}, user_attrs=evil)
+    assert life.work() == EXIT_DONE
+    assert life.states() == ["FAIL", "COMPLETE"]
+    assert life.trained() == [1]
+    assert "`pretrained` cannot be searched" in life.study.trials[0].user_attrs[attributes.FAILURE]["message"]
+
+
+def test_a_person_s_trials_of_every_kind_keep_no_worker_from_its_own(begin: Callable[..., Life]) -> None:
+    life = begin(target=1)
+    notes = {"failure": "oom, by hand", "history": 3, "weights": "runs/best.pt", "fixed": {"mosaic": 0.0}}
+    life.study.add_trial(create_trial(value=0.2, user_attrs=notes))
+    life.study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=notes))
+    life.study.enqueue_trial({"lr0": 0.01}, user_attrs=notes)
+    assert life.work() == EXIT_DONE
+    assert life.trained() == [2]
+    assert "mosaic" not in life.script.jobs[0].arguments, "what a person notes is no setting"
+    assert life.states() == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_what_was_enqueued_before_names_had_a_prefix_is_trained_as_it_was_asked(begin: Callable[..., Life]) -> None:
+    life = begin(target=1)
+    asked = {"origin": "person", "fixed": {"mosaic": 0.5}}
+    known = {"fixed_params": {"lr0": 0.01}, attributes.ENQUEUED: "n"}
+    life.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=asked, system_attrs=known))
+    assert life.work() == EXIT_DONE
+    assert life.script.jobs[0].arguments["mosaic"] == 0.5
+    kept = life.study.trials[0].user_attrs
+    assert (kept[attributes.ORIGIN], kept[attributes.FIXED]) == ("person", {"mosaic": 0.5})

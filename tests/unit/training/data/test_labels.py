@@ -68,12 +68,12 @@ def test_an_object_listed_twice_counts_once(tmp_path, folder):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("3 0.1 0.1 0.9 0.1 0.9 0.9", "class 3 is not one of the data set's 3 classes"),
+        ("3 0.1 0.1 0.9 0.1 0.9 0.9", "class 3 is none of the 3 that `names` has"),
         ("0.5 0.1 0.1 0.9 0.1 0.9 0.9", "class 0.5"),
         ("-1 0.1 0.1 0.9 0.1 0.9 0.9", "class -1"),
         ("0 0.1 0.1 1.2 0.1 0.9 0.9", "outside 0 to 1"),
         ("0 0.1 0.1 nan 0.1 0.9 0.9", "outside 0 to 1"),
-        ("0 0.5 0.5 0.2 0.2", "5 values"),
+        ("0 0.5 0.5 0.2 0.2", "line 1: a box without an outline"),
         ("0 0.1 0.1 0.9 0.1 0.9 0.9 0.4", "8 values"),
         ("0 0.1 0.1 0.9 0.1 0.9 zero", "zero"),
     ],

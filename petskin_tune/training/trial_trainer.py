@@ -1,59 +1,64 @@
-"""Setting a trial up on Ultralytics' building blocks: data, model, optimizer, precision, and what is in force."""
+"""Ultralytics' trainer with what one trial asks for: its data, model, optimizer, precision, and what is in force."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.data import build_dataloader
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils import colorstr
 from ultralytics.utils.torch_utils import autocast, unwrap_model
-from yaml import YAMLError
 
-from petskin_tune.protocol import Position, TrialJob
+from petskin_tune.protocol import TrialJob
 from petskin_tune.training import architecture, guards, micro_batches
-from petskin_tune.training.data.labels import DataError
-from petskin_tune.training.data.loading import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes
+from petskin_tune.training.data.loading import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes, read_data
 from petskin_tune.training.data.order import seed_everything
 from petskin_tune.training.process import environment, machine
 from petskin_tune.training.process.isolation import ignore_signals, usable_cpus
-from petskin_tune.training.snapshots import state
-from petskin_tune.training.snapshots.state import Decisions
+from petskin_tune.training.snapshots.state import Counters, Decisions, Learner, Losses, TrainingState
 
 
-class TrialSetup(SegmentationTrainer):
-    """A trainer that is set up from a job, and from a snapshot if there is one.
+class TrialTrainer(SegmentationTrainer):
+    """A trainer that is built from a job, and from a snapshot if there is one; how it loops is a subclass's affair.
+
+    Attributes that are not listed here are Ultralytics' own.
 
     Args:
         job: The trial.
         decisions: What was decided in its earlier processes, or a moment ago.
-        snapshot: The state to go on from; None: the beginning.
+        state: To go on from; None: the beginning.
+
+    Attributes:
+        requested: Arguments as asked, without those that may differ between machines.
+        counters: How far the training has come.
+        precision: In force: "fp32", "amp" or "bf16".
+        full_accumulate: Batches per optimizer step to which warm-up rises.
+        machine: What this process runs on, see ``protocol.Started``.
+        notes: Decisions and changes of arguments that are worth recording.
     """
 
-    def __init__(self, job: TrialJob, decisions: Decisions, snapshot: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, job: TrialJob, decisions: Decisions, state: TrainingState | None = None) -> None:
         guards.check_request(job.arguments)
         self.job = job
         self.decisions = decisions
         self.requested = {key: value for key, value in job.arguments.items() if key not in guards.LOCAL_ARGUMENTS}
-        self.position = Position(0, 0)
-        self.accumulate = 1  # batches per optimizer step, rising in warm-up
-        self.last_opt_step = -1  # the batch, counted from the first epoch's first, after which the optimizer stepped
+        self.counters = Counters()
         self.loss_items: dict[str, torch.Tensor] | None = None
-        self.best_epoch = 0  # 1-based; 0: none yet
-        self.history: list[dict[str, float]] = []  # metrics of the epochs done
-        self.times: list[float] = []  # and when they were done, in seconds of training
-        self.elapsed_before = 0.0  # seconds that earlier processes spent on this trial
-        self._snapshot = snapshot
+        self.precision = "fp32"
+        self.full_accumulate = 1
+        self.notes: tuple[str, ...] = ()
+        self._asked_amp: bool | str = False
+        self._state = state
+        if state is None:
+            guards.check_model(job.model)
         super().__init__(overrides=self._overrides())
+        guards.check_device(job.device, self.device)
         self.tloss: dict[str, torch.Tensor] = {}  # running means of the epoch's losses
-        self.best_fitness: float | None = None
-        self._set_threads()
+        self.machine = machine.describe(self.device, self._set_threads())
 
     def _overrides(self) -> dict[str, Any]:
         patience = {} if self.job.patience_epochs is None else {"patience": self.job.patience_epochs}
@@ -69,17 +74,19 @@ class TrialSetup(SegmentationTrainer):
             "mode": "train",
         }
 
-    def _set_threads(self) -> None:
+    def _set_threads(self) -> int:
         """Take the thread count of the trial's first run: another one gives other gradients; at first, a person's.
 
         No more than this machine has CPUs for (measured: two on one CPU take three times as long as one does), unless
         torch takes more by itself.
         """
-        recorded = self._snapshot["machine"] if self._snapshot else self.job.recorded_machine or {}
+        recorded = self._state.terms.machine if self._state else self.job.recorded_machine or {}
         threads = recorded.get("threads") or self.job.threads or environment.threads_asked_for()
         if threads:
             torch.set_num_threads(min(threads, max(usable_cpus(), torch.get_num_threads())))
-        self.machine = machine.describe(self.device, torch.get_num_threads())
+        return torch.get_num_threads()
+
+    # ---- what Ultralytics asks its trainers for -----------------------------------------------------------------
 
     def get_dataset(self) -> dict[str, Any]:
         """Read the data set's YAML; nothing is downloaded, and a ``download:`` entry is never executed.
@@ -87,19 +94,19 @@ class TrialSetup(SegmentationTrainer):
         Raises:
             DataError: The YAML is wrong, or what it names is not there.
         """
-        try:
-            return check_det_dataset(self.args.data, autodownload=False)
-        except (OSError, SyntaxError, TypeError, ValueError, YAMLError) as error:
-            raise DataError(f"{self.args.data}: {str(error).strip().splitlines()[0]}") from error
+        return read_data(self.args.data)
 
     def setup_model(self) -> dict[str, Any] | None:
         """Build the model; on resumption as the snapshot knows it, without its original weights."""
-        if self._snapshot is None:
+        ckpt = None
+        if self._state is None:
             seed_everything(self.args.seed)  # as Ultralytics did earlier: what was drawn since must not count
-            return super().setup_model()
-        self.model = self.get_model(cfg=self._snapshot["model_yaml"], weights=None)
-        architecture.rebuild(self.model, self._snapshot["model"], self._snapshot.get("layers"))
-        return None
+            ckpt = super().setup_model()
+        else:
+            self.model = self.get_model(cfg=self._state.model_yaml, weights=None)
+            architecture.rebuild(self.model, self._state.model, self._state.layers)
+        guards.check_freeze(self.model, self.args.freeze)
+        return ckpt
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
         """Build the model without its summary, which takes longer than building it."""
@@ -163,13 +170,56 @@ class TrialSetup(SegmentationTrainer):
         self.args.amp = self._asked_amp
         self._choose_precision()
         self.notes = (*self._compare(), *self.decisions.sentences())
-        self.full_accumulate = self.accumulate  # warm-up rises to it
-        if self._snapshot is not None:
-            state.restore(self, self._snapshot)
-            self._snapshot = None
-        elif self.device.type == "cuda":
-            micro_batches.dry_step(self)
-        self.start_epoch = self.position.epoch
+        self.full_accumulate = self.accumulate
+        if self._state is not None:
+            self._take_over(self._state)
+            self._state = None
+        else:
+            self.counters.accumulate = self.full_accumulate
+            if self.device.type == "cuda":
+                self.dry_step()
+        self.start_epoch = self.counters.position.epoch
+
+    def _take_over(self, state: TrainingState) -> None:
+        state.restore(self.learner())
+        self.counters = state.counters.copy()
+        losses = state.losses(self.device)
+        self.tloss, self.loss, self.loss_items = losses.running, losses.last, losses.items
+        self.loss_names = tuple(losses.items or ())
+
+    # ---- what learns ------------------------------------------------------------------------------------------------
+
+    def learner(self) -> Learner:
+        """Return what learns here."""
+        return Learner(unwrap_model(self.model), self.ema, self.optimizer, self.scaler, self.stopper)
+
+    def losses(self) -> Losses:
+        """Return the losses of the batch that was done last."""
+        return Losses(self.tloss, self.loss, self.loss_items)
+
+    def dry_step(self) -> None:
+        """Meet the largest batch before hours are spent.
+
+        Raises:
+            torch.OutOfMemoryError: What the trial needs does not fit.
+        """
+        try:
+            micro_batches.dry_step(unwrap_model(self.model), self.optimizer, self._backward, self.largest_batch)
+        finally:
+            self._clear_memory()
+
+    def largest_batch(self) -> dict[str, Any]:
+        """Return a batch as large as any that this training may meet in one pass."""
+        objects = [len(label["cls"]) for label in self.train_loader.dataset.labels]
+        images = self.decisions.micro_batch or self.batch_size
+        return micro_batches.largest_batch(objects, images, self.stride, self.args, self.device)
+
+    def _backward(self, batch: dict[str, Any]) -> None:
+        with self.autocast():
+            loss, _ = self.model(batch)
+        self.scaler.scale(loss.sum()).backward()
+
+    # ---- precision --------------------------------------------------------------------------------------------------
 
     def autocast(self) -> torch.autocast:
         """Return the context in which losses are computed."""

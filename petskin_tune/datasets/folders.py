@@ -1,0 +1,110 @@
+"""The images in a folder, or in a list of them: found without following what has no end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
+from petskin_tune.files.atomic import write_whole
+
+# Ultralytics' IMG_FORMATS (ultralytics/data/utils.py); a test compares the two.
+IMAGE_SUFFIXES = frozenset(
+    (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
+)
+MOST_ENTRIES = 5_000_000  # files and folders that are looked through for the images of a split
+_NOBODYS_DATA = tuple(Path(name) for name in ("/", "/proc", "/sys", "/dev"))  # where a walk ends nowhere
+_PSEUDO = tuple(Path(name) for name in ("/proc", "/sys"))
+
+Identity = tuple[int, int]  # device and inode of a folder
+
+
+def images_at(place: Path) -> Iterator[Path]:
+    """The images in a folder and below, hidden ones aside, or those that a list names, relative to it.
+
+    Raises:
+        UsageError: it is no folder of images and no list; a link leads back to a folder above it.
+    """
+    if place.is_dir():
+        yield from _images_below(place)
+        return
+    for line in list_lines(place):
+        image = place.parent / line
+        if _is_image(image.name):
+            yield Path(os.path.normpath(image))
+
+
+def list_lines(image_list: Path) -> list[str]:
+    """The lines of an image list that say something."""
+    try:
+        text = regular.read_names(image_list)
+    except OSError as error:
+        raise UsageError(f"{image_list} cannot be read as a list of images: {error.strerror or error}.") from error
+    if "\0" in text:
+        raise UsageError(f"{image_list} cannot be read as a list of images: it is no text.")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def write_list(image_list: Path, images: Iterable[Path]) -> None:
+    """Write a list of images with absolute paths, which need not be UTF-8.
+
+    Raises:
+        UsageError: a path holds a line end, or space at its end, and a list could not tell.
+    """
+    lines = [str(image) for image in images]
+    if odd := next((line for line in lines if line.strip() != line or len(line.splitlines()) != 1), None):
+        raise UsageError(f"{odd} has a line end or space around its name, which no list of images can hold; rename it.")
+    write_whole(image_list, "".join(f"{line}\n" for line in lines))
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in _NOBODYS_DATA or any(real.is_relative_to(pseudo) for pseudo in _PSEUDO):
+        raise UsageError(f"{folder} is no folder of images: name the one that holds them.")
+    waiting: list[tuple[Path, tuple[Identity, ...]]] = [(folder, ())]
+    looked_at = 0
+    while waiting:
+        place, above = waiting.pop()
+        here = _identity(place)
+        if here is None:
+            continue
+        if here in above:
+            raise UsageError(f"{place} is a link to a folder that it lies in; remove it.")
+        for entry in _entries(place):
+            looked_at += 1
+            if looked_at > MOST_ENTRIES:
+                raise UsageError(f"{folder} holds more than {MOST_ENTRIES:,} files: name the folder of the images.")
+            if _is_folder(entry):
+                waiting.append((place / entry.name, (*above, here)))
+            elif _is_image(entry.name):
+                yield place / entry.name
+
+
+def _identity(folder: Path) -> Identity | None:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is not hidden in a folder; nothing where it may not be looked into."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        return []

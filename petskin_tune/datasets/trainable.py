@@ -1,0 +1,56 @@
+"""Whether a data set can be trained: the one judgement of ``init``, ``doctor``, ``data check`` and a trial's process.
+
+The YAML and the layout are judged where they are read (:mod:`petskin_tune.datasets.layout`), label rows by
+:mod:`petskin_tune.datasets.labels`, pictures by :mod:`petskin_tune.datasets.pictures`. A training reads through the
+same three, so that it ends at nothing that was called ready, unless the files change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from petskin_tune.datasets import labels
+from petskin_tune.datasets.examined import Examined
+from petskin_tune.datasets.layout import DataSet
+from petskin_tune.errors import UsageError
+
+TRAINED = ("train", "val")  # the splits that trials look at
+
+
+def require_trainable(data_set: DataSet, examined: Examined) -> None:
+    """Refuse a data set that every training ends at.
+
+    Raises:
+        UsageError: names the first file, why, and how many there are.
+    """
+    images = [image for split in TRAINED for image in data_set.images[split]]
+    _require_labels(data_set, images, examined)
+    _require_pictures(data_set, images, examined)
+
+
+def _require_labels(data_set: DataSet, images: Sequence[Path], examined: Examined) -> None:
+    classes = len(data_set.names)
+    unusable = []
+    for path in map(labels.label_path, images):
+        label = examined.label(path)
+        if not label.outlines or any(not 0 <= int(number) < classes for number in label.objects):
+            unusable.append(path)
+    if unusable:
+        fault = labels.first_fault(unusable[0], classes)
+        raise UsageError(f"{unusable[0]}, {fault}; {_count(len(unusable), 'label file')}: {_look(data_set)}")
+
+
+def _require_pictures(data_set: DataSet, images: Sequence[Path], examined: Examined) -> None:
+    faults = [(image, fault) for image, fault in zip(images, examined.picture_faults(images), strict=True) if fault]
+    if faults:
+        image, fault = faults[0]
+        raise UsageError(f"{image}: {fault}; {_count(len(faults), 'picture')}: {_look(data_set)}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what} ends every training" if number == 1 else f"{number} {what}s end every training"
+
+
+def _look(data_set: DataSet) -> str:
+    return f"petskin-tune data check {data_set.yaml}"

@@ -1,0 +1,170 @@
+"""What a model file holds, told without torch: whether it segments, and how many layers it has.
+
+Weights are a pickle in a zip. It is read with every class of it replaced by an empty one, so that nothing in it is
+executed; tensors are not read at all.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from petskin_tune.errors import UsageError
+from petskin_tune.files.yaml_kinds import SUFFIXES
+
+TASK = "segment"
+# What the name of a model's last layer tells, in the order in which Ultralytics asks (``guess_model_task``).
+_HEADS = (
+    ("classif", "classify"),
+    ("detect", "detect"),
+    ("semanticsegment", "semantic"),
+    ("segment", TASK),
+    ("pose", "pose"),
+    ("obb", "obb"),
+    ("depth", "depth"),
+)
+_BEFORE_THE_OBJECT = 3  # pickles in a file of the older format: a magic number, a version, the system's sizes
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a file says of its model.
+
+    Attributes:
+        task: "segment", "detect", …; None where its last layer is not known.
+        layers: how many it has, numbered as ``freeze`` counts them.
+    """
+
+    task: str | None
+    layers: int
+
+
+def read_model(path: Path) -> Model | None:
+    """The model in a file of weights (.pt) or of an architecture (.yaml); None for what cannot be told.
+
+    Raises:
+        UsageError: it holds no model that can be trained; says what it is.
+    """
+    architecture = _architecture(path) if path.suffix.lower() in SUFFIXES else _of_weights(path)
+    try:
+        layers = [*architecture["backbone"], *architecture["head"]] if architecture else []
+        return Model(_task(str(layers[-1][-2]).lower()), len(layers)) if layers else None
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
+def require_segmentation(path: Path) -> None:
+    """Refuse a model file that does not segment; a file that is not there, or cannot be told, is passed over.
+
+    Raises:
+        UsageError: its model is of another task, or cannot be trained.
+    """
+    model = read_model(path) if path.is_file() else None
+    if model is not None and model.task not in (TASK, None):
+        raise UsageError(
+            f"The model {path} is no segmentation model, its task is `{model.task}`: name one that segments, such as "
+            "`yolo26n-seg.pt`."
+        )
+
+
+def _task(head: str) -> str | None:
+    return next((task for part, task in _HEADS if part in head), None)
+
+
+def _architecture(path: Path) -> Mapping[str, Any] | None:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError, yaml.YAMLError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _of_weights(path: Path) -> Mapping[str, Any] | None:
+    try:
+        content = _unpickled(path)
+    except UsageError:
+        raise
+    except Exception:  # noqa: BLE001  whatever a strange pickle makes of the reader: torch shall say what is wrong
+        return None
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in ("ema", "model") if isinstance(content.get(key), _Anything)), content)
+    architecture = getattr(content, "yaml", None)
+    if isinstance(architecture, Mapping):
+        return architecture
+    if isinstance(content, Mapping):
+        raise UsageError(
+            f"The model {path} holds no model, only values of one (a state_dict or another part): give the file that a "
+            "training has saved, such as best.pt."
+        )
+    return None
+
+
+def _unpickled(path: Path) -> Any:
+    """The object in a file that torch has saved.
+
+    Raises:
+        UsageError: it is TorchScript, which has no weights that could be trained.
+    """
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            for _ in range(_BEFORE_THE_OBJECT):
+                _Reader(file).load()
+            return _Reader(file).load()
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            if any(name.endswith("/constants.pkl") for name in names):
+                raise UsageError(
+                    f"The model {path} is an export (TorchScript), which cannot be trained: give the .pt that it was "
+                    "made from."
+                )
+            with archive.open(next(name for name in names if name.endswith("/data.pkl"))) as data:
+                return _Reader(data).load()
+
+
+class _Anything:
+    """Stands for an object of any class: takes what its pickle says of it, does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Anything:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+    def __call__(self, *_: Any, **__: Any) -> _Anything:
+        return self
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        pass
+
+    def append(self, _: Any) -> None:
+        pass
+
+    def extend(self, _: Any) -> None:
+        pass
+
+    def add(self, _: Any) -> None:
+        pass
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, encoding="latin1")
+
+    def find_class(self, module: str, name: str) -> Any:
+        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _Anything
+
+    def persistent_load(self, pid: Any) -> Any:
+        is_class = isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module"  # in the older format
+        return pid[1] if is_class else _Anything()

@@ -1,0 +1,60 @@
+"""Text from anywhere (a disk, a database, an archive), as it may reach a terminal, a page or a file.
+
+Names of workers, classes, parameters and files, notes and failures are other people's. An escape sequence in one of
+them could clear the screen, rename the window or forge a line. File names are bytes: Python decodes them as UTF-8 and
+keeps every other byte as a lone surrogate (``surrogateescape``, PEP 383), which no encoder takes.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_SENTENCE = 1600  # characters: what a terminal of 24 lines of 80 columns shows, and a prompt
+_LONGEST_QUOTED = 300  # characters
+_ESCAPED = "surrogateescape"
+# Cc but tab and line feed; of Cf what reorders or hides text (the joiners U+200C and U+200D are part of scripts and
+# emoji); line and paragraph separators; surrogates, which stand for bytes that are no UTF-8 (PEP 383).
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: object) -> str:
+    r"""``text`` with every character that a terminal acts on spelled out: ``\x1b``; an undecodable byte as ``\xc7``.
+
+    Tabs and line feeds stay: whoever wants one line takes them out.
+    """
+    return _UNSAFE.sub(_spelled, str(text))
+
+
+def _spelled(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def raw(text: str) -> bytes:
+    """The bytes that ``text`` is on a disk: for digests and for files that name files."""
+    try:
+        return text.encode("utf-8", _ESCAPED)
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, as YAML and JSON can write it
+        return text.encode("utf-8", "surrogatepass")
+
+
+def from_raw(content: bytes) -> str:
+    """The inverse of :func:`raw`, without a byte order mark."""
+    return content.decode("utf-8", _ESCAPED).removeprefix("\ufeff")
+
+
+def quoted(value: object) -> str:
+    """What a sentence quotes, printable and short enough to leave room for the sentence."""
+    return shortened(printable(value), _LONGEST_QUOTED, _LONGEST_QUOTED * 5 // 8)
+
+
+def shortened(text: str, longest: int, head: int) -> str:
+    """``text``, or its first ``head`` characters and its end where it is longer than ``longest``."""
+    if len(text) <= longest:
+        return text
+    return f"{text[:head]} … {text[-(longest - head - 3) :]}"
