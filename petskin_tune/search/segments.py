@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from petskin_tune.leases.segments import Begin, Choice, Continue
 from petskin_tune.search.freeze_thaw import choice, recommend
-from petskin_tune.search.freeze_thaw.rungs import rungs as every_rung
 from petskin_tune.search.freeze_thaw.state import Continue as GoOn
 from petskin_tune.search.freeze_thaw.state import SearchState, Standing, TrialRecord
 from petskin_tune.study.arguments import arguments
@@ -47,20 +46,19 @@ def choose(
         epochs=spec.epochs,
         trials=tuple(sorted(ours, key=lambda record: record.number)),
         warmup=_warm_up(spec),
+        pauses=spec.sampler.rungs or (),
+        full=sum(record.number in held for record in ours) >= spec.target_trials,
         seed=spec.seed,
         workers=1 + sum(record.standing == "running" for record in ours),
     )
     if (left := (spec.budget or math.inf) - used(state)) <= 0:
         return _last_run(state, left)
+    if state.full and not any(record.standing == "frozen" for record in ours):
+        return Choice(None, reason="the study has all its configurations, and none is paused")
     decision = choice.choose(state)
     frozen = {record.number for record in ours if record.standing == "frozen" and record.number != asking}
     drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
     return Choice(_segment(decision.action), drop, decision.why.text)
-
-
-def rungs(spec: StudySpec) -> tuple[int, ...]:
-    """The epochs (1-based) after which a trial may pause, and its last one."""
-    return every_rung(spec.epochs, _warm_up(spec))
 
 
 def used(state: SearchState) -> int:

@@ -146,8 +146,10 @@ def as_written(spec: StudySpec) -> dict[str, Any]:
     plain["train"] = dict(spec.train)
     plain["search"] = {name: _searched(searched) for name, searched in spec.search.items()}
     plain["start"] = [point if isinstance(point, str) else dict(point) for point in spec.start]
-    plain["sampler"] = spec.sampler.model_dump(exclude_none=True)
+    sampler = spec.sampler.model_dump(exclude_none=True)
+    plain["sampler"] = {name: list(value) if isinstance(value, tuple) else value for name, value in sampler.items()}
     plain["pruner"] = _pruner(spec.pruner)
+    plain["budget"] = None if spec.budget is None else f"{spec.budget} epochs"
     plain["target_trials"] = spec.target_trials
     plain["stop_at"] = spec.stop_at
     plain["snapshot_every"] = format_duration(spec.snapshot_every)

@@ -13,20 +13,27 @@ from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.arguments import arguments, check_name, check_value
 from petskin_tune.study.published import PUBLISHED
+from petskin_tune.study.rungs import rungs as default_rungs
 from petskin_tune.study.space import check_settings, example, make_choices, make_range
 from petskin_tune.study.spec import SPEC_VERSION, Choices, PrunerSpec, Range, SamplerSpec, Scalar, StudySpec, Subset
 from petskin_tune.study.units import parse_duration, parse_size
-from petskin_tune.study.yaml_lines import Entry
+from petskin_tune.study.yaml_lines import MOST, Entry
 
 _REQUIRED = ("study", "model", "data", "epochs", "search")
 _KEYS = ("version", *(key for key in StudySpec.model_fields if key != "version"))
-_SAMPLERS = ("tpe", "gp", "random")
+SAMPLER_OPTIONS = {
+    "freeze-thaw": ("rungs",),
+    "tpe": ("startup_trials",),
+    "gp": ("startup_trials",),
+    "random": (),
+}
 PRUNER_OPTIONS = {
     "asha": ("rungs", "reduction_factor"),
     "hyperband": ("min_epochs", "reduction_factor"),
     "median": ("min_epochs", "startup_trials"),
     "none": (),
 }
+_RUNS = 20  # full runs that a study may cost, where its file says nothing
 _DECADES_IN_LINE = 2.0  # from here on a linear search hardly ever draws from the lower decades
 _FIRST_VERDICT = 2  # epochs; after one epoch the order of trials says next to nothing about their end
 _SHORTEST_LEASE = 1.0  # seconds
@@ -59,7 +66,9 @@ def read_study(root: Entry) -> ParsedStudy:
     search = _search(keys["search"], train)
     _check_optimizer(keys, train, search)
     warm_up = _warm_up(train, search)
-    pruner, warnings = _pruner(keys.get("pruner"), epochs, warm_up)
+    sampler = _sampler(keys, epochs, warm_up)
+    pruner, warnings = _pruner_beside(sampler, keys.get("pruner"), epochs, warm_up)
+    plain = {**_plain(keys), **_budget(keys, sampler, epochs)}
     spec = StudySpec(
         study=keys["study"].text(),
         model=_model(keys["model"]),
@@ -68,10 +77,10 @@ def read_study(root: Entry) -> ParsedStudy:
         epochs=epochs,
         train=train,
         search=search,
-        start=_start(keys.get("start"), search, pruner.first_verdict),
-        sampler=_sampler(keys.get("sampler")),
+        start=_start(keys.get("start"), search, sampler.rungs[0] if sampler.rungs else pruner.first_verdict),
+        sampler=sampler,
         pruner=pruner,
-        **_plain(keys),
+        **plain,
     )
     return ParsedStudy(spec, (*warnings, *_search_warnings(spec)))
 
@@ -243,13 +252,84 @@ def _only(options: Mapping[str, Entry], known: tuple[str, ...], owner: str) -> N
             raise entry.refused(f"is no option of {owner}{hint}")
 
 
-def _sampler(entry: Entry | None) -> SamplerSpec:
+def _sampler(keys: Mapping[str, Entry], epochs: int, warm_up: float) -> SamplerSpec:
+    """The sampler with every option written out; where neither it nor a pruner is named, `freeze-thaw`."""
+    entry = keys.get("sampler")
     if entry is None:
-        return SamplerSpec()
-    name, options = _named(entry, _SAMPLERS)
-    _only(options, ("startup_trials",) if name != "random" else (), f"the sampler `{name}`")
+        default: Mapping[str, Entry] = {}
+        name, options = ("tpe" if "pruner" in keys else "freeze-thaw"), default
+    else:
+        name, options = _named(entry, tuple(SAMPLER_OPTIONS))
+    _only(options, SAMPLER_OPTIONS[name], f"the sampler `{name}`")
+    if name == "freeze-thaw":
+        return SamplerSpec(name="freeze-thaw", rungs=_pauses(options.get("rungs"), epochs, warm_up))
     startup = options["startup_trials"].whole(1) if "startup_trials" in options else None
     return SamplerSpec(name=name, startup_trials=startup)  # type: ignore[arg-type]
+
+
+def _pauses(entry: Entry | None, epochs: int, warm_up: float) -> tuple[int, ...]:
+    """The epochs after which a trial may pause, its last one included: a list of them, every so many, or ours."""
+    if entry is None:
+        return default_rungs(epochs, warm_up)
+    if entry.items is None:
+        step = entry.whole(1, epochs)
+        found = (*(epoch for epoch in range(step, epochs, step) if epoch >= warm_up), epochs)
+    else:
+        found = tuple(item.whole(1, epochs) for item in entry.items)
+        if not found:
+            raise entry.refused("names no epoch")
+        found = found if found[-1] == epochs else (*found, epochs)
+    if any(later <= earlier for earlier, later in itertools.pairwise(found)):
+        raise entry.refused(f"must be increasing epochs, not {list(found)}")
+    if warm_up > found[0]:
+        raise entry.refused(
+            f"pauses trials after epoch {found[0]}, in mid warm-up (`warmup_epochs` up to {warm_up:g}): "
+            f"begin at epoch {math.ceil(warm_up)} or later, or shorten the warm-up under `train`"
+        )
+    return found
+
+
+def _pruner_beside(
+    sampler: SamplerSpec, entry: Entry | None, epochs: int, warm_up: float
+) -> tuple[PrunerSpec, tuple[str, ...]]:
+    if sampler.name != "freeze-thaw":
+        return _pruner(entry, epochs, warm_up)
+    if entry is not None and _named(entry, tuple(PRUNER_OPTIONS))[0] != "none":
+        raise entry.refused(
+            "does not go with the sampler `freeze-thaw`, which pauses trials instead of giving them up: "
+            "leave the pruner out, or name the sampler `tpe`"
+        )
+    return PrunerSpec(name="none"), ()
+
+
+def _budget(keys: Mapping[str, Entry], sampler: SamplerSpec, epochs: int) -> dict[str, int]:
+    """`budget` in epochs, and how many configurations that can be at most, for the sampler that asks for it."""
+    entry = keys.get("budget")
+    if sampler.name != "freeze-thaw":
+        if entry is not None:
+            raise entry.refused(
+                f"is for the sampler `freeze-thaw`; with `{sampler.name}` the study ends after `target_trials`"
+            )
+        return {}
+    assert sampler.rungs is not None
+    budget = _epochs_of(entry, epochs) if entry is not None else _RUNS * epochs
+    at_most = {} if "target_trials" in keys else {"target_trials": math.ceil(budget / sampler.rungs[0])}
+    return {"budget": budget, **at_most}
+
+
+def _epochs_of(entry: Entry, epochs: int) -> int:
+    """`20` (full runs) or `540 epochs`."""
+    if isinstance(entry.value, str) and (found := re.fullmatch(r"(\d{1,9}) ?epochs?", entry.value.strip())):
+        budget = int(found[1])
+    elif isinstance(entry.value, str):
+        raise entry.refused(
+            f"must be a number of full runs, such as 20, or of epochs, such as `{_RUNS * epochs} epochs`"
+        )
+    else:
+        budget = round(entry.number(0) * epochs)
+    if not epochs <= budget <= MOST:
+        raise entry.refused(f"must be at least one full run ({epochs} epochs), not {budget} epochs")
+    return budget
 
 
 def _pruner(entry: Entry | None, epochs: int, warm_up: float) -> tuple[PrunerSpec, tuple[str, ...]]:

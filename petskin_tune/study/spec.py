@@ -44,6 +44,7 @@ class SamplerSpec(_Frozen):
 
     name: Literal["freeze-thaw", "tpe", "gp", "random"] = "tpe"
     startup_trials: int | None = None  # random draws before the model takes over; None: the sampler's own default
+    rungs: tuple[int, ...] | None = None  # freeze-thaw: epochs after which a trial may pause; the last one is the end
 
 
 class PrunerSpec(_Frozen):
@@ -94,4 +95,4 @@ class StudySpec(_Frozen):
 
 
 # The newest value wins; a difference in any other key is another study.
-CHANGEABLE = ("target_trials", "stop_at", "snapshot_every", "lease", "keep_weights", "store_limit")
+CHANGEABLE = ("target_trials", "budget", "stop_at", "snapshot_every", "lease", "keep_weights", "store_limit")

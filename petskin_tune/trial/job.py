@@ -13,7 +13,7 @@ from petskin_tune.checkpoints.restore import forget_fetched, newest_good
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import TrialJob
-from petskin_tune.search import pruners, samplers, segments
+from petskin_tune.search import pruners, samplers
 from petskin_tune.search.pruners import Peer, Verdict
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
@@ -144,7 +144,7 @@ def trial_job(
         device="",
         threads=known.get(attributes.THREADS),
         snapshot_every=spec.snapshot_every,
-        rungs=segments.rungs(spec) if spec.sampler.name == "freeze-thaw" else (),
+        rungs=spec.sampler.rungs or (),
         identity={
             "study": study.uid,
             "trial": str(number),

@@ -12,8 +12,8 @@ from petskin_tune.search.freeze_thaw.encoding import Encoding
 from petskin_tune.search.freeze_thaw.gain import log_gain
 from petskin_tune.search.freeze_thaw.kernel import Places, own_covariance, scaled_time
 from petskin_tune.search.freeze_thaw.model import StudyModel, TooLittleKnown, generator, known_trials
-from petskin_tune.search.freeze_thaw.rungs import next_rung
 from petskin_tune.search.freeze_thaw.state import Begin, Continue, Decision, Point, Rule, SearchState, TrialRecord, Why
+from petskin_tune.study.rungs import next_rung
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -54,6 +54,11 @@ def choose(state: SearchState, propose: Proposal = propose) -> Decision:
 
 
 def _random(state: SearchState, rule: Rule, text: str) -> Decision:
+    """A random new trial; where none may begin, the oldest that can go on."""
+    if state.full:
+        trial = next(trial for trial in state.trials if _can_go_on(state, trial))
+        until = next_rung(state.rungs, len(trial.curve)) or state.epochs
+        return Decision(Continue(trial.number, until), Why(rule, f"{text}; no more trials may begin"))
     return Decision(Begin(_completed(state, {}), state.rungs[0]), Why(rule, text))
 
 
@@ -69,7 +74,7 @@ def _modelled(model: StudyModel, propose: Proposal) -> Decision:
     state = model.state
     frozen = np.array([p for p, trial in enumerate(model.trials) if _can_go_on(state, trial)], dtype=np.intp)
     keep = _worth_keeping(model, frozen)
-    fresh = _shortlist(model, propose)
+    fresh = np.empty((0, len(state.space))) if state.full else _shortlist(model, propose)
     segments = _Segments(model, frozen, fresh)
     if not len(segments.rung):
         return _random(state, "first", "no trial can go on and all points were tried")

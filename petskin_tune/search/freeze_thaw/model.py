@@ -15,8 +15,8 @@ from petskin_tune.search.freeze_thaw.kernel import Places, scaled_time
 from petskin_tune.search.freeze_thaw.likelihood import Likelihood
 from petskin_tune.search.freeze_thaw.observations import Observations, observe, transform
 from petskin_tune.search.freeze_thaw.posterior import Posterior
-from petskin_tune.search.freeze_thaw.rungs import next_rung
 from petskin_tune.search.freeze_thaw.state import Forecast, SearchState, TrialRecord
+from petskin_tune.study.rungs import next_rung
 
 Array = NDArray[np.float64]
 ENOUGH = 3  # trials with an observation, below which there is no model

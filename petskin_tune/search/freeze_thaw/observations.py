@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from petskin_tune.search.freeze_thaw.rungs import next_rung, ranked_from
 from petskin_tune.search.freeze_thaw.state import TrialRecord
+from petskin_tune.study.rungs import next_rung, ranked_from
 
 Array = NDArray[np.float64]
 

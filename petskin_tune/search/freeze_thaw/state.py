@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from petskin_tune.search.freeze_thaw.rungs import rungs
+from petskin_tune.study.rungs import rungs
 from petskin_tune.study.spec import Choices, Range, Scalar
 
 Point = Mapping[str, "Scalar | None"]
@@ -39,6 +39,8 @@ class SearchState:
     trials: tuple[TrialRecord, ...] = ()
     start: tuple[Point, ...] = ()  # start points not begun yet; names left out are drawn
     warmup: float = 1.0  # epochs whose fitness ranks nothing
+    pauses: tuple[int, ...] = ()  # the rungs that the study names; none: the usual ones
+    full: bool = False  # no more trials may begin
     seed: int = 0
     workers: int = 1  # how many ask
     sparse: bool = False  # fewer rungs, for a store where a snapshot is dear
@@ -46,7 +48,7 @@ class SearchState:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which a segment ends, increasing; the last is ``epochs``."""
-        return rungs(self.epochs, self.warmup, sparse=self.sparse)
+        return self.pauses or rungs(self.epochs, self.warmup, sparse=self.sparse)
 
     @property
     def next_number(self) -> int:

@@ -10,8 +10,8 @@ from petskin_tune.search.freeze_thaw import choice
 from petskin_tune.search.freeze_thaw.choice import SNAPSHOTS, choose
 from petskin_tune.search.freeze_thaw.encoding import Encoding
 from petskin_tune.search.freeze_thaw.recommend import finish, recommend
-from petskin_tune.search.freeze_thaw.rungs import next_rung
 from petskin_tune.search.freeze_thaw.state import Begin, Continue, Decision, SearchState, TrialRecord
+from petskin_tune.study.rungs import next_rung
 from petskin_tune.study.spec import Choices, Range
 from tests.support.searches import SPACE, end_of, rising, search_of, state, trial
 

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from petskin_tune.search.freeze_thaw.rungs import next_rung, ranked_from, rungs
+from petskin_tune.study.rungs import next_rung, ranked_from, rungs
 
 
 @pytest.mark.parametrize(
