@@ -33,7 +33,13 @@ class FilteredStream(io.TextIOBase):
         return getattr(self.unfiltered, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Write ``text``, filtered."""
+        """Write ``text``, filtered.
+
+        Raises:
+            TypeError: bytes, by which click finds out what kind of stream this is.
+        """
+        if not isinstance(text, str):
+            raise TypeError("this stream takes text")
         self.unfiltered.write(encodable(printable(text), self.encoding))
         return len(text)
 

@@ -70,7 +70,10 @@ def test_a_failure_is_logged_with_its_traceback_and_without_secrets(
     assert "abc123" not in written
 
 
-def test_controls_and_undecodable_names_are_spelled_out(tmp_path: Path, log: WorkerLog, said: list[str]) -> None:
+def test_controls_and_undecodable_names_are_spelled_out(
+    tmp_path: Path, log: WorkerLog, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("petskin_tune"), "propagate", False)  # xdist cannot carry it
     log.open(tmp_path, "w1", said.append)
     LOGGER.info("피부 \x1b[2J %s", os.fsdecode(b"\xc7.jpg"))
     assert text(log).endswith("피부 \\x1b[2J \\xc7.jpg\n")
