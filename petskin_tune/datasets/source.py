@@ -21,7 +21,7 @@ from petskin_tune.files.yaml_kinds import SUFFIXES, is_study
 from petskin_tune.printable import quoted, raw
 
 DEMO = "demo"
-_KEYS = {*SPLITS, "path", "validation", "names", "nc", "channels", "groups"}  # of a YAML that Ultralytics reads alike
+_KEYS = {*SPLITS, "path", "validation", "names", "names_ko", "nc", "channels", "groups"}  # read alike by Ultralytics
 _WORDS_OF_YAML = ("yes", "no", "on", "off", "true", "false")  # which its reader takes for true and false
 
 

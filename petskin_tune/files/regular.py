@@ -56,6 +56,8 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = True, m
     except OSError as error:
         if not follow and error.errno == errno.ELOOP and path.is_symlink():
             raise NotRegular(path, "a symbolic link") from error
+        if error.errno == errno.ENXIO:  # a FIFO that nobody reads, a socket, a device that is not there
+            raise NotRegular(path, kind_of(path.stat().st_mode)) from error
         raise
     try:
         status = os.fstat(descriptor)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
+from petskin_tune.files import regular
 from petskin_tune.files.durable import StoreError, names_in, remove, translated, write_new
 from petskin_tune.home.copies import Copies, Rank
 from petskin_tune.identity import Identity
@@ -174,7 +175,7 @@ class Claim:
         rank, beat = max(names)
         path = self._folder / f"claim-{rank.term:06d}-{rank.owner}-{beat:06d}.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(regular.read_text(path))
             return Sign(rank, beat, Identity.from_json(content["identity"]), float(content["written"]))
         except (OSError, ValueError, KeyError, TypeError):
             return Sign(rank, beat, None, 0.0)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from petskin_tune.faults import reach
+from petskin_tune.files import regular
 from petskin_tune.files.atomic import replacing
 from petskin_tune.files.durable import (
     Damaged,
@@ -133,7 +134,7 @@ class LocalState:
     def read(cls, path: Path) -> LocalState | None:
         """What was written last; None: nothing, or nothing that can be read."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(regular.read_text(path))
             rank = Rank(**found["version"].pop("rank"))
             return cls(found["home"], Version(rank, **found["version"]))
         except (OSError, ValueError, KeyError, TypeError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petskin_tune import packages
+from petskin_tune.files import regular
 from petskin_tune.packages import (
     ABSENT,
     CUDA,
@@ -123,7 +124,7 @@ def refusal(study: str, environment: Mapping[str, Any], found: list[Difference],
 def holds(home: Path, text: str) -> bool:
     """Whether the home's ``environment.txt`` says ``text``."""
     try:
-        return (home / FILE).read_text(encoding="utf-8") == text
+        return regular.read_text(home / FILE) == text
     except (OSError, UnicodeDecodeError):
         return False
 

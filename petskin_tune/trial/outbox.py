@@ -14,7 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import replacing, sync_folder
+from petskin_tune.files.regular import NotRegular, open_regular
 from petskin_tune.protocol import EpochDone
 
 
@@ -38,7 +40,8 @@ class Outbox:
         """
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
+        descriptor = open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, follow=False)
+        with open(descriptor, "a", encoding="utf-8") as file:
             file.write("\n" + self._line(epoch))  # on a line of its own, whatever a kill has left of the one before
             file.flush()
             os.fsync(file.fileno())
@@ -46,7 +49,11 @@ class Outbox:
             sync_folder(self.path.parent)
 
     def take_over(self) -> list[EpochDone]:
-        """The epochs of this owner and of its direct predecessor, by epoch; they are this owner's from now on."""
+        """The epochs of this owner and of its direct predecessor, by epoch; they are this owner's from now on.
+
+        Raises:
+            UsageError: something else than a file lies there.
+        """
         found: dict[int, EpochDone] = {}
         for token, epoch in self._entries():
             if token in (self.token, self.token - 1):
@@ -68,9 +75,12 @@ class Outbox:
 
     def _entries(self) -> Iterator[tuple[int, EpochDone]]:
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            with open(open_regular(self.path, follow=False), encoding="utf-8", errors="replace") as file:
+                text = file.read()
         except FileNotFoundError:
             return
+        except NotRegular as error:
+            raise UsageError(f"{self.path} cannot keep the trial's epochs: {error.strerror}; move it away.") from error
         for line in text.split("\n")[:-1]:
             try:
                 entry: dict[str, Any] = json.loads(line)

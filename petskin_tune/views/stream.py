@@ -63,6 +63,13 @@ class FilteredStream(io.TextIOBase):
         """Leave the stream beneath open: it is not ours."""
 
 
+class _Nowhere(io.StringIO):
+    """Takes everything and keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def unfiltered(stream: TextIO) -> TextIO:
     """The stream on which escape sequences of our own have their effect."""
     return cast(TextIO, getattr(stream, "unfiltered", stream))
@@ -70,9 +77,12 @@ def unfiltered(stream: TextIO) -> TextIO:
 
 @contextlib.contextmanager
 def filtered_output() -> Iterator[None]:
-    """Filter all that this process prints meanwhile, and the traceback that may end it."""
+    """Filter all that this process prints meanwhile, and the traceback that may end it.
+
+    Where it was started without an output (``>&-``), what it prints there goes nowhere.
+    """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, FilteredStream(unfiltered(stream))) for stream in before)
+    sys.stdout, sys.stderr = (cast(TextIO, FilteredStream(unfiltered(stream or _Nowhere()))) for stream in before)
     sys.excepthook = _print_traceback
     try:
         yield

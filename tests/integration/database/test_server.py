@@ -160,7 +160,7 @@ def test_what_plain_optuna_reads_of_a_study_of_ours_is_an_ordinary_study(databas
         trial = HeldTrial(leases, held)
         trial.store_draw({"x": value}, {"x": optuna.distributions.FloatDistribution(0, 1)}, {}, {"origin": "search"})
         for epoch in (1, 2):
-            trial.report(epoch, value * epoch / 2, {"epochs": epoch})
+            trial.report(epoch, value * epoch / 2, {"petskin-tune:epochs": epoch})
         trial.point_to(SnapshotPointer("key", "0" * 64, Position(1, 0)))
         trial.tell(TrialState.COMPLETE, value, {}, {"constraints": [0.0]})
     plain = optuna.load_study(study_name="s", storage=database_url)

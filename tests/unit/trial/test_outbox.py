@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petskin_tune.errors import UsageError
 from petskin_tune.protocol import EpochDone
 from petskin_tune.trial.outbox import Outbox
 
@@ -121,3 +123,18 @@ def test_a_disk_that_refuses_is_told_to_the_caller(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("petskin_tune.trial.outbox.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         Outbox(tmp_path / "a.jsonl", 1).add(_epoch(4))
+
+
+def test_neither_a_link_nor_a_fifo_in_its_place_is_written_read_or_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    link, fifo = Outbox(tmp_path / "link", 2), Outbox(tmp_path / "fifo", 2)
+    link.path.symlink_to(tmp_path / "thesis.txt")
+    os.mkfifo(fifo.path)
+
+    for box in (link, fifo):
+        with pytest.raises(OSError, match="not a file"):
+            box.add(_epoch(1))
+        with pytest.raises(UsageError, match="move it away"):
+            box.take_over()
+
+    assert (tmp_path / "thesis.txt").read_text() == "mine"

@@ -110,3 +110,10 @@ def test_signs_of_ours_are_said_by_their_nearest() -> None:
 def test_json_stays_json_for_programs() -> None:
     value = {"name": "\x1b[2J \x9b \udcc7 피부 \U0001f600"}
     assert json.loads(encodable(printable(json.dumps(value)), "cp949")) == value
+
+
+def test_a_process_that_was_started_without_an_output_ends_as_any_other() -> None:
+    python = "from petskin_tune.cli import petskin_tune; petskin_tune()"
+    script = f"{sys.executable} -c '{python}' status --study none --home nowhere >&- 2>&-"
+
+    assert subprocess.run(["bash", "-c", script], check=False).returncode == 2
