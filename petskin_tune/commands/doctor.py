@@ -16,6 +16,7 @@ from petskin_tune.errors import EXIT_DONE, EXIT_USAGE
 
 if TYPE_CHECKING:
     from petskin_tune.commands.examination import Examination
+    from petskin_tune.study.spec import StudySpec
 
 
 @click.command()
@@ -54,7 +55,7 @@ def doctor(places: Places, data: str | None) -> int:
 def _expectations(found: Examination) -> Iterator[str]:
     """What a study of these figures will see here; nothing where no batch was trained."""
     from petskin_tune.commands.estimate import FEWEST_TRIALS, suggestions
-    from petskin_tune.study.study import FINISHED
+    from petskin_tune.study.extent import begun_here, extent
 
     spec, figures = found.spec, found.figures
     measured = found.probe.measured if found.probe else None
@@ -66,15 +67,22 @@ def _expectations(found: Examination) -> Iterator[str]:
         f"{val} to validate); a snapshot: {words.size(measured.snapshot_bytes)}"
     )
     yield f"a full trial of {words.counted(spec.epochs, 'epoch')}: {words.duration(figures.full_trial)}"
-    ended = len(found.study.trials(*FINISHED)) if found.study else 0
-    left = max(0, spec.target_trials - ended)
+    done = extent(spec, begun_here(found.study.trials()) if found.study else ())
+    each = figures.a_trial if done.unit == "trial" else figures.a_trial / figures.epochs_of_a_trial
     yield (
-        f"this study: {left} of {words.counted(spec.target_trials, 'trial')} left, about "
-        f"{words.duration(left * figures.a_trial)} on a device like this one"
+        f"this study: {done.left} of {done.whole} left, about "
+        f"{words.duration(done.left * each)} on a device like this one"
     )
     yield (
-        f"a session of 24 hours: about {figures.trials:.0f} trials with the pruner {spec.pruner.name}, "
+        f"a session of 24 hours: about {figures.trials:.0f} trials {_with(spec)}, "
         f"{figures.epochs_of_a_trial:.3g} epochs each on average"
     )
     if ways := suggestions(spec, figures, train, val):
         yield f"warning  that is fewer than {FEWEST_TRIALS}; any one of these makes room for them: {'; '.join(ways)}"
+
+
+def _with(spec: StudySpec) -> str:
+    """What decides how long a trial trains."""
+    if spec.sampler.name == "freeze-thaw":
+        return "with the sampler freeze-thaw"
+    return f"with the pruner {spec.pruner.name}"

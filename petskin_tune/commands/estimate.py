@@ -13,6 +13,7 @@ SESSION_SECONDS = 24 * 3600.0
 FEWEST_TRIALS = 20  # of a session, below which a search learns little
 BRACKETS_SEEN = 300  # trials over which Hyperband's brackets are averaged
 LEAST_IMGSZ = 256
+PAUSED_SHARE = 0.2  # of a full run, that freeze-thaw trains of a trial on average
 SNAPSHOTS = 3  # of one trial at a time: the two newest, and the one on its way
 
 
@@ -87,6 +88,8 @@ def expected_epochs(spec: StudySpec) -> float:
     A sampler that learns draws trials that pass more often, so that they are fewer and longer. The median pruner ends
     half of them at its first verdict.
     """
+    if spec.sampler.name == "freeze-thaw":
+        return max(float((spec.sampler.rungs or (spec.epochs,))[0]), PAUSED_SHARE * spec.epochs)
     if spec.pruner.name == "median":
         first = min((spec.pruner.min_epochs or 0) + 1, spec.epochs)
         return first + (spec.epochs - first) / 2

@@ -14,6 +14,7 @@ from petskin_tune.text import counted
 
 if TYPE_CHECKING:
     from petskin_tune.leases.claims import Claims
+    from petskin_tune.study.spec import StudySpec
     from petskin_tune.study.study import Study
 
 OFFERED = 10  # finished trials of another study that a new one tries first
@@ -68,10 +69,18 @@ def init_study(
         saved = home.close()
     if not saved:
         raise UsageError(f"The home {home.folder} does not answer: the study is not in it yet. Try again later.")
-    say(f"study {study.name} is ready: {study.spec.target_trials} trials of {study.spec.epochs} epochs")
+    say(f"study {study.name} is ready: {_size(study.spec)}")
     if points:
         say(f"{counted(len(points), 'finished trial')} of {source} {'is' if len(points) == 1 else 'are'} tried first")
     say(f"next, type: {places.to_type('tune-worker', study.name)}")
+
+
+def _size(spec: StudySpec) -> str:
+    """How much is to be trained, in words."""
+    if spec.budget is None:
+        return f"{counted(spec.target_trials, 'trial')} of {counted(spec.epochs, 'epoch')}"
+    runs = f"{spec.budget / spec.epochs:.3g} full runs of {spec.epochs}"
+    return f"{counted(spec.budget, 'epoch')} in all, as many as {runs}"
 
 
 def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
@@ -123,14 +132,25 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
 
     with open_study(places, "guest") as (_, study):
         number = study.enqueue(parse_point(words, study.spec.search), "person")
-        reached = _leases(study).count() >= study.spec.target_trials
+        more = _more(study)
     line = f"trial {number} is enqueued; the next free worker tries it"
-    if reached:
-        line += (
-            f". The study has reached its target of {study.spec.target_trials} trials; type: "
-            f"{places.to_type('tune-worker', study.name)} --target-trials {study.spec.target_trials + 1}"
-        )
+    if more:
+        line += f". The study has {more[0]}; type: {places.to_type('tune-worker', study.name)} {more[1]}"
     return line
+
+
+def _more(study: Study) -> tuple[str, str] | None:
+    """What the study has reached, and the option that lets it go on; None: it begins new trials as it is."""
+    from petskin_tune.study.extent import begun_here, extent
+
+    spec = study.spec
+    if _leases(study).count() >= spec.target_trials:
+        target = counted(spec.target_trials, "trial")
+        return f"reached its target of {target}", f"--target-trials {spec.target_trials + 1}"
+    done = extent(spec, begun_here(study.trials()))
+    if spec.budget is not None and not done.left:
+        return f"used up its budget of {done.whole}", f"--budget '{max(done.done, spec.budget) + spec.epochs} epochs'"
+    return None
 
 
 @click.command()

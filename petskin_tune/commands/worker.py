@@ -24,6 +24,7 @@ from petskin_tune.views.stream import filtered_output
 
 if TYPE_CHECKING:
     from petskin_tune.commands.opening import Opened
+    from petskin_tune.study.spec import StudySpec
     from petskin_tune.trial.workplace import Options, Workplace
     from petskin_tune.views.progress import Progress
     from petskin_tune.worker.suspension import Suspension
@@ -46,6 +47,7 @@ class Request:
     name: str | None = None
     max_hours: float | None = None
     target_trials: int | None = None
+    budget: str | None = None
     max_trials: int | None = None
     take_over: bool = False
     exact: bool = False
@@ -79,6 +81,7 @@ class _Name(click.ParamType):
 @click.option("--name", type=_Name(), metavar="WORKER", help="What this worker is called.  [host and process]")
 @max_hours
 @click.option("--target-trials", type=click.IntRange(min=1), metavar="N", help="Configurations of the study in all.")
+@click.option("--budget", metavar="RUNS", help="Full runs that the study may cost in all, or `540 epochs`.")
 @click.option("--max-trials", type=click.IntRange(min=1), metavar="N", help="Trials that this worker ends.")
 @click.option("--take-over", is_flag=True, help="The owners of running trials are gone: go on with theirs at once.")
 @on_this_machine
@@ -191,9 +194,47 @@ def _open(places: Places, request: Request, view: Progress) -> Opened:
     from petskin_tune.commands.opening import open_or_create
 
     opened = open_or_create(replace(places, take_over=request.take_over), view.note, request.data)
-    if request.target_trials is not None and request.target_trials != opened.study.spec.target_trials:
-        opened.study.change(target_trials=request.target_trials)
+    if changes := _changes(request, opened.study.spec):
+        opened.study.change(**changes)
     return opened
+
+
+def _changes(request: Request, spec: StudySpec) -> dict[str, int]:
+    """What a person asks of the study itself, where it is news to it.
+
+    Raises:
+        UsageError: it is not for a study of this kind.
+    """
+    asked: dict[str, int] = {}
+    if request.budget is not None:
+        asked = _budget(request.budget, spec)
+    if request.target_trials is not None:
+        asked["target_trials"] = request.target_trials
+    return {key: value for key, value in asked.items() if value != getattr(spec, key)}
+
+
+def _budget(typed: str, spec: StudySpec) -> dict[str, int]:
+    """``--budget`` in epochs, and with it the most configurations, where nobody has said how many.
+
+    Raises:
+        UsageError: it is no budget, or the study ends after a number of trials.
+    """
+    from petskin_tune.study.parser import most_configurations
+    from petskin_tune.study.units import parse_budget
+
+    if spec.budget is None or spec.sampler.rungs is None:
+        raise UsageError(
+            f"--budget is for studies of the sampler `freeze-thaw`; {spec.study} ends after its trials: "
+            "give --target-trials."
+        )
+    try:
+        budget = parse_budget(typed, spec.epochs)
+    except ValueError as error:
+        raise UsageError(f"--budget {error}.") from error
+    by_itself = spec.target_trials == most_configurations(spec.budget, spec.sampler.rungs)
+    return {"budget": budget} | (
+        {"target_trials": most_configurations(budget, spec.sampler.rungs)} if by_itself else {}
+    )
 
 
 def _options(places: Places, request: Request) -> Options:

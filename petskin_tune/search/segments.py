@@ -51,7 +51,8 @@ def choose(
         seed=spec.seed,
         workers=1 + sum(record.standing == "running" for record in ours),
     )
-    if (left := (spec.budget or math.inf) - used(state)) <= 0:
+    paid = [record for record in ours if record.number in held]
+    if (left := (spec.budget or math.inf) - used(paid)) <= 0:
         return _last_run(state, left)
     if state.full and not any(record.standing == "frozen" for record in ours):
         return Choice(None, reason="the study has all its configurations, and none is paused")
@@ -61,11 +62,10 @@ def choose(
     return Choice(_segment(decision.action), drop, decision.why.text)
 
 
-def used(state: SearchState) -> int:
-    """Epochs that are trained, or will be before their workers ask again."""
+def used(ours: Iterable[TrialRecord]) -> int:
+    """Epochs of our trials that are trained, or will be before their workers ask again."""
     return sum(
-        max(len(trial.curve), trial.until or 0) if trial.standing == "running" else len(trial.curve)
-        for trial in state.trials
+        max(len(trial.curve), trial.until or 0) if trial.standing == "running" else len(trial.curve) for trial in ours
     )
 
 

@@ -16,8 +16,8 @@ from petskin_tune.study.published import PUBLISHED
 from petskin_tune.study.rungs import rungs as default_rungs
 from petskin_tune.study.space import check_settings, example, make_choices, make_range
 from petskin_tune.study.spec import SPEC_VERSION, Choices, PrunerSpec, Range, SamplerSpec, Scalar, StudySpec, Subset
-from petskin_tune.study.units import parse_duration, parse_size
-from petskin_tune.study.yaml_lines import MOST, Entry
+from petskin_tune.study.units import parse_budget, parse_duration, parse_size
+from petskin_tune.study.yaml_lines import Entry
 
 _REQUIRED = ("study", "model", "data", "epochs", "search")
 _KEYS = ("version", *(key for key in StudySpec.model_fields if key != "version"))
@@ -33,7 +33,7 @@ PRUNER_OPTIONS = {
     "median": ("min_epochs", "startup_trials"),
     "none": (),
 }
-_RUNS = 20  # full runs that a study may cost, where its file says nothing
+RUNS = 20  # full runs that a study may cost, where its file says nothing
 _DECADES_IN_LINE = 2.0  # from here on a linear search hardly ever draws from the lower decades
 _FIRST_VERDICT = 2  # epochs; after one epoch the order of trials says next to nothing about their end
 _SHORTEST_LEASE = 1.0  # seconds
@@ -312,24 +312,22 @@ def _budget(keys: Mapping[str, Entry], sampler: SamplerSpec, epochs: int) -> dic
             )
         return {}
     assert sampler.rungs is not None
-    budget = _epochs_of(entry, epochs) if entry is not None else _RUNS * epochs
-    at_most = {} if "target_trials" in keys else {"target_trials": math.ceil(budget / sampler.rungs[0])}
+    budget = _epochs_of(entry, epochs) if entry is not None else RUNS * epochs
+    at_most = {} if "target_trials" in keys else {"target_trials": most_configurations(budget, sampler.rungs)}
     return {"budget": budget, **at_most}
+
+
+def most_configurations(budget: int, rungs: tuple[int, ...]) -> int:
+    """How many trials a budget of epochs can begin, each up to its first rung."""
+    return math.ceil(budget / rungs[0])
 
 
 def _epochs_of(entry: Entry, epochs: int) -> int:
     """`20` (full runs) or `540 epochs`."""
-    if isinstance(entry.value, str) and (found := re.fullmatch(r"(\d{1,9}) ?epochs?", entry.value.strip())):
-        budget = int(found[1])
-    elif isinstance(entry.value, str):
-        raise entry.refused(
-            f"must be a number of full runs, such as 20, or of epochs, such as `{_RUNS * epochs} epochs`"
-        )
-    else:
-        budget = round(entry.number(0) * epochs)
-    if not epochs <= budget <= MOST:
-        raise entry.refused(f"must be at least one full run ({epochs} epochs), not {budget} epochs")
-    return budget
+    try:
+        return parse_budget(entry.value if isinstance(entry.value, str) else entry.number(0), epochs)
+    except ValueError as error:
+        raise entry.refused(str(error)) from error
 
 
 def _pruner(entry: Entry | None, epochs: int, warm_up: float) -> tuple[PrunerSpec, tuple[str, ...]]:

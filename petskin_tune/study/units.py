@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them in a study file: ``5m``, ``90s``, ``1h30m``, ``6GB``."""
+"""Durations, sizes and budgets as people write them: ``5m``, ``1h30m``, ``6GB``, ``20`` full runs, ``540 epochs``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _BYTES = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 LONGEST_DAYS = 36_500  # of a duration: a date a hundred years ahead is one that every database knows
+MOST_EPOCHS = 10**9  # of a budget
 LARGEST = 2**63 - 1  # bytes: what file systems count to
 _NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 
@@ -54,6 +55,27 @@ def _bytes(value: object) -> float:
     if match is None or factor is None:
         raise ValueError(f"{value!r} is no size: write 6GB or 500MB")
     return float(match[1]) * factor
+
+
+def parse_budget(value: object, epochs: int) -> int:
+    """Epochs of ``540 epochs``, or of a number of full runs of ``epochs`` epochs each, such as ``20`` or ``7.5``.
+
+    Raises:
+        ValueError: it is neither, less than one full run, or more than ``MOST_EPOCHS``.
+    """
+    if found := re.fullmatch(r"(\d+)\s*epochs?", str(value).strip()):
+        budget = float(found[1])
+    elif re.fullmatch(_NUMBER, str(value).strip()):
+        budget = float(str(value)) * epochs
+    else:
+        raise ValueError(
+            f"must be a number of full runs, such as 20, or of epochs, such as `{20 * epochs} epochs`, not {value!r}"
+        )
+    if not epochs <= budget <= MOST_EPOCHS:
+        raise ValueError(
+            f"must be from one full run ({epochs} epochs) to {MOST_EPOCHS} epochs, not {budget:.10g} epochs"
+        )
+    return round(budget)
 
 
 def format_duration(seconds: float) -> str:

@@ -22,7 +22,8 @@ from rich.text import Text
 from petskin_tune import text as words
 from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
-from petskin_tune.views.progress import Progress, TrialEnd, epoch_line, log
+from petskin_tune.study.extent import Extent
+from petskin_tune.views.progress import Progress, TrialEnd, epoch_line, log, place_of
 
 REDRAW_SECONDS = 0.25
 RECENT_LINES = 5
@@ -43,6 +44,7 @@ class _Trial:
     fitness: float | None = None
     best: float | None = None
     durable: str = ""
+    began_at: int = 0  # epochs that the study counts as trained since before
     paced_from: tuple[float, float] | None = None  # (clock, epochs done) when the first batch was heard of
 
     def epochs_done(self) -> float:
@@ -69,7 +71,7 @@ class LiveProgress(Progress):
         self._drawn = float("-inf")
         self._study = ""
         self._study_best: float | None = None
-        self._total: int | None = None
+        self._extent = Extent(0, None)
         self._pruned = 0
         self._ended: list[float] = []  # seconds of each trial that ended here
         self._trial: _Trial | None = None
@@ -81,16 +83,16 @@ class LiveProgress(Progress):
         with self._lock:
             self._console.print(printable(" ".join(text.split())), markup=False, soft_wrap=True)
 
-    def study(self, name: str, *, target: int | None, done: int, best: float | None, home: str) -> None:
+    def study(self, name: str, extent: Extent, *, best: float | None, home: str) -> None:
         """See :meth:`Progress.study`."""
         with self._lock:
-            self._study, self._total, self._study_best = name, target, best
-            super().study(name, target=target, done=done, best=best, home=home)
+            self._study, self._extent, self._study_best = name, extent, best
+            super().study(name, extent, best=best, home=home)
 
     def trial_started(
         self,
         number: int,
-        total: int | None,
+        extent: Extent,
         params: Mapping[str, object],
         epochs: int,
         best_value: float | None,
@@ -99,10 +101,11 @@ class LiveProgress(Progress):
     ) -> None:
         """See :meth:`Progress.trial_started`."""
         with self._lock:
-            self._total, self._study_best, self._pruned = total, best_value, pruned
-            self._trial = _Trial(number, params, epochs, resumed_from or Position(0, 0))
+            self._extent, self._study_best, self._pruned = extent, best_value, pruned
+            begun = resumed_from or Position(0, 0)
+            self._trial = _Trial(number, params, epochs, begun, began_at=begun.epoch)
             self._recent.clear()
-            super().trial_started(number, total, params, epochs, best_value, pruned, resumed_from)
+            super().trial_started(number, extent, params, epochs, best_value, pruned, resumed_from)
             self._start()
             self._draw(at_once=True)
 
@@ -183,7 +186,7 @@ class LiveProgress(Progress):
         return Group(*rows)
 
     def _headline(self, trial: _Trial) -> Text:
-        count = f", {words.ordinal(trial.number + 1)} of {self._total}" if self._total is not None else ""
+        count = f", {place}" if (place := place_of(trial.number, self._extent)) else ""
         rest = f" · study best {words.score(self._study_best)} · {self._pruned} pruned"
         title = f"{self._study} · trial {trial.number}{count}".lstrip(" ·")
         return Text.assemble((printable(title), "bold"), rest)
@@ -199,10 +202,21 @@ class LiveProgress(Progress):
         if left is None:
             return f"{speed}time left: not known yet"
         text = f"{speed}{words.duration(left)} left in this trial"
-        if self._total is None or not self._ended:
-            return text
-        others = max(0, self._total - trial.number - 1) * sum(self._ended) / len(self._ended)
-        return f"{text}, {words.duration(left + others)} in the study at this worker's pace alone"
+        study = self._study_left(trial, left)
+        return text if study is None else f"{text}, {words.duration(study)} in the study at this worker's pace alone"
+
+    def _study_left(self, trial: _Trial, left: float) -> float | None:
+        """Seconds that the study takes this worker alone, of which its trial takes ``left``; None: not known yet."""
+        if self._extent.of is None:
+            return None
+        if self._extent.unit == "epoch":
+            epochs = trial.epochs - trial.epochs_done()
+            trained = trial.epochs_done() - trial.began_at
+            return max(0.0, self._extent.left - trained) * left / epochs if epochs > 0 else None
+        if not self._ended:
+            return None
+        others = max(0, self._extent.of - trial.number - 1)
+        return left + others * sum(self._ended) / len(self._ended)
 
 
 def _text(line: str, style: str = "") -> Text:

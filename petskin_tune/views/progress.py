@@ -14,6 +14,7 @@ from typing import Literal, TextIO
 from petskin_tune import text as words
 from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
+from petskin_tune.study.extent import Extent
 from petskin_tune.views.stream import UnbreakableStream
 
 log = logging.getLogger(__name__)
@@ -48,34 +49,33 @@ class Progress:
         log.info("%s", text)
         self._line(text)
 
-    def study(self, name: str, *, target: int | None, done: int, best: float | None, home: str) -> None:
-        """The study was opened: ``done`` of ``target`` trials are over; ``home`` says where its state lives."""
-        of_target = f" of {target}" if target is not None else ""
+    def study(self, name: str, extent: Extent, *, best: float | None, home: str) -> None:
+        """The study was opened: how far it is; ``home`` says where its state lives."""
         best_so_far = f", best mask mAP {words.score(best)}" if best is not None else ""
-        self._say(f"study {name}: {done}{of_target} trials done{best_so_far} · {home}")
+        self._say(f"study {name}: {extent}{best_so_far} · {home}")
 
     def trial_started(
         self,
         number: int,
-        total: int | None,
+        extent: Extent,
         params: Mapping[str, object],
         epochs: int,
         best_value: float | None,
         pruned: int,
         resumed_from: Position | None = None,
     ) -> None:
-        """Trial ``number`` of ``total`` starts, or goes on after ``resumed_from``.
+        """Trial ``number`` starts, or goes on after ``resumed_from``.
 
         Args:
             number: Optuna's trial number.
-            total: the study's target, if it has one.
+            extent: how far the study is.
             params: the parameters drawn.
             epochs: how many the trial has in all.
             best_value: the study's best mask mAP so far.
             pruned: how many trials of the study were pruned so far.
             resumed_from: the durable position, when another process began this trial.
         """
-        count = f" ({words.ordinal(number + 1)} of {total})" if total is not None else ""
+        count = f" ({place})" if (place := place_of(number, extent)) else ""
         verb = f"goes on after {words.done(resumed_from)}" if resumed_from else "starts"
         self._say(f"trial {number}{count} {verb}, {words.counted(epochs, 'epoch')}: {words.parameters(params)}")
 
@@ -135,6 +135,13 @@ class Progress:
 
     def close(self) -> None:
         """Leave the terminal as it was found. May be called twice."""
+
+
+def place_of(number: int, extent: Extent) -> str:
+    """Where in the study trial ``number`` stands: ``8th of 60``, ``120 of 540 epochs trained``; "" without an end."""
+    if extent.of is None or extent.unit == "epoch":
+        return "" if extent.of is None else str(extent)
+    return f"{words.ordinal(number + 1)} of {extent.of}"
 
 
 def epoch_line(number: int, epoch: int, epochs: int, fitness: float, best: float, durable: str) -> str:

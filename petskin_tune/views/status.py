@@ -18,6 +18,7 @@ from petskin_tune.diagnosis.troubles import Trouble, trouble_lines, trouble_of
 from petskin_tune.protocol import Position
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
+from petskin_tune.study.extent import Extent, extent
 from petskin_tune.study.ranking import best
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import enqueued_params, recorded
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 5.0
 
-Hold = Literal["training", "silent", "released", "unowned"]
+Hold = Literal["training", "silent", "released", "frozen", "unowned"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Running:
 
     Attributes:
         hold: "training" (its lease is alive), "silent" (its lease ran out: the next worker goes on with it),
-            "released" (suspended: the next worker goes on at once), "unowned" (it lost its owner at birth).
+            "released" (suspended: the next worker goes on at once), "frozen" (the search pays for others now),
+            "unowned" (it lost its owner at birth).
         last_sign: seconds since its worker was last heard of; None where nobody holds it.
         epoch: the last epoch reported, 1-based; 0: none.
         durable: the position that the store holds for certain.
@@ -93,9 +95,10 @@ class Status:
 
     study: str
     at: float  # seconds since 1970
-    target: int | None
+    target: int | None  # trials
     done: int  # trials of ours that are over, of whatever end
-    states: Mapping[str, int]  # complete, pruned, failed, running, waiting
+    extent: Extent
+    states: Mapping[str, int]  # complete, pruned, failed, running, frozen, waiting
     best: Best | None
     running: tuple[Running, ...]
     waiting: tuple[Waiting, ...]
@@ -145,13 +148,16 @@ def collect(
     waiting = tuple(_waiting(trial) for trial in trials if trial.state.name == "WAITING")
     first = best(trials)
     named = f"--study {study.study_name} {options}".rstrip()
-    command, reason = _next(named, spec, done, running, first)
+    so_far = extent(spec, ours)
+    full = done >= spec.target_trials if spec else False
+    command, reason = _next(named, spec, full or not so_far.left, running, first)
     return Status(
         study=study.study_name,
         at=now,
         target=spec.target_trials if spec else None,
         done=done,
-        states=_states(trials),
+        extent=so_far,
+        states=_states(trials, sum(trial.hold == "frozen" for trial in running)),
         best=Best(first.number, first.values[0], dict(first.params), first.state.name.lower()) if first else None,
         running=running,
         waiting=waiting,
@@ -176,10 +182,16 @@ def _news(study: Study, trials: Sequence[FrozenTrial], home: Path) -> list[str]:
     return lines
 
 
-def _states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
-    names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
+def _states(trials: Sequence[FrozenTrial], frozen: int) -> dict[str, int]:
     counts = Counter(trial.state.name for trial in trials)
-    return {ours: counts[theirs] for theirs, ours in names.items()}
+    return {
+        "complete": counts["COMPLETE"],
+        "pruned": counts["PRUNED"],
+        "failed": counts["FAIL"],
+        "running": counts["RUNNING"] - frozen,
+        "frozen": frozen,
+        "waiting": counts["WAITING"],
+    }
 
 
 def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) -> Running:
@@ -211,8 +223,8 @@ def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) ->
 def _hold(lease: Lease | None) -> tuple[Hold, float | None]:
     if lease is None:
         return "unowned", None
-    if lease.state == "released":
-        return "released", None
+    if lease.state in ("released", "frozen"):
+        return ("frozen" if lease.state == "frozen" else "released"), None
     return ("training" if lease.expires_in > 0 else "silent"), lease.silence
 
 
@@ -245,11 +257,11 @@ def _notes(trials: Sequence[FrozenTrial]) -> tuple[str, ...]:
 def _next(
     study: str,
     spec: StudySpec | None,
-    done: int,
+    used_up: bool,
     running: Sequence[Running],
     best: FrozenTrial | None,
 ) -> tuple[str, str]:
-    """What to type, and why; ``study`` are the options that name it."""
+    """What to type, and why; ``study`` are the options that name it, ``used_up`` says that it begins nothing more."""
     if spec is None:
         return f"optuna-dashboard, or petskin-tune report {study} -o report.html", "not a study of petskin-tune"
     training = sum(trial.hold == "training" for trial in running)
@@ -257,7 +269,7 @@ def _next(
         text = f"{words.counted(training, 'worker')} at work"
         return f"petskin-tune status {study} --watch", text
     good_enough = spec.stop_at is not None and best is not None and best.values[0] >= spec.stop_at
-    if running or (not good_enough and done < spec.target_trials):
+    if running or not (good_enough or used_up):
         return f"tune-worker {study}", "nobody is at work and work is left"
     return f"petskin-tune best {study} --yaml best.yaml", "the study is done"
 
@@ -321,10 +333,9 @@ def best_line(best: Best) -> str:
 
 def headline(status: Status) -> str:
     """How far the study is, in one line."""
-    of_target = f" of {status.target}" if status.target is not None else ""
     counts = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
     at = datetime.fromtimestamp(status.at, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    return f"study {status.study}: {status.done}{of_target} trials done ({counts or 'none begun'}) · {at}"
+    return f"study {status.study}: {status.extent} ({counts or 'none begun'}) · {at}"
 
 
 def _costs(status: Status) -> list[str]:

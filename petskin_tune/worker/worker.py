@@ -20,7 +20,7 @@ from petskin_tune.leases.expiry import Seen
 from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
-from petskin_tune.study.study import FINISHED
+from petskin_tune.study.extent import Extent, begun_here, extent
 from petskin_tune.trial.ends import Outcome, give_up
 from petskin_tune.trial.job import parameters
 from petskin_tune.trial.run import TrialRun
@@ -180,7 +180,7 @@ class Worker:
         lease, best = trial.held.lease, self._best()
         self._view.trial_started(
             trial.number,
-            self._study.spec.target_trials,
+            self._extent(),
             settings,
             self._study.spec.epochs,
             best,
@@ -232,8 +232,10 @@ class Worker:
 
     def _show_study(self) -> None:
         spec, home = self._study.spec, str(self._place.home.folder)
-        done = len(self._study.trials(*FINISHED))
-        self._view.study(spec.study, target=spec.target_trials, done=done, best=self._best(), home=home)
+        self._view.study(spec.study, self._extent(), best=self._best(), home=home)
+
+    def _extent(self) -> Extent:
+        return extent(self._study.spec, begun_here(self._study.trials()))
 
     def _say_done(self) -> int:
         self._study.storage.require_file()

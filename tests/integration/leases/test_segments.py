@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from petskin_tune.database.storage import open_storage
 from petskin_tune.leases.lease import read_leases
-from petskin_tune.study.spec import SamplerSpec
+from petskin_tune.study.spec import PrunerSpec, SamplerSpec
 from petskin_tune.study.study import find_study
 from tests.support.segment_workers import Workers, new_study
 from tests.support.studies import a_spec
@@ -28,7 +28,8 @@ def test_a_segment_has_one_owner_whoever_is_killed_at_a_choice_a_claim_or_a_free
 ) -> None:
     storage = open_storage(database_url)
     budget = runs * EPOCHS
-    new_study(storage, a_spec(epochs=EPOCHS, sampler=SamplerSpec(name="freeze-thaw"), budget=budget, lease=30.0))
+    searched = {"sampler": SamplerSpec(name="freeze-thaw"), "pruner": PrunerSpec(name="none"), "budget": budget}
+    new_study(storage, a_spec(epochs=EPOCHS, lease=30.0, **searched))
     workers = Workers(database_url, tmp_path)
     doomed = {workers.start(f"{point}=kill@2"): point for point in POINTS}
     for _ in range(max(0, count - len(doomed))):

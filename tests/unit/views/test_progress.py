@@ -13,10 +13,12 @@ from rich.console import Console
 
 from petskin_tune import text as words
 from petskin_tune.protocol import Position
+from petskin_tune.study.extent import Extent
 from petskin_tune.views.live import LiveProgress
 from petskin_tune.views.progress import Progress
 from petskin_tune.views.screen import NOTEBOOK_VARIABLES, open_progress
 
+SIX_DONE = Extent(6, 60)
 PARAMS = {"lr0": 9.8e-05, "optimizer": "AdamW"}
 
 
@@ -33,9 +35,9 @@ class Terminal(io.StringIO):
 
 
 def a_whole_life(progress: Progress) -> None:
-    progress.study("petskin", target=60, done=6, best=0.131, home="/content/drive/MyDrive/petskin")
+    progress.study("petskin", SIX_DONE, best=0.131, home="/content/drive/MyDrive/petskin")
     progress.waiting(7, "colab-1", 41.0)
-    progress.trial_started(7, 60, PARAMS, 27, 0.131, 2, Position(11, 40))
+    progress.trial_started(7, SIX_DONE, PARAMS, 27, 0.131, 2, Position(11, 40))
     progress.batch(Position(11, 41), 250, {"box_loss": 1.25}, 43.0)
     progress.outage(40.0, 3)
     progress.outage_over(61.0)
@@ -177,11 +179,12 @@ LIVE_UNTIL_THE_TERMINAL_IS_GONE = """
 import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 from petskin_tune.protocol import Position
+from petskin_tune.study.extent import Extent
 from petskin_tune.views.screen import open_progress
 from petskin_tune.views.live import LiveProgress
 progress = open_progress()
 assert isinstance(progress, LiveProgress)
-progress.trial_started(0, 3, {"lr0": 0.01}, 5, None, 0)
+progress.trial_started(0, Extent(0, 3), {"lr0": 0.01}, 5, None, 0)
 sys.stdin.readline()
 for batch in range(1, 2000):
     progress.batch(Position(0, batch), 2000, {"box_loss": 1.0}, 9.0)
@@ -226,10 +229,10 @@ def test_the_live_view_shows_bars_losses_scores_the_best_and_the_time_left() -> 
     stream = Terminal()
     console = Console(file=stream, force_terminal=True, width=110, color_system=None, highlight=False)
     progress = LiveProgress(stream, clock=clock, console=console)
-    progress.study("petskin", target=60, done=6, best=0.131, home="runs")
-    progress.trial_started(6, 60, PARAMS, 10, 0.131, 2)
+    progress.study("petskin", SIX_DONE, best=0.131, home="runs")
+    progress.trial_started(6, SIX_DONE, PARAMS, 10, 0.131, 2)
     progress.trial_ended(6, "pruned", 0.05, 600.0)
-    progress.trial_started(7, 60, PARAMS, 10, 0.131, 3)
+    progress.trial_started(7, SIX_DONE, PARAMS, 10, 0.131, 3)
     progress.batch(Position(0, 0), 100, {}, 0.0)
     clock.now = 60.0
     progress.epoch(7, 1, 10, 0.118, 0.118, 0.131, "safe to disconnect: epoch 1 is on Drive")
@@ -254,7 +257,7 @@ def test_the_live_view_shows_bars_losses_scores_the_best_and_the_time_left() -> 
 def test_a_resumed_trial_shows_no_batch_bar_before_it_is_known_how_many_there_are() -> None:
     stream = Terminal()
     progress = LiveProgress(stream, console=Console(file=stream, force_terminal=True, width=110, color_system=None))
-    progress.trial_started(7, 60, PARAMS, 10, 0.131, 3, Position(3, 40))
+    progress.trial_started(7, SIX_DONE, PARAMS, 10, 0.131, 3, Position(3, 40))
     assert "\nbatch" not in stream.getvalue()
     progress.batch(Position(3, 41), 100, {}, 1.0)
     progress.epoch(7, 4, 10, 0.1, 0.1, 0.1, "")
@@ -267,7 +270,7 @@ def test_the_live_view_redraws_a_few_times_a_second_however_many_batches_it_hear
     clock = Clock()
     stream = Terminal()
     progress = LiveProgress(stream, clock=clock)
-    progress.trial_started(0, None, {}, 2, None, 0)
+    progress.trial_started(0, Extent(0, None), {}, 2, None, 0)
     stream.truncate(0)
     for batch in range(1000):
         clock.now += 0.001

@@ -18,7 +18,7 @@ def test_status_counts_trials_by_state_against_the_target_and_names_the_best() -
     add(study, "PRUNED", curve={3: 0.02})
     add(study, "FAIL", failure={"kind": "data", "message": "broken"})
     status = collect(study, [], NOW)
-    assert status.states == {"complete": 2, "pruned": 1, "failed": 1, "running": 0, "waiting": 0}
+    assert status.states == {"complete": 2, "pruned": 1, "failed": 1, "running": 0, "frozen": 0, "waiting": 0}
     assert (status.done, status.target) == (4, 6)
     assert status.best is not None
     assert (status.best.number, status.best.value) == (1, 0.13)

@@ -15,6 +15,7 @@ from petskin_tune.cli import petskin_tune
 from petskin_tune.commands.lazy import FilteredCommand
 from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
+from petskin_tune.study.extent import Extent
 from petskin_tune.views.live import LiveProgress
 from petskin_tune.views.progress import Progress
 from petskin_tune.views.status import watch
@@ -63,8 +64,8 @@ def test_an_unforeseen_error_ends_in_a_traceback_without_secrets_and_escapes() -
 
 def test_plain_and_live_progress_filter_what_they_are_told() -> None:
     for stream, progress in [(s := io.StringIO(), Progress(s)), (s := io.StringIO(), LiveProgress(s))]:
-        progress.study(EVIL, target=1, done=0, best=None, home=EVIL)
-        progress.trial_started(0, 1, {"x\x1b[2J": EVIL}, 3, None, 0)
+        progress.study(EVIL, Extent(0, 1), best=None, home=EVIL)
+        progress.trial_started(0, Extent(0, 1), {"x\x1b[2J": EVIL}, 3, None, 0)
         progress.batch(Position(0, 1), 4, {"l\x1b]0;a\x07": 1.0}, 3.0)
         progress.epoch(0, 1, 3, 0.1, 0.1, None, f"safe to stop {EVIL}")
         progress.trial_ended(0, "failed", None, 1.0, EVIL)

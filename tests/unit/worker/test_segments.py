@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED
 from petskin_tune.leases.lease import read_leases
-from petskin_tune.study.spec import SamplerSpec
+from petskin_tune.study.spec import PrunerSpec, SamplerSpec
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker.suspension import Suspension
 from petskin_tune.worker.worker import Worker
@@ -32,7 +32,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage
 
 
 def a_study(storage: PetskinStorage, folder: Path, trainings: Trainings, **spec: Any) -> Workplace:
-    asked = a_spec(epochs=EPOCHS, sampler=SamplerSpec(name="freeze-thaw"), budget=BUDGET, **spec)
+    searched = {"sampler": SamplerSpec(name="freeze-thaw"), "pruner": PrunerSpec(name="none"), "budget": BUDGET}
+    asked = a_spec(epochs=EPOCHS, **searched, **spec)
     place = a_workplace(storage, folder, trainings, asked)  # type: ignore[arg-type]
     place.study.optuna.set_user_attr("petskin-tune:spec", asked.model_dump(mode="json"))
     return place
