@@ -190,8 +190,8 @@ def test_an_image_that_cannot_be_read_is_named_and_costs_no_trial_anything(tmp_p
     refused = run("--study", str(study), cwd=tmp_path)
     assert refused.returncode == 2, refused.stdout
     last = refused.stdout.splitlines()[-1]
-    assert last.startswith("error: The data set here cannot be trained on: ")
-    assert f"{spoilt.name}: the image cannot be read" in last
+    assert last.startswith(f"error: {spoilt}: cut short")
+    assert not list((tmp_path / "runs").glob("*.db"))  # not even the study has begun
     spoilt.write_bytes(content)
     mended = run("--study", str(study), cwd=tmp_path)
     assert mended.returncode == 0, mended.stdout
