@@ -153,6 +153,7 @@ def constraints(trial: optuna.trial.FrozenTrial) -> dict[str, float]:
     return {key.removeprefix(prefix): value for key, value in trial.system_attrs.items() if key.startswith(prefix)}
 
 
+@pytest.mark.slow
 def test_a_learning_rate_of_a_million_is_pruned_within_two_batches_and_no_split_is_made_under_on_oom_prune(
     tmp_path: Path,
 ) -> None:
@@ -168,6 +169,7 @@ def test_a_learning_rate_of_a_million_is_pruned_within_two_batches_and_no_split_
     assert constraints(out_of_memory) == {"oom": 1.0, "diverged": 0.0}
 
 
+@pytest.mark.slow
 def test_trials_that_all_fail_in_the_same_way_end_the_worker(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=5, max_identical_failures=2)
     environment = {"TUNE_FAULTS_PLAN": "0=error;1=error", "TUNE_FAULTS_HAPPENED": str(tmp_path / "provoked.log")}
