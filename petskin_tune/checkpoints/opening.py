@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import tempfile
 from pathlib import Path
@@ -20,6 +21,8 @@ def store_address(url: str) -> str:
         UsageError: the URL carries credentials or a query, or has a scheme that is not known.
     """
     scheme, separator, rest = url.partition("://")
+    if re.match(r"(?i)(s3|gs|gcs|az|file|https?):(?!//)", url) or "\0" in url:
+        raise UsageError("The store's URL cannot be read: expected a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER.")
     if not separator or scheme == "file":
         return str(typed(rest if separator else url).resolve())
     if scheme not in ("s3", "gs"):

@@ -67,8 +67,8 @@ def device(found: Examination) -> Check:
 def _begun_elsewhere(study: Study, machine: Mapping[str, Any]) -> list[int]:
     """The unfinished trials that ran last on what this machine has not; their thread counts are taken over."""
     here = {key: value for key, value in machine.items() if key != "threads"}
-    recorded = [(trial.number, of_trial(recorded(trial))) for trial in study.trials(TrialState.RUNNING)]
-    return [number for number, there in recorded if there and differences(there, here)]
+    machines = [(trial.number, of_trial(recorded(trial))) for trial in study.trials(TrialState.RUNNING)]
+    return [number for number, there in machines if there and differences(there, here)]
 
 
 def trials(found: Examination) -> Iterator[Check]:

@@ -8,6 +8,7 @@ names the row.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
+from petskin_tune.text import counted
 
 OUTSIDE = 0.01  # how far a coordinate may lie outside of the image: Ultralytics' tolerance
 _FEWEST_CORNERS = 3  # of an outline
@@ -81,8 +83,10 @@ def _first_fault(lines: Iterable[tuple[int, Row]], classes: int) -> str | None:
 
 def row_fault(words: Row) -> str | None:
     """Why a row of a label file is no outline, whatever its class; None where it is one."""
+    if len(words) == 1 and set(",;") & set(words[0]):
+        return f"{words[0][:20]!r}…: its values are to be separated by spaces"
     if len(words) < 1 + 2 * _FEWEST_CORNERS or len(words) % 2 == 0:
-        what = "a box without an outline" if len(words) == BOX_WORDS else f"{len(words)} values"
+        what = "a box without an outline" if len(words) == BOX_WORDS else counted(len(words), "value")
         return f"{what}, where a class and {_FEWEST_CORNERS} or more x y pairs are needed"
     for word in words[1:]:
         try:
@@ -100,7 +104,7 @@ def class_fault(words: Row, classes: int) -> str | None:
         number = _class_number(words[0])
     except ValueError:
         return f"class {words[0][:20]} is no whole number"
-    return None if 0 <= number < classes else f"class {number} is none of the {classes} that `names` has"
+    return None if 0 <= number < classes else f"class {words[0][:20]} is none of the {classes} that `names` has"
 
 
 def label_rows(label: Path) -> list[tuple[int, list[float]]]:
@@ -143,4 +147,12 @@ def _no_label_file(label: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UsageError(f"{label} is no YOLO label file: {error}.") from error
+        raise UsageError(f"{label} is no YOLO label file: {_first_odd_row(label) or error}.") from error
+
+
+def _first_odd_row(label: Path) -> str | None:
+    """Where and why a row does not begin with a class; None where all do."""
+    for line, words in _numbered_lines(label):
+        if reason := class_fault(words, sys.maxsize):
+            return f"line {line}: {row_fault(words) if len(words) == 1 else reason}"
+    return None

@@ -180,8 +180,9 @@ def _place(yaml_path: Path, raw: Mapping[str, Any], root: Path, entry: str, with
     stated = raw.get("path")
     gone = stated is not None and not is_there(_stated_root(yaml_path, stated))
     also = f"; its `path: {quoted(stated)}` is not there either" if gone else ""
+    turned = "; write / between folders, not \\" if "\\" in entry else ""
     looked = quoted(root / entry)
-    raise UsageError(f"{yaml_path} names {quoted(entry)}, which is not there: looked for {looked}{also}.")
+    raise UsageError(f"{yaml_path} names {quoted(entry)}, which is not there: looked for {looked}{also}{turned}.")
 
 
 def locate(root: Path, entry: str, within: Path | None = None) -> Path | None:

@@ -73,9 +73,14 @@ def _kind(value: Any) -> str:
 
 
 def repeated(names: Sequence[str]) -> list[str]:
-    """The names that more than one class has, as a person reads them: in composed letters, without space around."""
-    counts = Counter(unicodedata.normalize("NFC", name).strip() for name in names)
-    return [name for name, count in counts.items() if count > 1]
+    """The names that more than one class has, as a person reads them: composed, in any case, without space around."""
+    counts = Counter(map(_as_read, names))
+    first = {_as_read(name): unicodedata.normalize("NFC", name).strip() for name in reversed(names)}
+    return [first[name] for name, count in counts.items() if count > 1]
+
+
+def _as_read(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 def told_apart(names: Sequence[str]) -> list[str]:

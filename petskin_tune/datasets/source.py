@@ -14,7 +14,9 @@ from petskin_tune.datasets.archives import unpacking
 from petskin_tune.datasets.folders import list_lines, write_list
 from petskin_tune.datasets.labels import label_lines, label_path
 from petskin_tune.datasets.layout import SPLITS
+from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
 from petskin_tune.files.atomic import only_one, write_whole
 from petskin_tune.files.paths import filling, is_file, is_there, typed
 from petskin_tune.files.yaml_kinds import SUFFIXES, is_study
@@ -22,7 +24,6 @@ from petskin_tune.printable import quoted, raw
 
 DEMO = "demo"
 _KEYS = {*SPLITS, "path", "validation", "names", "names_ko", "nc", "channels", "groups"}  # read alike by Ultralytics
-_WORDS_OF_YAML = ("yes", "no", "on", "off", "true", "false")  # which its reader takes for true and false
 
 
 def prepare(data: str, *, base: Path, cache: Path) -> Path:
@@ -119,10 +120,20 @@ def _reads_alike(data_set: layout.DataSet) -> bool:
     """Whether Ultralytics takes the YAML as written, and finds in it what we found."""
     written = data_set.raw
     known = set(written) <= _KEYS and not data_set.notes and written.get("test") is not False
-    named = not any(name.lower() in _WORDS_OF_YAML for name in data_set.names)
     counted = "nc" not in written or written["nc"] is not None
     rooted = written.get("path") in (None, str(data_set.root)) and _is_utf8(str(data_set.yaml))
-    return known and named and counted and rooted and all(map(_found_alike, (data_set,) * len(SPLITS), SPLITS))
+    same = known and counted and rooted and _plainly_reads(data_set)
+    return same and all(map(_found_alike, (data_set,) * len(SPLITS), SPLITS))
+
+
+def _plainly_reads(data_set: layout.DataSet) -> bool:
+    """Whether YAML's own reader finds these words, too: it takes some for numbers, dates, or true and false."""
+    try:
+        plain = yaml.load(regular.read_text(data_set.yaml), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        same = class_names(data_set.yaml, plain) == data_set.names
+    except (UsageError, yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError):
+        return False
+    return same and all(plain.get(key) == data_set.raw.get(key) for key in (*SPLITS, "validation", "path"))
 
 
 def _found_alike(data_set: layout.DataSet, split: str) -> bool:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from petskin_tune.errors import UsageError
+from petskin_tune.files.yaml_guard import BadYaml, load_yaml
 from petskin_tune.files.yaml_kinds import SUFFIXES
 
 TASK = "segment"
@@ -30,6 +29,7 @@ _HEADS = (
     ("obb", "obb"),
     ("depth", "depth"),
 )
+_LARGEST_PICKLE = 64 * 2**20  # bytes of the layers, tensors aside: a hundred times those of the largest model
 _BEFORE_THE_OBJECT = 3  # pickles in a file of the older format: a magic number, a version, the system's sizes
 
 
@@ -67,6 +67,10 @@ def require_segmentation(path: Path) -> None:
         UsageError: its model is of another task, or cannot be trained.
     """
     model = read_model(path) if path.is_file() else None
+    if path.suffix.lower() in SUFFIXES and path.is_file() and (model is None or model.task is None):
+        raise UsageError(
+            f"The model {path} is no architecture that Ultralytics builds: the last layer of its `head` is unknown."
+        )
     if model is not None and model.task not in (TASK, None):
         raise UsageError(
             f"The model {path} is no segmentation model, its task is `{model.task}`: name one that segments, such as "
@@ -80,8 +84,8 @@ def _task(head: str) -> str | None:
 
 def _architecture(path: Path) -> Mapping[str, Any] | None:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError, yaml.YAMLError):
+        content = load_yaml(path)
+    except (OSError, BadYaml):
         return None
     return content if isinstance(content, dict) else None
 
@@ -91,6 +95,10 @@ def _of_weights(path: Path) -> Mapping[str, Any] | None:
         content = _unpickled(path)
     except UsageError:
         raise
+    except (EOFError, pickle.UnpicklingError, StopIteration) as error:
+        raise UsageError(
+            f"The model {path} holds no weights that torch.save wrote, or not all of them: get it anew."
+        ) from error
     except Exception:  # noqa: BLE001  whatever a strange pickle makes of the reader: torch shall say what is wrong
         return None
     if isinstance(content, Mapping):
@@ -98,7 +106,7 @@ def _of_weights(path: Path) -> Mapping[str, Any] | None:
     architecture = getattr(content, "yaml", None)
     if isinstance(architecture, Mapping):
         return architecture
-    if isinstance(content, Mapping):
+    if not isinstance(content, _Anything):
         raise UsageError(
             f"The model {path} holds no model, only values of one (a state_dict or another part): give the file that a "
             "training has saved, such as best.pt."
@@ -110,7 +118,8 @@ def _unpickled(path: Path) -> Any:
     """The object in a file that torch has saved.
 
     Raises:
-        UsageError: it is TorchScript, which has no weights that could be trained.
+        EOFError, UnpicklingError, StopIteration: torch has not saved it, or not all of it.
+        UsageError: it is TorchScript, which has no weights that could be trained, or expands to more than a model.
     """
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
@@ -125,7 +134,10 @@ def _unpickled(path: Path) -> Any:
                     f"The model {path} is an export (TorchScript), which cannot be trained: give the .pt that it was "
                     "made from."
                 )
-            with archive.open(next(name for name in names if name.endswith("/data.pkl"))) as data:
+            name = next(name for name in names if name.endswith("/data.pkl"))
+            if archive.getinfo(name).file_size > _LARGEST_PICKLE:
+                raise UsageError(f"The model {path} says more of its layers than any model has.")
+            with archive.open(name) as data:
                 return _Reader(data).load()
 
 

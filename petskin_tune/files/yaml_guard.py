@@ -6,7 +6,7 @@ of five thousand digits or a date without a month raise whatever Python raises. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ MOST_BYTES = 4 << 20  # of a file: a class list of a hundred thousand names
 MOST_NODES = 200_000  # aliases counted as what they stand for
 MOST_DEPTH = 40  # lists and maps within one another
 LONGEST_FAULT = 160  # characters
+_WORDS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "value"))
 
 _Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -46,7 +47,7 @@ class _PatientLoader(yaml.SafeLoader):
     yaml_implicit_resolvers = _RESOLVERS
 
 
-def load_yaml(path: Path, *, as_written: Iterable[str] = (), most: int = MOST_BYTES) -> Any:
+def load_yaml(path: Path, *, as_written: Collection[str] = (), most: int = MOST_BYTES) -> Any:
     """The content of a YAML file of at most ``most`` bytes; ``as_written`` as for :func:`parse_yaml`.
 
     Raises:
@@ -56,16 +57,17 @@ def load_yaml(path: Path, *, as_written: Iterable[str] = (), most: int = MOST_BY
     try:
         text = regular.read_text(path, most)
     except UnicodeDecodeError as error:
-        raise BadYaml(f"byte {error.start} is no UTF-8") from error
+        raise BadYaml(f"byte {error.start} is no UTF-8: save it as UTF-8") from error
     return parse_yaml(text, as_written=as_written)
 
 
-def parse_yaml(text: str, *, as_written: Iterable[str] = ()) -> Any:
+def parse_yaml(text: str, *, as_written: Collection[str] = ()) -> Any:
     """Dictionaries, lists, texts, numbers, truth values and None out of ``text``.
 
     Args:
         text: of one document.
-        as_written: keys at its top below which ``yes``, ``no``, ``on`` and ``off`` are words, not true and false.
+        as_written: keys at its top below which ``yes``, ``010`` and ``1.10`` are words, not true, 8 and 1.1, and no key
+            is given twice.
 
     Raises:
         BadYaml: it is no YAML, too large or too deep once its anchors are expanded, or holds an impossible value.
@@ -82,25 +84,37 @@ def parse_yaml(text: str, *, as_written: Iterable[str] = ()) -> Any:
         raise BadYaml(shortened(f"a value cannot be read{said}", LONGEST_FAULT)) from error
 
 
-def _built(loader: Any, as_written: Iterable[str]) -> Any:
+def _built(loader: Any, as_written: Collection[str]) -> Any:
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        for key in as_written:
-            _keep_words(node, key)
+        for name, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(name, yaml.ScalarNode) and name.value in as_written:
+                _refuse_twice(loader, value)
+                _keep_words(value)
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _keep_words(top: yaml.Node, key: str) -> None:
-    for name, value in top.value if isinstance(top, yaml.MappingNode) else ():
-        if isinstance(name, yaml.ScalarNode) and name.value == key:
-            parts = [part for _, part in value.value] if isinstance(value, yaml.MappingNode) else value.value
-            for part in parts if isinstance(parts, list) else ():
-                if part.tag == "tag:yaml.org,2002:bool":
-                    part.tag = "tag:yaml.org,2002:str"
+def _refuse_twice(loader: Any, node: yaml.Node) -> None:
+    lines: dict[str, int] = {}
+    keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    for key in keys:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        name, line = repr(loader.construct_object(key)), key.start_mark.line + 1
+        if name in lines:
+            raise BadYaml(f"line {line}: {shortened(name, 40)} is given twice, first in line {lines[name]}")
+        lines[name] = line
+
+
+def _keep_words(node: yaml.Node) -> None:
+    parts = [part for _, part in node.value] if isinstance(node, yaml.MappingNode) else node.value
+    for part in parts if isinstance(parts, list) else ():
+        if part.tag in _WORDS:
+            part.tag = "tag:yaml.org,2002:str"
 
 
 def _count(events: Any) -> None:

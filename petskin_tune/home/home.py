@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.durable import StoreError
 from petskin_tune.files.paths import typed
 from petskin_tune.home.astray import require_not_astray
+from petskin_tune.printable import printable, quoted
 
 if TYPE_CHECKING:
     from petskin_tune.checkpoints.base import Store
@@ -248,13 +250,17 @@ def resolve_home(
     notebook = hosted_notebook(environ)
     if notebook and not (home or storage or ephemeral):
         raise UsageError(_deleted_disk(notebook, command, study))
-    folder = typed(home or "runs").resolve()
+    folder = _home_folder(home or "runs")
     if notebook == "colab":
         _require_drive(folder)
     forced = environ.get("TUNE_NETWORK_HOME")
     network = is_network(folder) if forced is None else forced == "1"
     local = local_folder(environ) / _short_hash(str(folder)) if network else folder
     if storage is None:
+        if printable(str(local)) != str(local):
+            raise UsageError(
+                f"The home {quoted(local)} cannot be used: its path is not UTF-8, as that of a database is."
+            )
         storage = file_url(local / DATABASE)
         require_not_astray(local / DATABASE)
     else:
@@ -268,6 +274,21 @@ def resolve_home(
         network=network,
         local_checkpoints=local_checkpoints,
     )
+
+
+def _home_folder(home: str) -> Path:
+    """The folder that ``--home`` or ``TUNE_HOME`` names.
+
+    Raises:
+        UsageError: it is the URL of something else, or holds a control character.
+    """
+    if "://" in home:
+        raise UsageError(
+            "A home is a folder of this machine, not a URL: name a bucket by --checkpoints and a database by --storage."
+        )
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", home):
+        raise UsageError(f"The home {home[:80]!r} cannot be used: its name holds a control character.")
+    return typed(home).resolve()
 
 
 def hosted_notebook(environ: Mapping[str, str]) -> Notebook | None:

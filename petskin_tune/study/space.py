@@ -120,6 +120,8 @@ def parse_point(words: Sequence[str], search: Mapping[str, Range | Choices]) -> 
         name, equals, text = word.partition("=")
         if not equals:
             raise UsageError(f"write NAME=VALUE, for example lr0=1e-4, not {word!r}")
+        if name.strip() in point:
+            raise UsageError(f"`{name.strip()}` is given twice")
         point[name.strip()] = read(text, word).value
     return check_settings(point, search)
 

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from petskin_tune.database import queries
 from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.errors import UsageError
+from petskin_tune.printable import raw
 from petskin_tune.study import attributes, ranking
 from petskin_tune.study import file as study_file
 from petskin_tune.study.space import check_settings
@@ -57,7 +58,8 @@ def wanted(name_or_path: str) -> Wanted:
     """
     found = study_file.find(name_or_path)
     if found is None:
-        if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        is_name = raw(name_or_path).decode(errors="replace") == name_or_path  # no database holds another
+        if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")) or not is_name:
             raise study_file.not_found(name_or_path)
         return Wanted(name_or_path)
     parsed = found.read()

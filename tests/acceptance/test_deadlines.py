@@ -89,6 +89,7 @@ def durable(home: Path) -> Position:
     return lease.snapshot.position
 
 
+@pytest.mark.slow
 def test_a_worker_stops_in_time_in_mid_epoch_and_the_next_goes_on_at_once(tmp_path: Path, start_seconds: float) -> None:
     study = write_study(tmp_path, **CHANGES)
     seconds = 15.0 + 2 * start_seconds

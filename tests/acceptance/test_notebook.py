@@ -159,6 +159,7 @@ def colab(tmp_path: Path, wheel: Path) -> Colab:
     return Colab(tmp_path / "drive", tmp_path / "disk", wheel)
 
 
+@pytest.mark.slow
 def test_run_all_disconnect_run_all_again_ends_the_study_with_the_trial_that_was_lost(
     colab: Colab, tmp_path: Path
 ) -> None:

@@ -334,6 +334,7 @@ def seconds_of(trial: optuna.trial.FrozenTrial) -> dict[int, float]:
     return dict(enumerate(trial.user_attrs["petskin-tune:history"]["seconds"], start=1))
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_an_outage_leaves_epochs_that_the_next_one_on_its_disk_sends_once(site: Site) -> None:
     reported, unsent = killed_in_an_outage(site)
     durable = site.lease.snapshot

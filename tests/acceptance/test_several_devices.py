@@ -40,6 +40,7 @@ def sent_to(folder: Path) -> dict[int, str]:
     return {int(trial): device for trial, _, device in sent}
 
 
+@pytest.mark.slow
 def test_two_devices_get_a_worker_each_and_share_the_study(tmp_path: Path) -> None:
     parent = start_on_two(tmp_path, tiny_study(tmp_path, target_trials=UNREACHABLE))
     wait_until(lambda: parent.returncode is not None or set(sent_to(tmp_path).values()) == {"0", "1"})

@@ -13,9 +13,20 @@ import sqlalchemy
 
 from petskin_tune.study import attributes
 from tests.support import releases
-from tests.support.workers import SMALL_STUDY, load, run, start, wait_until, write_study
+from tests.support.workers import (
+    SMALL_STUDY,
+    Said,
+    interrupt_stopped,
+    load,
+    run,
+    start,
+    stopped_by,
+    wait_until,
+    write_study,
+)
 
 TRAIN = {**SMALL_STUDY["train"], "batch": 16, "nbs": 16, "close_mosaic": 0, "warmup_epochs": 0}
+BATCHES = 4  # of 16 images each
 INSTALLED = version("ultralytics")
 SLOW = pytest.mark.slow
 
@@ -27,21 +38,16 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def suspended(folder: Path, target: int = 2, epochs: int = 1, **environment: str) -> Path:
-    """The file of a study whose first trial was suspended after so many epochs; 0: as soon as it trained."""
+    """The file of a study whose first trial was suspended in the epoch after so many."""
     study = write_study(folder, target_trials=target, epochs=3, train=TRAIN)
-    worker = start("--study", str(study), cwd=folder, **environment)
-    wait_until(lambda: trains(folder / "runs") and epochs_reported(folder / "runs") >= epochs, 240)
-    worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=60)
-    assert worker.returncode == 75, output
+    log = folder / "fired"
+    faults = {"TUNE_FAULTS": f"batch-done=stop@{epochs * BATCHES + 1}", "TUNE_FAULTS_LOG": str(log)}
+    said = Said(start("--study", str(study), cwd=folder, **faults, **environment))
+    interrupt_stopped(said, stopped_by(log), lambda: os.kill(said.pid, signal.SIGTERM), "SIGTERM")
+    output = said.end()
+    assert said.returncode == 75, output
+    assert epochs_reported(folder / "runs") == epochs
     return study
-
-
-def trains(home: Path) -> bool:
-    try:
-        return any(attributes.THREADS in trial.user_attrs for trial in load(home).trials)
-    except (KeyError, sqlalchemy.exc.SQLAlchemyError):  # not there yet
-        return False
 
 
 def epochs_reported(home: Path) -> int:

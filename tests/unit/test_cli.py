@@ -116,7 +116,9 @@ def test_hours_of_a_session_are_taken(hours: str, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("command", ["show", "status", "stop", "best", "report", "init"])
-@pytest.mark.parametrize("study", ["x" * 300, "x" * 300 + ".yaml", "/x" * 300 + ".yaml", "~nobody/x.yaml", ""])
+@pytest.mark.parametrize(
+    "study", ["x" * 300, "x" * 300 + ".yaml", "/x" * 300 + ".yaml", "~nobody/x.yaml", "", "\udcff"]
+)
 def test_a_study_name_that_no_file_can_have_is_refused_in_one_sentence(
     command: str, study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -422,6 +422,7 @@ def run_import(folder: Path, place: Path, jobs: int, **environment: str) -> subp
     return subprocess.Popen(command, env={**os.environ, **environment})
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_instants_it_ends_with_the_same_bytes(
     small: Path, tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
@@ -576,6 +577,7 @@ target_trials: 1
 """
 
 
+@pytest.mark.slow
 def test_a_worker_trains_on_an_archive_of_it(folder: Path, tmp_path: Path) -> None:
     import_aihub([folder], tmp_path / "data", Options(imgsz=128, crop=0.5, val=0.2), archive=tmp_path / "data.tar")
     models = PROJECT / "studies" / "models"

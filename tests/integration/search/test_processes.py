@@ -63,6 +63,7 @@ def draws_in_another_process(tmp_path, threads: int, hash_seed: int) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_every_process_draws_the_same_and_none_of_them_imports_torch_for_it(tmp_path):
     first = draws_in_another_process(tmp_path, threads=1, hash_seed=1)
     second = draws_in_another_process(tmp_path, threads=2, hash_seed=2)

@@ -117,6 +117,7 @@ def test_a_decision_is_on_disk_before_the_training_goes_on(mixed, monkeypatch, e
     assert helpers.differences(*ends) == []
 
 
+@pytest.mark.slow
 def test_a_decision_made_before_any_snapshot_is_made_again_in_the_same_place(mixed, monkeypatch):
     alone = replace(mixed, run_folder=mixed.run_folder + "-alone")
     poisoned_at(monkeypatch, 1, BAD_BATCH, "amp")

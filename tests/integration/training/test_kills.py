@@ -67,18 +67,28 @@ def assert_as_undisturbed(undisturbed, job, lives):
         ),
         pytest.param([snapshot_within((1, 1), (1, 5))], helpers.EVERY_BATCH, [(1, 1), (1, 5)], id="in mid epoch"),
         pytest.param(
-            [snapshot_within((1, 6), (1, 6))], helpers.EVERY_BATCH, [(1, 6), (1, 6)], id="after an epoch's last batch"
+            [snapshot_within((1, 6), (1, 6))],
+            helpers.EVERY_BATCH,
+            [(1, 6), (1, 6)],
+            id="after an epoch's last batch",
+            marks=SLOW,
         ),
         pytest.param([at("epoch-batches-done=kill@2")], 0, [(1, 0), (1, 0)], id="before validation", marks=SLOW),
-        pytest.param([at("in-validation=kill@2")], 0, [(1, 0), (1, 0)], id="during validation"),
+        pytest.param([at("in-validation=kill@2")], 0, [(1, 0), (1, 0)], id="during validation", marks=SLOW),
         pytest.param([at("epoch-validated=kill@2")], 0, [(1, 0), (1, 0)], id="after validation", marks=SLOW),
-        pytest.param([at("snapshot-temporary-written=kill@2")], 0, [(1, 0), (1, 0)], id="while a snapshot is written"),
+        pytest.param(
+            [at("snapshot-temporary-written=kill@2")], 0, [(1, 0), (1, 0)], id="while a snapshot is written", marks=SLOW
+        ),
         pytest.param(
             [at("snapshot-renamed=kill@2")], 0, [(1, 0), (1, 0)], id="between snapshot and its event", marks=SLOW
         ),
         pytest.param([at("epoch-event-sent=kill@3")], 0, [(1, 0), (3, 0)], id="after an epoch was told", marks=SLOW),
         pytest.param(
-            [snapshot_within((3, 0), (3, 5))], helpers.EVERY_BATCH, [(3, 0), (3, 5)], id="after mosaic was closed"
+            [snapshot_within((3, 0), (3, 5))],
+            helpers.EVERY_BATCH,
+            [(3, 0), (3, 5)],
+            id="after mosaic was closed",
+            marks=SLOW,
         ),
     ],
 )
@@ -90,6 +100,7 @@ def test_a_killed_training_ends_as_the_undisturbed_one(root, undisturbed, reques
     assert_as_undisturbed(undisturbed, job, lives)
 
 
+@pytest.mark.slow
 def test_a_training_killed_in_mid_accumulation_goes_on_with_its_gradients(root, undisturbed):
     job = helpers.job(root, "accumulating", snapshot_every=helpers.EVERY_BATCH, arguments=LONG_ACCUMULATION)
     killed = helpers.live(job, **snapshot_within((1, 1), (1, 5)))
@@ -122,6 +133,7 @@ def test_a_killed_training_resumes_exactly_with_other_optimizers(root, undisturb
     assert_as_undisturbed(undisturbed, job, helpers.live_on(job, [snapshot_within((1, 1), (1, 5))]))
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_exactly_with_everything_random(root, undisturbed):
     augmented = {"mixup": 0.5, "cutmix": 0.3, "copy_paste": 0.5, "multi_scale": 0.5, "degrees": 90.0, "cls_pw": 0.5}
     job = helpers.job(root, "augmented", snapshot_every=helpers.EVERY_BATCH, arguments=augmented)

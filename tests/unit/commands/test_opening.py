@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from petskin_tune.cli import petskin_tune, tune_worker
 from petskin_tune.commands import opening
 from petskin_tune.commands.opening import NotBegun, Places, open_or_create, open_study
 from petskin_tune.commands.study import enqueue, init_study
@@ -186,3 +188,16 @@ def test_a_study_is_not_named_like_a_file_on_the_command_line_either(places: Pla
     with pytest.raises(UsageError, match="`study` must be"):
         init_study(replace(places, study=name), lambda _: None, source=None, data=None, file="demo")
     assert not Path(places.home or "").exists()
+
+
+@pytest.mark.parametrize("command", ["tune-worker", "init", "best"])
+def test_a_changed_store_that_cannot_be_used_is_one_sentence(mine: Places, tmp_path: Path, command: str) -> None:
+    open_or_create(mine, silent).home.close()
+    (tmp_path / "file").touch()
+    where = ["--study", "mine", "--checkpoints", str(tmp_path / "file" / "store")]
+    words = {"tune-worker": [], "init": ["init"], "best": ["best", "--weights", str(tmp_path / "best.pt")]}[command]
+    refused = CliRunner().invoke(tune_worker if command == "tune-worker" else petskin_tune, [*words, *where])
+    assert refused.exit_code == 2, refused.output
+    assert refused.stderr.startswith("error: The store ")
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "best.pt").exists()

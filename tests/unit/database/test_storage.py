@@ -284,3 +284,21 @@ def test_every_sql_statement_of_ours_can_be_read_in_one_place() -> None:
     package = Path(queries.__file__).parent
     found = {path.name for path in package.rglob("*.py") if STATEMENT.search(path.read_text(encoding="utf-8"))}
     assert found == {"queries.py"}
+
+
+def test_a_password_that_is_changed_in_mid_run_is_told_once_and_waited_for() -> None:
+    class Denied(Exception):
+        pgcode = "28P01"
+
+    told: list[None] = []
+    patience = Patience(None, on_denied=lambda: (told.append(None), patience.cancelled.set())[0])
+
+    def denied() -> None:
+        raise sqlalchemy.exc.OperationalError("SELECT 1", {}, Denied("password authentication failed"))
+
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        patience.call(denied)
+    assert told == [None]
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        Patience(None).call(denied)  # at the door it is an error
+    assert told == [None]

@@ -164,6 +164,22 @@ def test_what_is_no_label_file_is_refused_by_name(demo_yaml: Path, content: byte
         take(demo_yaml)
 
 
+NO_CLASSES = {
+    "\n0,0.1,0.1,0.9,0.1,0.9,0.9": r"line 2: '0,0\.1,0\.1.*'…: its values are to be separated by spaces",
+    "lesion 0 0 1 0 1 1": "line 1: class lesion is no whole number",
+    "0 0 0 1 0 1 1\n<annotation>": "line 2: 1 value, where a class",
+    f"{'9' * 5000} 0 0 1 0 1 1": "line 1: class 9{20} is no whole number",
+}
+
+
+@pytest.mark.parametrize("content", NO_CLASSES, ids=lambda content: content[:12])
+def test_a_row_without_a_class_is_named_by_its_line(demo_yaml: Path, content: str) -> None:
+    label = demo_yaml.parent / "labels/train/train_00000.txt"
+    label.write_text(content)
+    with pytest.raises(UsageError, match=rf"train_00000\.txt is no YOLO label file: {NO_CLASSES[content]}"):
+        take(demo_yaml)
+
+
 FAULTS = {
     "0 0.5 0.5 0.2 0.2": "line 1: a box without an outline, where a class and 3 or more x y pairs are needed",
     "0 0.1 0.1 0.2 0.2 0.3": "line 1: 6 values, where",

@@ -149,3 +149,9 @@ def test_channels_that_no_picture_is_read_with_are_refused(demo_yaml: Path, chan
     demo_yaml.write_text(f"{SPLITS}names: [a, b, c]\nchannels: {channels}\n")
     with pytest.raises(UsageError, match=r"`channels:` must be 3, or 1"):
         layout.read(demo_yaml)
+
+
+def test_a_path_of_windows_is_refused_with_how_to_write_it(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("train: images\\train\nval: images\\val\nnames: [a]\n")
+    with pytest.raises(UsageError, match=r"is not there: .*; write / between folders, not \\\.$"):
+        layout.read(tmp_path / "data.yaml")

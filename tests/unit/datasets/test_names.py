@@ -46,4 +46,5 @@ def test_classes_of_one_name_are_told_apart_by_their_number() -> None:
     assert told_apart(["lesion", "ulcer", "lesion"]) == ["lesion (class 0)", "ulcer", "lesion (class 2)"]
     assert repeated(["lesion", "ulcer", "lesion "]) == ["lesion"]
     assert repeated(["가", "\u1100\u1161", "b"]) == ["가"]
+    assert repeated(["Lesion", "lesion", "ulcer"]) == ["Lesion"]
     assert repeated(["a", "b"]) == []

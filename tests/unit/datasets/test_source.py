@@ -83,6 +83,23 @@ def test_a_relative_path_key_and_a_download_key_are_resolved_into_a_yaml_of_our_
     assert not (tmp_path / "trap").exists()
 
 
+@pytest.mark.parametrize("names", ["[010, 1.10, b]", "[2024-13-45, 2024-01-01, 12:30]", "[yes, no, 0x1F]"])
+def test_words_that_yaml_takes_for_something_else_are_resolved_as_they_are_written(
+    demo_yaml: Path, cache: Path, names: str
+) -> None:
+    demo_yaml.write_text(f"train: images/train\nval: images/val\nnames: {names}\n")
+    prepared = source.prepare(str(demo_yaml), base=Path(), cache=cache)
+    assert list(yaml.safe_load(prepared.read_text())["names"].values()) == names.strip("[]").split(", ")
+
+
+def test_a_folder_that_is_called_like_a_date_is_resolved(demo_yaml: Path, cache: Path) -> None:
+    demo_yaml.write_text("train: 2024-01-01\nval: images/val\nnames: [a, b, c]\n")
+    shutil.copytree(demo_yaml.parent / "images/train", demo_yaml.parent / "2024-01-01/images")
+    shutil.copytree(demo_yaml.parent / "labels/train", demo_yaml.parent / "2024-01-01/labels")
+    prepared = source.prepare(str(demo_yaml), base=Path(), cache=cache)
+    assert yaml.safe_load(prepared.read_text())["train"] == [str(demo_yaml.parent / "2024-01-01")]
+
+
 def test_ultralytics_reads_the_resolved_yaml_as_we_do(demo_yaml: Path, cache: Path) -> None:
     from ultralytics.data.utils import check_det_dataset
 

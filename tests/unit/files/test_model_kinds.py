@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,8 +85,41 @@ def test_nothing_in_a_file_is_executed(old_format: bool, tmp_path: Path) -> None
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80", b"\x80\x02]", b"PK\x05\x06" + bytes(18)])
-def test_what_cannot_be_told_is_left_to_torch(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"\x80", b"\x80\x02]", b"PK\x05\x06" + bytes(18), pickle.dumps({"a": 1})])
+def test_what_torch_has_not_saved_is_no_model(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "odd.pt").write_bytes(content)
-    require_segmentation(tmp_path / "odd.pt")
+    with pytest.raises(UsageError, match=r"odd\.pt holds no weights that torch\.save wrote"):
+        require_segmentation(tmp_path / "odd.pt")
     require_segmentation(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("content", [3, None, [1], torch.zeros(2)], ids=str)
+def test_a_value_that_torch_has_saved_is_no_model(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "value.pt")
+    if isinstance(content, torch.Tensor):
+        require_segmentation(tmp_path / "value.pt")  # an object without layers: torch shall say what it is
+    else:
+        with pytest.raises(UsageError, match=r"value\.pt holds no model"):
+            require_segmentation(tmp_path / "value.pt")
+
+
+@pytest.mark.parametrize("head", ["[]", "[[-1, 1, Nope, []]]", "3", "[x]"])
+def test_an_architecture_whose_last_layer_nobody_knows_is_refused(head: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"backbone: [[-1, 1, Conv, [16, 3, 2]]]\nhead: {head}\n")
+    with pytest.raises(UsageError, match=r"mine\.yaml is no architecture that Ultralytics builds"):
+        require_segmentation(tmp_path / "mine.yaml")
+
+
+def test_an_architecture_that_expands_to_gigabytes_is_not_expanded(tmp_path: Path) -> None:
+    levels = [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 12)]
+    bomb = "\n".join(["a0: &a0 [x, x]", *levels, "backbone: *a11", "head: [[-1, 1, Detect, []]]"])
+    (tmp_path / "bomb.yaml").write_text(bomb)
+    with pytest.raises(UsageError, match="no architecture that Ultralytics builds"):
+        require_segmentation(tmp_path / "bomb.yaml")
+
+
+def test_weights_whose_layers_expand_to_gigabytes_are_refused_unread(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "best.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("best/data.pkl", bytes(65 << 20))
+    with pytest.raises(UsageError, match="more of its layers than any model has"):
+        read_model(tmp_path / "best.pt")

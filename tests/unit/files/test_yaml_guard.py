@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -52,9 +53,24 @@ def test_what_looks_like_a_date_stays_a_word() -> None:
 
 
 def test_words_that_yaml_takes_for_true_and_false_stay_words_where_names_are_meant() -> None:
-    text = "names: [yes, no, On, 1, x]\nflag: yes\n"
-    assert yaml_guard.parse_yaml(text, as_written=("names",)) == {"names": ["yes", "no", "On", 1, "x"], "flag": True}
+    text = "names: [yes, no, On, 1, 010, 1.10, =, null]\nflag: yes\n"
+    named = ["yes", "no", "On", "1", "010", "1.10", "=", None]
+    assert yaml_guard.parse_yaml(text, as_written=("names",)) == {"names": named, "flag": True}
     assert yaml_guard.parse_yaml("names: {0: off}", as_written=("names",)) == {"names": {0: "off"}}
+
+
+def test_a_number_that_names_two_classes_is_refused_at_its_line() -> None:
+    for text in ("names:\n  0: a\n  0: b\n", "names:\n  8: a\n  010: b\n"):
+        with pytest.raises(yaml_guard.BadYaml, match=r"^line 3: . is given twice, first in line 2"):
+            yaml_guard.parse_yaml(text, as_written=("names",))
+    merged = "names: {<<: {0: a}, <<: {1: b}, 2: c}"
+    assert yaml_guard.parse_yaml(merged, as_written=("names",)) == {"names": {0: "a", 1: "b", 2: "c"}}
+
+
+def test_a_file_in_another_encoding_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("names: [a]", encoding="utf-16")
+    with pytest.raises(yaml_guard.BadYaml, match="byte 0 is no UTF-8: save it as UTF-8"):
+        yaml_guard.load_yaml(tmp_path / "data.yaml")
 
 
 @given(st.text(alphabet=st.sampled_from("&*ab[]{},:-? \n'\"|>!<#0129.~%@\t\u0085"), max_size=80))

@@ -270,3 +270,24 @@ def test_importing_the_home_stays_light() -> None:
     heavy = "{'torch', 'sqlalchemy', 'optuna', 'fsspec', 'psutil', 'ultralytics'}"
     script = f"import sys, {home.__name__}; assert not {heavy} & set(sys.modules), sys.modules.keys()"
     subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+
+
+@pytest.mark.parametrize("home", ["s3://bucket/x", "sqlite:///tune.db", "postgresql://u:hunter2@h/d"])
+def test_a_url_is_no_home(home: str) -> None:
+    with pytest.raises(UsageError, match=r"folder of this machine, not a URL: .*--checkpoints .*--storage") as refused:
+        resolve(home=home)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("home", ["a\nb", "a\0b", "\x1b[2J", "\udcc7"])
+def test_a_home_that_no_url_could_hold_is_named_as_the_home(home: str) -> None:
+    with pytest.raises(UsageError, match=r"^The home .* cannot be used: its (name|path) ") as refused:
+        resolve(home=home)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("store", ["s3:/key:hunter2@bucket", "S3:bucket", "gs:/bucket", "https:/h/x", "file:x", "a\0b"])
+def test_a_mistyped_url_is_no_folder_of_snapshots(store: str) -> None:
+    with pytest.raises(UsageError, match="The store's URL cannot be read") as refused:
+        resolve(checkpoints=store)
+    assert "hunter2" not in str(refused.value)

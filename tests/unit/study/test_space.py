@@ -130,7 +130,13 @@ def test_a_point_is_checked_against_the_space_and_spelt_as_it():
 def test_a_point_is_read_as_a_person_types_it():
     search = {"lr0": Range(low=1e-5, high=1e-2, log=True), "optimizer": Choices(choices=("SGD", "AdamW"))}
     assert parse_point(["lr0=1e-4", "optimizer=adamw"], search) == {"lr0": 1e-4, "optimizer": "AdamW"}
-    for words, said in [(["lr0"], "NAME=VALUE"), (["lr0="], "empty"), (["lr0=much"], "number"), (["lr0=[1"], "YAML")]:
+    for words, said in [
+        (["lr0"], "NAME=VALUE"),
+        (["lr0="], "empty"),
+        (["lr0=much"], "number"),
+        (["lr0=[1"], "YAML"),
+        (["lr0=1e-4", "lr0 =1e-3"], "given twice"),
+    ]:
         with pytest.raises(UsageError, match=said):
             parse_point(words, search)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,7 +63,7 @@ def test_nor_is_a_folder_or_a_data_set_of_that_name(here: Path, place: str) -> N
 def test_an_architecture_of_ones_own_is_taken_where_study_files_of_its_name_lie_before_it(here: Path) -> None:
     mine = here / "elsewhere" / "models" / "mine-seg.yaml"
     mine.parent.mkdir(parents=True)
-    mine.write_text("nc: 1\nbackbone: []\nhead: []\n")
+    mine.write_text("nc: 1\nbackbone: []\nhead: [[-1, 1, Segment, [nc]]]\n")
     for place in ("mine-seg.yaml", "studies/mine-seg.yaml", "elsewhere/mine-seg.yaml"):
         write_study(here / place, "mine-seg.yaml")
     assert find_model("mine-seg.yaml", [here / "elsewhere"]) == str(mine)
@@ -75,7 +78,8 @@ def test_a_study_file_that_names_itself_as_a_model_that_nobody_knows_is_refused_
 def test_weights_are_found_beside_a_study_file_of_their_name(here: Path) -> None:
     write_study(here / OWN, "yolov8n-seg.pt")
     assert find_model("yolov8n-seg.pt", [here]) == "yolov8n-seg.pt"
-    (here / "yolov8n-seg.pt").write_bytes(b"")
+    with zipfile.ZipFile(here / "yolov8n-seg.pt", "w") as saved:
+        saved.writestr("archive/data.pkl", pickle.dumps(SimpleNamespace()))
     assert find_model("yolov8n-seg.pt", [here]) == str(here / "yolov8n-seg.pt")
 
 
