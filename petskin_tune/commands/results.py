@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def status(places: Places, as_json: bool, watch: bool) -> None:
     """Say who works on what, and what a disconnect would cost."""
     from petskin_tune.commands.opening import open_study
-    from petskin_tune.leases.claims import read_leases
+    from petskin_tune.leases.lease import read_leases
     from petskin_tune.views import status as view
 
     with open_study(places) as (home, study):
@@ -61,10 +61,11 @@ def status(places: Places, as_json: bool, watch: bool) -> None:
 def report(places: Places, output: str) -> None:
     """Write one HTML file with curves, importances and all trials."""
     from petskin_tune.commands.opening import open_study
+    from petskin_tune.leases.lease import read_leases
     from petskin_tune.views import report as view
 
     with open_study(places) as (_, study):
-        view.write(study.optuna, Path(output))
+        view.write(study.optuna, Path(output), read_leases(study.storage, study.id))
     click.echo(f"{output} shows the study {study.name}; open it in a browser")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from plotly.graph_objects import Figure
 
+    from petskin_tune.leases.lease import Lease
+
 ENOUGH_FOR_IMPORTANCE = 4  # complete trials; of fewer, an importance says nothing
 VALUE = "mask mAP50-95"
 NONE_COMPLETE = "No trial is complete yet."
@@ -43,32 +45,39 @@ td.text { white-space: normal; min-width: 16rem; } pre { background: #f5f7fa; pa
 """
 
 
-def write(study: Study, dest: Path) -> None:
+def write(study: Study, dest: Path, leases: Sequence[Lease] = ()) -> None:
     """Write the report of ``study`` to ``dest``, plots and their library included (about 5 MB).
+
+    Args:
+        study: of Optuna, ours or anybody's.
+        dest: a file.
+        leases: of the study.
 
     Raises:
         UsageError: ``dest`` cannot be written.
     """
     with writing(dest):
-        dest.write_text(render(study, time.time()), encoding="utf-8")
+        dest.write_text(render(study, time.time(), leases), encoding="utf-8")
 
 
-def render(study: Study, now: float) -> str:
+def render(study: Study, now: float, leases: Sequence[Lease] = ()) -> str:
     """The report as HTML.
 
     Args:
         study: of Optuna, ours or anybody's.
         now: seconds since 1970.
+        leases: of the study.
     """
     from plotly.offline import get_plotlyjs
 
-    shown = status.collect(study, [], now)
+    shown = status.collect(study, leases, now)
+    frozen = {trial.number for trial in shown.running if trial.hold == "frozen"}
     with _copy(study) as copy:
         trials = copy.get_trials(deepcopy=False)
         sections = [
             _section("Diagnosis", _preformatted(diagnose.of_study(study))),
             *_plots(copy, trials),
-            _section(f"Trials ({len(trials)})", _trials_table(trials)),
+            _section(f"Trials ({len(trials)})", _trials_table(trials, frozen)),
             _section("Failures", _failures_table(trials)),
         ]
     name = escape(study.study_name)
@@ -137,13 +146,13 @@ def _summary(shown: status.Status) -> str:
     return _quiet(status.headline(shown)) + best
 
 
-def _trials_table(trials: Sequence[FrozenTrial]) -> str:
+def _trials_table(trials: Sequence[FrozenTrial], frozen: Collection[int]) -> str:
     names = sorted({name for trial in trials for name in trial.params})
     head = ["trial", "state", VALUE, "best epoch", "epochs", "time", "resumes", "curves", *names]
     first = ranked(trials)
     known = {trial.number for trial in first}
     rest = [trial for trial in trials if trial.number not in known]
-    return _table(head, ([_cell(cell) for cell in _trial_row(trial, names)] for trial in (*first, *rest)))
+    return _table(head, ([_cell(cell) for cell in _trial_row(trial, names, frozen)] for trial in (*first, *rest)))
 
 
 def _value(trial: FrozenTrial) -> float | None:
@@ -152,13 +161,13 @@ def _value(trial: FrozenTrial) -> float | None:
     return max(values, default=None)
 
 
-def _trial_row(trial: FrozenTrial, names: Sequence[str]) -> list[str]:
+def _trial_row(trial: FrozenTrial, names: Sequence[str], frozen: Collection[int]) -> list[str]:
     attrs = recorded(trial)
     curves = curves_of(trial)
     seconds = attrs.get(attributes.SECONDS)
     return [
         str(trial.number),
-        trial.state.name.lower(),
+        "frozen" if trial.number in frozen else trial.state.name.lower(),
         "" if (value := _value(trial)) is None else words.score(value),
         str(attrs.get(attributes.BEST_EPOCH, "")),
         str(attrs.get(attributes.EPOCHS, "")),

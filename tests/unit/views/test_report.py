@@ -7,11 +7,12 @@ import optuna
 import pytest
 
 from petskin_tune.errors import UsageError
+from petskin_tune.protocol import Position
 from petskin_tune.study import attributes
 from petskin_tune.views import report
 from tests.support import curves as made
 from tests.support.curves import MASK
-from tests.support.studies import NOW, a_spec, a_study, add
+from tests.support.studies import NOW, a_lease, a_spec, a_study, add
 
 
 def a_searched_study(complete: int) -> optuna.Study:
@@ -96,3 +97,12 @@ def test_what_was_recorded_of_a_failure_is_in_the_report_its_end_above_all() -> 
     assert "size mismatch for x" in text
     assert "all of it: /runs/7/train.log" in text
     assert text.count("in between") < 30
+
+
+def test_a_frozen_trial_is_called_so() -> None:
+    study = a_searched_study(1)
+    frozen = add(study, "RUNNING", curve={1: 0.1})
+    assert "running" in text_of(report.render(study, NOW))
+    shown = text_of(report.render(study, NOW, [a_lease(frozen, Position(1, 0), state="frozen")]))
+    assert "running" not in shown
+    assert "frozen" in shown

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from typing import Any
 
 import pytest
 
 from petskin_tune.protocol import Position
 from petskin_tune.study import attributes
+from petskin_tune.study.spec import PrunerSpec, SamplerSpec
 from petskin_tune.views.status import collect, render, watch
 from tests.support.studies import NOW, a_lease, a_spec, a_study, add
 
@@ -53,7 +56,12 @@ def test_a_running_trial_shows_worker_last_sign_epoch_durable_epoch_resumes_and_
 
 @pytest.mark.parametrize(
     ("changes", "hold"),
-    [({}, "training"), ({"expires_in": -5.0}, "silent"), ({"state": "released", "expires_in": -5.0}, "released")],
+    [
+        ({}, "training"),
+        ({"expires_in": -5.0}, "silent"),
+        ({"state": "released", "expires_in": -5.0}, "released"),
+        ({"state": "frozen", "expires_in": -5.0}, "frozen"),
+    ],
 )
 def test_a_lease_that_lives_ran_out_or_was_released_is_told_apart(changes: dict, hold: str) -> None:
     study = a_study(a_spec())
@@ -250,3 +258,31 @@ def test_however_long_a_reason_is_the_status_stays_narrow_and_what_it_keeps_for_
     assert "was given back: x y x y" in text
     assert text.count(" failed: crashed") == 3
     assert len(json.dumps(status.to_json())) < 20_000
+
+
+FREEZE_THAW: dict[str, Any] = {
+    "sampler": SamplerSpec(name="freeze-thaw", rungs=(9, 18, 27)),
+    "pruner": PrunerSpec(name="none"),
+    "budget": 54,
+    "target_trials": 6,
+}
+
+
+def test_a_study_with_a_budget_says_how_much_of_it_is_trained_and_which_trials_are_frozen() -> None:
+    study = a_study(a_spec(**FREEZE_THAW))
+    add(study, "COMPLETE", 0.2, curve=dict.fromkeys(range(1, 28), 0.2))
+    frozen = add(study, "RUNNING", curve=dict.fromkeys(range(1, 10), 0.1))
+    lease = a_lease(frozen, Position(9, 0), state="frozen", expires_in=-5.0)
+    status = collect(study, [lease], NOW)
+    assert (status.extent.done, status.extent.of, status.extent.unit) == (36, 54, "epoch")
+    text = render(status)
+    assert "36 of 54 epochs trained (1 complete, 1 frozen)" in text
+    assert re.search(r"^1 +frozen +", text, re.MULTILINE)
+    assert status.next_command.startswith("tune-worker")
+
+
+def test_a_study_whose_budget_is_used_up_is_done() -> None:
+    study = a_study(a_spec(**FREEZE_THAW))
+    for _ in range(2):
+        add(study, "COMPLETE", 0.2, curve=dict.fromkeys(range(1, 28), 0.2))
+    assert collect(study, [], NOW).next_command.startswith("petskin-tune best")
