@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import re
+
+import pytest
 
 from petskin_tune.commands.options import Places
-from petskin_tune.commands.worker import Request, _requests
+from petskin_tune.commands.worker import Request, _changes, _requests
+from petskin_tune.errors import UsageError
+from petskin_tune.study.spec import PrunerSpec, SamplerSpec, StudySpec
 from petskin_tune.study.study import Wanted
 from tests.support.studies import a_spec
 
@@ -30,3 +35,47 @@ def test_what_is_typed_again_keeps_what_decides_which_trials_go_on() -> None:
     assert Request().typed == ""
     assert Request(data="my data.zip", exact=True).typed == " --data 'my data.zip' --exact"
     assert Request(allow_different_machine=True).typed == " --allow-different-machine"
+
+
+# ---- what it changes of the study ------------------------------------------------------------------------------------
+
+FREEZE_THAW = a_spec(
+    sampler=SamplerSpec(name="freeze-thaw", rungs=(9, 18, 27)),
+    pruner=PrunerSpec(name="none"),
+    budget=540,
+    target_trials=60,
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "changes"),
+    [
+        (Request(), {}),
+        (Request(budget="20"), {}),
+        (Request(budget="540 epochs", target_trials=60), {}),
+        (Request(budget="30"), {"budget": 810, "target_trials": 90}),
+        (Request(budget="30", target_trials=60), {"budget": 810}),
+        (Request(target_trials=7), {"target_trials": 7}),
+    ],
+)
+def test_a_budget_is_raised_and_with_it_the_number_of_trials_that_it_can_begin(
+    request_: Request, changes: dict[str, int]
+) -> None:
+    assert _changes(request_, FREEZE_THAW) == changes
+
+
+def test_a_number_of_trials_that_somebody_chose_stays() -> None:
+    assert _changes(Request(budget="30"), FREEZE_THAW.model_copy(update={"target_trials": 12})) == {"budget": 810}
+
+
+@pytest.mark.parametrize(
+    ("budget", "spec", "said"),
+    [
+        ("20", a_spec(), "--budget is for studies of the sampler `freeze-thaw`; petskin ends after its trials"),
+        ("many", FREEZE_THAW, "--budget must be a number of full runs, such as 20"),
+        ("1 epoch", FREEZE_THAW, "--budget must be from one full run"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused(budget: str, spec: StudySpec, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        _changes(Request(budget=budget), spec)
