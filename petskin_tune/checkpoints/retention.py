@@ -94,7 +94,7 @@ class Retention:
 
     def best_trials(self) -> list[FrozenTrial]:
         """The trials whose weights and curves stay, best first."""
-        return ranked(self._study.trials(*FINISHED))[: self._study.spec.keep_weights]
+        return ranked(self._study.trials(*FINISHED), self._study.attributes)[: self._study.spec.keep_weights]
 
     def _holdings(self) -> list[Holding]:
         # The leases first: of a trial that ends in between, its lease then says that it runs, and all of it stays.

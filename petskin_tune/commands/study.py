@@ -90,7 +90,7 @@ def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
     from petskin_tune.study.study import FINISHED, Wanted
 
     with open_study(replace(places, study=source, asked=Wanted(source))) as (_, other):
-        return tuple(dict(trial.params) for trial in ranked(other.trials(*FINISHED))[:OFFERED])
+        return tuple(dict(trial.params) for trial in ranked(other.trials(*FINISHED), other.attributes)[:OFFERED])
 
 
 @click.command()

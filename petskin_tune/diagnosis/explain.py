@@ -67,7 +67,7 @@ def of_study(study: Study, number: int | None = None) -> str:
         *search.warnings(trials, spec),
     ]
     lines += _by_kind(trials)
-    if (first := best(trials)) is not None:
+    if (first := best(trials, study.user_attrs)) is not None:
         lines += ["", "The best trial:", *_trial_lines(first, trials)]
     elif not any(curves_of(trial) for trial in trials):
         lines.append("No trial has finished an epoch yet.")

@@ -40,17 +40,8 @@ def choose(
         asking: number of the running trial that has reached the end of its segment; it may be chosen.
     """
     held = {lease.number: lease for lease in leases}
-    ours = [_record(trial, held.get(trial.number), asking) for trial in trials if _tells(trial)]
-    state = SearchState(
-        space=spec.search,
-        epochs=spec.epochs,
-        trials=tuple(sorted(ours, key=lambda record: record.number)),
-        warmup=_warm_up(spec),
-        pauses=spec.sampler.rungs or (),
-        full=sum(record.number in held for record in ours) >= spec.target_trials,
-        seed=spec.seed,
-        workers=1 + sum(record.standing == "running" for record in ours),
-    )
+    state = _state(trials, held, spec, asking)
+    ours = state.trials
     paid = [record for record in ours if record.number in held]
     if (left := (spec.budget or math.inf) - used(paid)) <= 0:
         return _last_run(state, left)
@@ -60,6 +51,41 @@ def choose(
     frozen = {record.number for record in ours if record.standing == "frozen" and record.number != asking}
     drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
     return Choice(_segment(decision.action), drop, decision.why.text)
+
+
+def recommendation(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: StudySpec) -> dict[str, Any] | None:
+    """What a study that has ended keeps as its best trial; None where no trial has a value.
+
+    Args:
+        trials: of the study; those that can go on no more are judged as well.
+        leases: of all its trials that have one.
+        spec: of the study; its sampler is ``freeze-thaw``.
+    """
+    trials = list(trials)
+    found = recommend.recommend(_state(trials, {lease.number: lease for lease in leases}, spec))
+    if found is None:
+        return None
+    complete = {trial.number for trial in trials if trial.state == TrialState.COMPLETE}
+    order = [forecast.number for forecast in found.forecasts] or [found.number]
+    first = next((number for number in order if number in complete), found.number)
+    ended = sum(trial.state.is_finished() for trial in trials)
+    return {"trial": first, "ended": ended, "reason": found.text}
+
+
+def _state(
+    trials: Iterable[FrozenTrial], held: Mapping[int, Lease], spec: StudySpec, asking: int | None = None
+) -> SearchState:
+    records = [_record(trial, held.get(trial.number), asking) for trial in trials if _tells(trial)]
+    return SearchState(
+        space=spec.search,
+        epochs=spec.epochs,
+        trials=tuple(sorted(records, key=lambda record: record.number)),
+        warmup=_warm_up(spec),
+        pauses=spec.sampler.rungs or (),
+        full=sum(record.number in held for record in records) >= spec.target_trials,
+        seed=spec.seed,
+        workers=1 + sum(record.standing == "running" for record in records),
+    )
 
 
 def used(ours: Iterable[TrialRecord]) -> int:

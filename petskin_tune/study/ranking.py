@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from petskin_tune.study import attributes
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -12,19 +14,45 @@ if TYPE_CHECKING:
 _ORDER = ("COMPLETE", "PRUNED")  # states of trials that have ended with a value; any other state has no rank
 
 
-def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+def ranked(trials: Iterable[FrozenTrial], stored: Mapping[str, Any] | None = None) -> list[FrozenTrial]:
     """The trials that have ended with a finite value, best first; of equals the older one comes first.
+
+    First of all comes the one that the search's model recommends, when the study ended with these trials: a model of
+    all curves is fooled less by the luckiest epoch than their maximum.
 
     Complete trials come before pruned ones whatever their values: a pruned trial's value is the best epoch of a part of
     its training (also where memory ran out or the loss diverged). Trials that run or wait, frozen ones among them, and
     failed ones have no rank.
+
+    Args:
+        trials: all of the study, or all that have ended.
+        stored: the study's user attributes; None: nothing is recommended.
     """
+    trials = list(trials)
+    recommended = recommended_of(trials, stored or {})
     valued = [
         trial for trial in trials if trial.state.name in _ORDER and trial.values and math.isfinite(trial.values[0])
     ]
-    return sorted(valued, key=lambda trial: (_ORDER.index(trial.state.name), -trial.values[0], trial.number))
+    return sorted(valued, key=lambda trial: (trial.number != recommended, *_place(trial)))
 
 
-def best(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+def _place(trial: FrozenTrial) -> tuple[int, float, int]:
+    return _ORDER.index(trial.state.name), -trial.values[0], trial.number
+
+
+def highest(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The trial with the highest single epoch of all that have ended; None while none has a value."""
+    return max(ranked(trials), key=lambda trial: (trial.values[0], -trial.number), default=None)
+
+
+def recommended_of(trials: Iterable[FrozenTrial], stored: Mapping[str, Any]) -> int | None:
+    """The number of the trial that was recommended when the study ended; None once it has gone on."""
+    found = stored.get(attributes.RECOMMENDED)
+    if found is None or found["ended"] != sum(trial.state.is_finished() for trial in trials):
+        return None
+    return int(found["trial"])
+
+
+def best(trials: Iterable[FrozenTrial], stored: Mapping[str, Any] | None = None) -> FrozenTrial | None:
     """The first of :func:`ranked`; None while no trial has ended with a value."""
-    return next(iter(ranked(trials)), None)
+    return next(iter(ranked(trials, stored)), None)

@@ -38,6 +38,14 @@ class _Environment(BaseModel):
     device_model: str | None = None
 
 
+class _Recommended(BaseModel):
+    """The trial that the search's model expects to be the best, when a study ended."""
+
+    trial: Count
+    ended: Count
+    reason: str
+
+
 def _fingerprint(value: dict[str, Any]) -> dict[str, Any]:
     from petskin_tune.datasets.fingerprint import Fingerprint
 
@@ -80,6 +88,7 @@ _OF_A_STUDY: Mapping[str, Any] = {
     attributes.MODEL: str,
     attributes.ENVIRONMENT: _Environment,
     attributes.OTHER_RELEASES: list[str],
+    attributes.RECOMMENDED: _Recommended,
     attributes.STOP_REQUESTED: Count,
 }
 

@@ -103,7 +103,7 @@ class Study:
 
     def best(self) -> FrozenTrial | None:
         """The best trial, see :func:`petskin_tune.study.ranking.ranked`; None while no trial has a value."""
-        return ranking.best(self.trials(*FINISHED))
+        return ranking.best(self.trials(*FINISHED), self.attributes)
 
     def refresh(self) -> None:
         """Read the spec in force and the requests of other processes again.

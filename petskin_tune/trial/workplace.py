@@ -21,7 +21,7 @@ from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import read_leases
 from petskin_tune.leases.segments import Choice, Segments
-from petskin_tune.search.segments import choose
+from petskin_tune.search.segments import choose, recommendation
 from petskin_tune.study import attributes
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import Study
@@ -188,6 +188,12 @@ class Workplace:
         """What to train next, see :func:`petskin_tune.search.segments.choose`."""
         leases = read_leases(self.study.storage, self.study.id)  # first: what ends in between then still runs
         return choose(self.study.trials(), leases, self.study.spec, asking)
+
+    def recommend(self) -> None:
+        """Keep which trial is the best, now that the study has ended, see :mod:`petskin_tune.study.ranking`."""
+        leases = read_leases(self.study.storage, self.study.id)
+        if found := recommendation(self.study.trials(), leases, self.study.spec):
+            self.study.set_attribute(attributes.RECOMMENDED, found)
 
     # ---- what others say ----
 

@@ -14,7 +14,7 @@ from petskin_tune.files.paths import writing
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.study import attributes
 from petskin_tune.study.arguments import FIXED_ONLY, FREE, arguments
-from petskin_tune.study.ranking import best, ranked
+from petskin_tune.study.ranking import best, highest, ranked, recommended_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import find_trial, spec_of
 
@@ -36,7 +36,7 @@ def pick(study: Study, number: int | None = None) -> FrozenTrial:
     trials = study.get_trials(deepcopy=False)
     if number is not None:
         return find_trial(study.study_name, trials, number)
-    first = best(trials)
+    first = best(trials, study.user_attrs)
     if first is None:
         raise UsageError(
             f"The study {study.study_name} has no finished trial yet; "
@@ -130,7 +130,7 @@ def write_weights(
 def _kept(study: Study) -> list[FrozenTrial]:
     """The trials whose weights the store keeps, best first; of others it may still have to delete them."""
     spec = spec_of(study)
-    return ranked(study.get_trials(deepcopy=False))[: spec.keep_weights if spec else None]
+    return ranked(study.get_trials(deepcopy=False), study.user_attrs)[: spec.keep_weights if spec else None]
 
 
 def render(study: Study, number: int | None = None, options: str = "") -> str:
@@ -146,7 +146,7 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
     """
     trial = pick(study, number)
     name = f"{study.study_name} {options}".rstrip()
-    lines = [f"{_title(study, trial)}", ""]
+    lines = [_title(study, trial), *_grounds(study, trial), ""]
     width = max((len(key) for key in trial.params), default=0)
     lines += [f"  {key.ljust(width)}  {words.parameter(value)}" for key, value in trial.params.items()]
     metrics = recorded(trial).get(attributes.METRICS, {})
@@ -154,6 +154,18 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
     lines += ["", "use it:", f"  petskin-tune best --study {name} --yaml best.yaml && yolo train cfg=best.yaml"]
     lines += [f"  petskin-tune train --study {name} --trial {trial.number} --epochs 100"]
     return words.page(lines)
+
+
+def _grounds(study: Study, trial: FrozenTrial) -> list[str]:
+    """Why it is this trial, where it is not the one with the highest epoch."""
+    trials, stored = study.get_trials(deepcopy=False), study.user_attrs
+    first = highest(trials)
+    if first is None or trial.number == first.number or recommended_of(trials, stored) != trial.number:
+        return []
+    return [
+        f"the search's model names it for {stored[attributes.RECOMMENDED]['reason']}; the highest single epoch, "
+        f"{words.score(first.values[0])}, is one of trial {first.number}"
+    ]
 
 
 def _title(study: Study, trial: FrozenTrial) -> str:

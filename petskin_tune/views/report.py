@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from petskin_tune import text as words
 from petskin_tune.diagnosis import explain as diagnose
@@ -77,7 +77,7 @@ def render(study: Study, now: float, leases: Sequence[Lease] = ()) -> str:
         sections = [
             _section("Diagnosis", _preformatted(diagnose.of_study(study))),
             *_plots(copy, trials),
-            _section(f"Trials ({len(trials)})", _trials_table(trials, frozen)),
+            _section(f"Trials ({len(trials)})", _trials_table(trials, frozen, study.user_attrs)),
             _section("Failures", _failures_table(trials)),
         ]
     name = escape(study.study_name)
@@ -146,10 +146,10 @@ def _summary(shown: status.Status) -> str:
     return _quiet(status.headline(shown)) + best
 
 
-def _trials_table(trials: Sequence[FrozenTrial], frozen: Collection[int]) -> str:
+def _trials_table(trials: Sequence[FrozenTrial], frozen: Collection[int], stored: Mapping[str, Any]) -> str:
     names = sorted({name for trial in trials for name in trial.params})
     head = ["trial", "state", VALUE, "best epoch", "epochs", "time", "resumes", "curves", *names]
-    first = ranked(trials)
+    first = ranked(trials, stored)
     known = {trial.number for trial in first}
     rest = [trial for trial in trials if trial.number not in known]
     return _table(head, ([_cell(cell) for cell in _trial_row(trial, names, frozen)] for trial in (*first, *rest)))

@@ -146,7 +146,7 @@ def collect(
     our_numbers = {trial.number for trial in ours}
     done = sum(trial.state.is_finished() for trial in ours)
     waiting = tuple(_waiting(trial) for trial in trials if trial.state.name == "WAITING")
-    first = best(trials)
+    first = best(trials, study.user_attrs)
     named = f"--study {study.study_name} {options}".rstrip()
     so_far = extent(spec, ours)
     full = done >= spec.target_trials if spec else False

@@ -64,9 +64,10 @@ class SegmentedTrials:
         return self._place.segments.next(self._place.choose)
 
     def end(self) -> bool:
-        """Tell the frozen trials, unless somebody has thawed one; their snapshots go."""
+        """Tell the frozen trials, unless somebody has thawed one, and name the best; snapshots that are left go."""
         if not self._place.segments.end():
             return False
+        self._place.recommend()
         with suppress(StoreError):
             self._place.home.save()
             self._place.retention.catch_up()

@@ -15,7 +15,7 @@ from petskin_tune.commands import train as final
 from petskin_tune.diagnosis import explain as diagnose
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
-from petskin_tune.study.ranking import best, ranked
+from petskin_tune.study.ranking import best, highest, ranked
 from petskin_tune.study.spec import SPEC_VERSION
 from petskin_tune.study.study import Study
 from petskin_tune.views import export, report, status
@@ -109,3 +109,17 @@ def test_a_study_of_a_newer_version_is_refused_by_every_view() -> None:
 
 def test_a_study_without_an_ended_trial_has_no_best() -> None:
     assert best(made(STUDIES["nothing ended"][0]).trials) is None
+
+
+def test_a_recommended_trial_comes_first_until_the_study_goes_on() -> None:
+    study = a_study(a_spec())
+    for value in (0.1, 0.3, 0.2):
+        add(study, "COMPLETE", value)
+    stored = {attributes.RECOMMENDED: {"trial": 2, "ended": 3, "reason": "the largest expected fitness"}}
+    assert [trial.number for trial in ranked(study.trials, stored)] == [2, 1, 0]
+    assert best(study.trials, stored).number == 2
+    assert highest(study.trials).number == 1
+    add(study, "RUNNING")
+    assert best(study.trials, stored).number == 2
+    add(study, "COMPLETE", 0.05)
+    assert best(study.trials, stored).number == 1

@@ -125,3 +125,14 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_fetched
         write_weights(study, tmp_path / "nowhere" / "best.pt", lambda key, dest: fetched.append(key))
     assert not fetched
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_trial_that_the_model_names_is_the_best_and_the_highest_epoch_is_told() -> None:
+    study = a_study(a_spec())
+    add(study, "COMPLETE", 0.31)
+    add(study, "COMPLETE", 0.30)
+    study.set_user_attr(attributes.RECOMMENDED, {"trial": 1, "ended": 2, "reason": "the largest expected fitness"})
+    text = render(study)
+    assert text.startswith("trial 1 of study petskin: mask mAP50-95 0.300")
+    assert "the highest single epoch, 0.310, is one of trial 0" in text
+    assert "highest" not in render(study, 0)

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED
 from petskin_tune.leases.lease import read_leases
+from petskin_tune.study import attributes
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker.suspension import Suspension
@@ -79,6 +80,7 @@ def test_a_study_spends_its_budget_on_many_trials_and_trains_the_best_to_its_end
     assert best is not None
     assert best.value == max(trial.value for trial in trials if trial.value is not None)
     assert best.state == TrialState.COMPLETE
+    assert place.study.attributes[attributes.RECOMMENDED]["trial"] == best.number
 
 
 def test_a_thawed_trial_goes_on_where_it_was_frozen_and_every_epoch_is_trained_once(
