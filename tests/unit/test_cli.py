@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -18,24 +17,11 @@ from petskin_tune.database.storage import open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.study import attributes
 from petskin_tune.study.study import create_study
+from tests.support.click_tree import COMMANDS
 from tests.support.places import PROJECT
 from tests.support.studies import a_spec
 
 TRAIN = ["train", "--epochs", "3"]
-
-
-def all_commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    """The command and all below it, by what a person types."""
-    yield name, command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for below in command.list_commands(context):
-            found = command.get_command(context, below)
-            assert found is not None
-            yield from all_commands(found, f"{name} {below}")
-
-
-COMMANDS = {**dict(all_commands(tune_worker, "tune-worker")), **dict(all_commands(petskin_tune, "petskin-tune"))}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
