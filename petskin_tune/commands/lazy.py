@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
+from petskin_tune.error_text import shortened
+from petskin_tune.printable import LONGEST_SENTENCE
 from petskin_tune.views.stream import filtered_output
 
 
 class FilteredCommand(click.Command):
-    """A command of which no name, path or message that it prints can command the terminal."""
+    """A command of which no name, path or message that it prints can command the terminal, or fill it."""
 
     def main(self, *args: Any, **more: Any) -> Any:
         """Run it, refusals of click's own included."""
         with filtered_output():
             return super().main(*args, **more)
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        """Read the command's own words."""
+        with _on_one_screen():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it, and read the words of the commands below it."""
+        with _on_one_screen():
+            return super().invoke(ctx)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse a NUL character, which ends a word for the system: no shell can type one, a notebook's call can."""
+        if any("\0" in word for word in args):
+            raise click.UsageError("A NUL character is in one of the arguments; take it out.", ctx)
+        return super().parse_args(ctx, args)
+
+
+@contextlib.contextmanager
+def _on_one_screen() -> Iterator[None]:
+    """Shorten what click's refusals quote, whatever its length."""
+    try:
+        yield
+    except click.ClickException as refusal:
+        refusal.message = shortened(refusal.message, LONGEST_SENTENCE)
+        raise
 
 
 class LazyGroup(FilteredCommand, click.Group):

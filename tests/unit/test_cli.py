@@ -22,6 +22,7 @@ from tests.support.places import PROJECT
 from tests.support.studies import a_spec
 
 TRAIN = ["train", "--epochs", "3"]
+LONG = "x" * 90_000
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -167,3 +168,40 @@ def test_what_a_disk_or_a_store_refuses_is_one_sentence_no_longer_than_a_screen(
     long = CliRunner().invoke(petskin_tune, ["status", "--study", "x" * 100_000, "--home", "nowhere"])
     assert long.exit_code == 2
     assert len(long.output) < SCREEN + 100
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dashboard", "--study", "x", "--port", LONG],
+        ["data", "check", "data", LONG],
+        ["data", "aihub", "a", "b", "--species", LONG],
+        ["status", f"--{LONG}"],
+        [LONG],
+        [f"--{LONG}"],
+    ],
+    ids=lambda words: " ".join(word[:9] for word in words),
+)
+def test_a_word_that_click_refuses_fills_no_more_than_a_screen(words: list[str]) -> None:
+    refused = CliRunner().invoke(petskin_tune, words)
+    assert refused.exit_code == 2
+    assert "Usage: petskin-tune" in refused.stderr
+    assert "xxx … xxx" in refused.stderr
+    assert len(refused.stderr) < SCREEN + 200
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (petskin_tune, ["status", "--study", "demo", "--home", "a\0b"]),
+        (petskin_tune, ["best", "--study", "demo", "--weights", "a\0b"]),
+        (petskin_tune, ["data", "check", "a\0b"]),
+        (petskin_tune, ["\0"]),
+        (tune_worker, ["--study", "demo", "--home", "\0"]),
+    ],
+    ids=["home", "weights", "data", "command", "worker"],
+)
+def test_a_nul_character_is_refused_wherever_it_stands(command: click.Command, words: list[str]) -> None:
+    refused = CliRunner().invoke(command, words)
+    assert refused.exit_code == 2
+    assert "A NUL character is in one of the arguments" in refused.stderr
