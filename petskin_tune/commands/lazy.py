@@ -13,6 +13,8 @@ from petskin_tune.error_text import shortened
 from petskin_tune.printable import LONGEST_SENTENCE
 from petskin_tune.views.stream import filtered_output
 
+_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # of click 8.2 and later: the whole help, and nothing typed
+
 
 class FilteredCommand(click.Command):
     """A command of which no name, path or message that it prints can command the terminal, or fill it."""
@@ -44,9 +46,11 @@ def _on_one_screen() -> Iterator[None]:
     """Shorten what click's refusals quote, whatever its length."""
     try:
         yield
-    except click.ClickException as refusal:
-        refusal.message = shortened(refusal.message, LONGEST_SENTENCE)
-        raise
+    except click.UsageError as refusal:
+        said = refusal.format_message()
+        if isinstance(refusal, _HELP) or len(said) <= LONGEST_SENTENCE:
+            raise
+        raise click.UsageError(shortened(said, LONGEST_SENTENCE), refusal.ctx) from None
 
 
 class LazyGroup(FilteredCommand, click.Group):
