@@ -26,7 +26,7 @@ from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.errors import UsageError
 from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.durable import StoreError
-from petskin_tune.files.paths import typed
+from petskin_tune.files.paths import resolved, typed
 from petskin_tune.home.astray import require_not_astray
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def resolve_home(
     notebook = hosted_notebook(environ)
     if notebook and not (home or storage or ephemeral):
         raise UsageError(_deleted_disk(notebook, command, study))
-    folder = typed(home or "runs").resolve()
+    folder = resolved(typed(home or "runs"))
     if notebook == "colab":
         _require_drive(folder)
     forced = environ.get("TUNE_NETWORK_HOME")

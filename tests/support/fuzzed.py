@@ -189,6 +189,8 @@ def _changed(event: str, arguments: tuple[Any, ...]) -> Iterator[str]:
         names = [one for one in arguments[:2] if isinstance(one, (str, bytes, os.PathLike))]
         if event in ("os.symlink", "os.link"):
             names = names[1:]
+        if event == "os.mkdir" and os.path.isdir(names[0]):
+            return  # mkdir(parents=True) asks for what is there
         for name in names:
             yield from _real(name, descriptors[-1] if event in ("os.remove", "os.rmdir", "os.mkdir") else -1)
 

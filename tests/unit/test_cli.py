@@ -205,3 +205,51 @@ def test_a_nul_character_is_refused_wherever_it_stands(command: click.Command, w
     refused = CliRunner().invoke(command, words)
     assert refused.exit_code == 2
     assert "A NUL character is in one of the arguments" in refused.stderr
+
+
+def test_the_doctor_says_that_the_database_of_an_unknown_study_is_not_to_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(petskin_tune, ["doctor", "--study", "no-such-study", "--home", "d/" * 3000])
+    assert refused.exit_code == 2, refused.exception
+    assert refused.stdout.endswith("1 problem: the study cannot run here yet\n")
+    assert "File name too long" in refused.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_database_is_not_looked_for_under_a_name_that_no_file_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: object, **__: object) -> None:
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("petskin_tune.commands.opening.open_existing", stumble)
+    ended = CliRunner().invoke(petskin_tune, ["status", "--study", "demo", "--home", "d/" * 3000])
+    assert isinstance(ended.exception, KeyError)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["init", "--study", "demo", "--home", "loop"],
+        ["init", "--study", "demo", "--checkpoints", "loop"],
+        ["best", "--study", "no-such-study", "--home", "loop"],
+        ["data", "demo", "loop"],
+        ["data", "check", "loop"],
+        ["data", "aihub", "loop", "new"],
+        ["data", "aihub", ".", "loop"],
+    ],
+    ids=" ".join,
+)
+def test_a_link_that_leads_to_itself_is_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "loop").symlink_to("loop")
+    refused = CliRunner().invoke(petskin_tune, words)
+    assert refused.exit_code == 2, refused.exception
+    assert "error: " in refused.stderr
+    assert (tmp_path / "loop").is_symlink()
