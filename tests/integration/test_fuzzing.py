@@ -24,7 +24,7 @@ from tests.support.fuzzed import Fuzzed
 from tests.support.typed import commands
 
 BY_HAND = "PETSKIN_TUNE_FUZZING"
-CASES = int(os.environ.get(BY_HAND, "200"))
+CASES = int(os.environ.get(BY_HAND, "150"))
 AROUND = 400  # characters around the one sentence: click's usage, a warning, progress
 FOUND_IN_DATA = ["petskin-tune", "data", "check"]  # the command whose exit code 1 means what it found
 

@@ -2,7 +2,7 @@
 
 ``Fuzzed`` starts this file as a program. Where the tests run as root, it is a user without rights who can write nowhere
 else; files that only root may read (the interpreter, in some places) are left readable to it. Each command works in a
-new copy of the same small tree::
+copy of the same small tree, a new one where the last command changed anything::
 
     here/     a data set, study files, a home with a study, run folders, links, a FIFO: the current folder
     mine/     somebody else's data set, weights, study file, home and links: nothing there may change
@@ -308,7 +308,7 @@ def run(words: Sequence[str], folder: Path, watch: Watch) -> dict[str, Any]:
     """Type a command in the tree at ``folder``.
 
     Returns: its exit ``code`` (None: it ended by an error, ``error``), its ``stdout`` and ``stderr``, how it ``ends``,
-    and what it ``changed`` elsewhere.
+    and what it ``changed`` elsewhere, as far as the watch heard of it.
     """
     from click.testing import CliRunner
 
@@ -318,7 +318,6 @@ def run(words: Sequence[str], folder: Path, watch: Watch) -> dict[str, Any]:
     os.chdir(here)
     os.environ.update(HOME=str(folder / "user"), TMPDIR=str(folder / "tmp"))
     tempfile.tempdir = None
-    before = state(folder / "mine")
     program = {"tune-worker": tune_worker, "petskin-tune": petskin_tune}[words[0]]
     arguments = [word.replace("{HERE}", str(here)) for word in words[1:]]
     found: dict[str, Any] = {"code": None, "stdout": "", "stderr": "", "ends": "", "error": ""}
@@ -341,8 +340,7 @@ def run(words: Sequence[str], folder: Path, watch: Watch) -> dict[str, Any]:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         watch.allowed = None
-    after = state(folder / "mine")
-    found["changed"] = watch.found + sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    found["changed"] = watch.found
     return found
 
 
@@ -364,14 +362,22 @@ def serve(base: Path) -> None:
     template = base / f"template-{os.getpid()}"
     plant(template)
     watch = Watch()
+    before: dict[str, list[Any]] = {}  # none: the tree is to be laid out
     for count, line in enumerate(sys.stdin):
-        folder = base / f"{os.getpid()}-{count}"
-        lay_out(template, folder)
+        if not before:
+            folder = base / f"{os.getpid()}-{count}"
+            lay_out(template, folder)
+            before = state(folder)
         began = time.monotonic()
         found = run(json.loads(line), folder, watch)
         found["seconds"] = time.monotonic() - began
         os.chdir(base)
-        shutil.rmtree(folder, ignore_errors=True)
+        after = state(folder)
+        changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+        found["changed"] += [name for name in changed if name.startswith(str(folder / "mine"))]
+        if changed:
+            shutil.rmtree(folder, ignore_errors=True)
+            before = {}
         found["last"] = "Late" in found["error"] or threading.active_count() > MOST_THREADS
         answers.write(json.dumps(found) + "\n")
         answers.flush()
