@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,10 +36,18 @@ class FilteredCommand(click.Command):
             return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse a NUL character, which ends a word for the system: no shell can type one, a notebook's call can."""
-        if any("\0" in word for word in args):
-            raise click.UsageError("A NUL character is in one of the arguments; take it out.", ctx)
+        """Refuse words that no system takes, in which a notebook's call may differ from a shell."""
+        if not all(map(_can_be_typed, args)):
+            raise click.UsageError("An argument holds a NUL character or half of a surrogate pair; take it out.", ctx)
         return super().parse_args(ctx, args)
+
+
+def _can_be_typed(word: str) -> bool:
+    """Whether a word can be handed to a program, as bytes without NUL; undecodable bytes can (PEP 383)."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
 
 
 @contextlib.contextmanager

@@ -198,13 +198,15 @@ def test_a_word_that_click_refuses_fills_no_more_than_a_screen(words: list[str])
         (petskin_tune, ["data", "check", "a\0b"]),
         (petskin_tune, ["\0"]),
         (tune_worker, ["--study", "demo", "--home", "\0"]),
+        (petskin_tune, ["best", "--study", "\ud800"]),
+        (petskin_tune, ["data", "demo", "\ud800"]),
     ],
-    ids=["home", "weights", "data", "command", "worker"],
+    ids=["home", "weights", "data", "command", "worker", "surrogate in a name", "surrogate in a path"],
 )
-def test_a_nul_character_is_refused_wherever_it_stands(command: click.Command, words: list[str]) -> None:
+def test_a_word_that_no_shell_can_type_is_refused_wherever_it_stands(command: click.Command, words: list[str]) -> None:
     refused = CliRunner().invoke(command, words)
     assert refused.exit_code == 2
-    assert "A NUL character is in one of the arguments" in refused.stderr
+    assert "An argument holds a NUL character or half of a surrogate pair" in refused.stderr
 
 
 def test_the_doctor_says_that_the_database_of_an_unknown_study_is_not_to_be_reached(
@@ -253,3 +255,14 @@ def test_a_link_that_leads_to_itself_is_refused(
     assert refused.exit_code == 2, refused.exception
     assert "error: " in refused.stderr
     assert (tmp_path / "loop").is_symlink()
+
+
+@pytest.mark.parametrize("words", [["best"], ["stop"], ["doctor"], ["train", "--epochs", "3"], ["init"]], ids=" ".join)
+def test_a_name_that_is_not_utf_8_is_that_of_no_study(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_storage(f"sqlite:///{tmp_path}/runs.db").engine.dispose()
+    refused = CliRunner().invoke(petskin_tune, [*words, "--study", "\udcff", "--storage", "sqlite:///runs.db"])
+    assert refused.exit_code == 2, refused.exception
+    assert "there is no study `\\xff`" in refused.stderr
