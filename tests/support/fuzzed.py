@@ -16,6 +16,7 @@ work on data sets is done in this one. A database that does not answer is given 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -205,18 +206,26 @@ def _real(path: Any, folder: int) -> Iterator[str]:
         yield os.path.join(os.path.realpath(os.path.dirname(name) or "."), os.path.basename(name))
 
 
-def state(folder: Path) -> dict[str, list[Any]]:
-    """Kind, rights, time of the last change and content of everything below ``folder``."""
+def state(folder: Path) -> dict[str, tuple[Any, ...]]:
+    """Kind, rights, time of the last change and content of everything below ``folder``.
+
+    What vanishes meanwhile is left out: SQLite tidies up behind a connection that is forgotten.
+    """
     found = {}
     for path in sorted([folder, *folder.rglob("*")]):
-        status = path.lstat()
-        content = ""
-        if stat.S_ISREG(status.st_mode):
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-        elif stat.S_ISLNK(status.st_mode):
-            content = os.readlink(path)
-        found[str(path)] = [status.st_mode, status.st_mtime_ns, content]
+        with contextlib.suppress(FileNotFoundError):
+            found[str(path)] = _state_of(path)
     return found
+
+
+def _state_of(path: Path) -> tuple[Any, ...]:
+    status = path.lstat()
+    content = ""
+    if stat.S_ISREG(status.st_mode):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+    elif stat.S_ISLNK(status.st_mode):
+        content = os.readlink(path)
+    return status.st_mode, status.st_mtime_ns, content
 
 
 # ---- the tree -------------------------------------------------------------------------------------------------------
@@ -362,7 +371,7 @@ def serve(base: Path) -> None:
     template = base / f"template-{os.getpid()}"
     plant(template)
     watch = Watch()
-    before: dict[str, list[Any]] = {}  # none: the tree is to be laid out
+    before: dict[str, tuple[Any, ...]] = {}  # none: the tree is to be laid out
     for count, line in enumerate(sys.stdin):
         if not before:
             folder = base / f"{os.getpid()}-{count}"
