@@ -9,12 +9,13 @@ from petskin_tune import printable
 LONGEST_MESSAGE = 400  # characters of an error's message in a sentence
 HEAD = 250  # of them, of a longer one, from its beginning; its end says what came of it
 LONGEST_DETAIL = 6000  # characters kept of a traceback or a log
-_URL = re.compile(r"\w[\w+.-]*://\S+")
+# Names of schemes and of secrets are no longer than this: a text of one endless word takes no time with its square.
+_URL = re.compile(r"[\w+.-]{1,40}://\S+")
 _NO_PORT = re.compile(r"^([^/?:\[\]]+:)(?![0-9]{0,5}(?:[/?,]|$))[^?]*")
 _NAME = re.compile(r"[A-Za-z_-]{1,24}")  # of a parameter; others may be a piece of a secret
 _AFTER_A_URL = "\"'`.,;:)]}>"  # of the sentence around it
 _SECRET = re.compile(
-    r"((?:password|passwd|secret|token|api_?key|access_?key|signature)\w*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]+",
+    r"((?:password|passwd|secret|token|api_?key|access_?key|signature)\w{0,100}[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]+",
     re.IGNORECASE,
 )
 # Parameters of URLs whose values are no secrets: what is not listed is masked.

@@ -11,7 +11,7 @@ from petskin_tune.checkpoints.base import Store
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import StoreError
-from petskin_tune.files.paths import typed
+from petskin_tune.files.paths import resolved, typed
 
 
 def store_address(url: str) -> str:
@@ -24,7 +24,7 @@ def store_address(url: str) -> str:
     if re.match(r"(?i)(s3|gs|gcs|az|file|https?):(?!//)", url) or "\0" in url:
         raise UsageError("The store's URL cannot be read: expected a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER.")
     if not separator or scheme == "file":
-        return str(typed(rest if separator else url).resolve())
+        return str(resolved(typed(rest if separator else url)))
     if scheme not in ("s3", "gs"):
         raise UsageError(f"A store is a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, not {scheme}://…")
     if "@" in rest.partition("/")[0] or "?" in rest:

@@ -57,10 +57,10 @@ def _expectations(found: Examination) -> Iterator[str]:
     from petskin_tune.commands.estimate import FEWEST_TRIALS, suggestions
     from petskin_tune.study.extent import begun_here, extent
 
-    spec, figures = found.spec, found.figures
     measured = found.probe.measured if found.probe else None
-    if figures is None or measured is None:
+    if measured is None or (figures := found.figures) is None:
         return
+    spec = found.spec
     train, val = found.images
     yield (
         f"an epoch: {words.duration(figures.epoch)} ({train} images at {measured.images_per_second:.3g} a second, and "

@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
+from petskin_tune.error_text import shortened
+from petskin_tune.printable import LONGEST_SENTENCE
 from petskin_tune.views.stream import filtered_output
+
+_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # of click 8.2 and later: the whole help, and nothing typed
 
 
 class FilteredCommand(click.Command):
-    """A command of which no name, path or message that it prints can command the terminal."""
+    """A command of which no name, path or message that it prints can command the terminal, or fill it."""
 
     def main(self, *args: Any, **more: Any) -> Any:
         """Run it, refusals of click's own included."""
         with filtered_output():
             return super().main(*args, **more)
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        """Read the command's own words."""
+        with _on_one_screen():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it, and read the words of the commands below it."""
+        with _on_one_screen():
+            return super().invoke(ctx)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse words that no system takes, in which a notebook's call may differ from a shell."""
+        if not all(map(_can_be_typed, args)):
+            raise click.UsageError("An argument holds a NUL character or half of a surrogate pair; take it out.", ctx)
+        return super().parse_args(ctx, args)
+
+
+def _can_be_typed(word: str) -> bool:
+    """Whether a word can be handed to a program, as bytes without NUL; undecodable bytes can (PEP 383)."""
+    try:
+        return b"\0" not in os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
+
+
+@contextlib.contextmanager
+def _on_one_screen() -> Iterator[None]:
+    """Shorten what click's refusals quote, whatever its length."""
+    try:
+        yield
+    except click.UsageError as refusal:
+        said = refusal.format_message()
+        if isinstance(refusal, _HELP) or len(said) <= LONGEST_SENTENCE:
+            raise
+        raise click.UsageError(shortened(said, LONGEST_SENTENCE), refusal.ctx) from None
 
 
 class LazyGroup(FilteredCommand, click.Group):

@@ -167,11 +167,12 @@ def _of_damage(places: Places | None) -> UsageError | None:
         return None
     from petskin_tune.database.refusals import AFTER_DAMAGE
     from petskin_tune.database.sqlite_file import is_whole
+    from petskin_tune.files.paths import is_file
     from petskin_tune.home.home import resolve_home
 
     home = resolve_home(places.home, places.storage, None, os.environ, study=places.study, ephemeral=True)
     file = home.database
-    if file is None or not file.is_file() or is_whole(file):
+    if file is None or not is_file(file) or is_whole(file):
         return None
     return UsageError(f"{file} is damaged, says SQLite's quick_check. {AFTER_DAMAGE}")
 

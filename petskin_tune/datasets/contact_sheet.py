@@ -21,6 +21,7 @@ from petskin_tune.datasets.stratify import seeded
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import write_whole
+from petskin_tune.files.paths import resolved, typed
 from petskin_tune.printable import printable
 
 TILE = 240  # pixels: the box that an image is fitted into
@@ -61,7 +62,7 @@ def contact_sheet(data_yaml: Path, target: Path, *, per_class: int = 12, seed: i
         for heading, images in _chosen(data_set, per_class, seed).items()
     }
     content = _as_html(sections) if target.suffix.lower() == ".html" else _as_png(sections)
-    write_whole(target.expanduser().resolve(), printable(content) if isinstance(content, str) else content)
+    write_whole(resolved(typed(target)), printable(content) if isinstance(content, str) else content)
     return target
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import claim, only_one, write_whole
-from petskin_tune.files.paths import filling
+from petskin_tune.files.paths import filling, resolved, typed
 
 NAMES = ("papule", "scale", "ulcer")
 _RECIPE = "demo.json"  # what a folder is being filled with; data.yaml comes last
@@ -77,7 +77,7 @@ def make(dest: Path, train: int = 64, val: int = 32, imgsz: int = 64, seed: int 
             f"{_LARGEST_SIDE} pixels."
         )
     recipe = Recipe(train, val, imgsz, seed)
-    dest = dest.expanduser().resolve()
+    dest = resolved(typed(dest))
     with filling(dest), only_one(dest):
         claim(dest, _RECIPE, asdict(recipe))
         for split, count in (("train", train), ("val", val)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import write_whole
+from petskin_tune.files.paths import resolved
 
 # Ultralytics' IMG_FORMATS (ultralytics/data/utils.py); a test compares the two.
 IMAGE_SUFFIXES = frozenset(
@@ -64,7 +65,7 @@ def _is_image(name: str) -> bool:
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
-    real = folder.resolve()
+    real = resolved(folder)
     if real in _NOBODYS_DATA or any(real.is_relative_to(pseudo) for pseudo in _PSEUDO):
         raise UsageError(f"{folder} is no folder of images: name the one that holds them.")
     waiting: list[tuple[Path, tuple[Identity, ...]]] = [(folder, ())]

@@ -17,7 +17,7 @@ from petskin_tune.datasets.folders import images_at
 from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular, yaml_guard
-from petskin_tune.files.paths import is_there, typed
+from petskin_tune.files.paths import is_there, resolved, typed
 from petskin_tune.files.yaml_guard import BadYaml
 from petskin_tune.printable import quoted
 
@@ -68,7 +68,7 @@ def read(yaml_path: Path, within: Path | None = None) -> DataSet:
     Raises:
         UsageError: a key, a folder or a list is missing or wrong, or train or val has no images.
     """
-    yaml_path = yaml_path.resolve()
+    yaml_path = resolved(yaml_path)
     raw = load_yaml(yaml_path)
     names = class_names(yaml_path, raw)
     _require_channels(yaml_path, raw)
@@ -162,7 +162,7 @@ def _root(yaml_path: Path, raw: Mapping[str, Any], within: Path | None) -> Path:
     root = _stated_root(yaml_path, stated)
     # A YAML that travelled still says where it lay on the machine that wrote it.
     usable = is_there(root) and root.is_dir() and (within is None or _is_inside(root, within))
-    return root.resolve() if usable else yaml_path.parent
+    return resolved(root) if usable else yaml_path.parent
 
 
 def _stated_root(yaml_path: Path, stated: str) -> Path:
@@ -195,7 +195,7 @@ def locate(root: Path, entry: str, within: Path | None = None) -> Path | None:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    return resolved(path).is_relative_to(resolved(folder))
 
 
 def _groups(root: Path, raw: Mapping[str, Any], within: Path | None) -> Path | None:

@@ -21,7 +21,7 @@ from petskin_tune.datasets.subset import read_groups
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import claim, only_one, write_csv, write_whole
-from petskin_tune.files.paths import filling
+from petskin_tune.files.paths import filling, resolved, typed
 
 _RECORD = "resize.json"
 _BATCH = 16  # images per message between processes
@@ -68,7 +68,7 @@ def resize(
     """
     if imgsz < 32:
         raise UsageError("--imgsz must be at least 32 pixels.")
-    dest = dest.expanduser().resolve()
+    dest = resolved(typed(dest))
     data_set = layout.read(data_yaml)
     with filling(dest), only_one(dest, wait=False):
         claim(dest, _RECORD, {"imgsz": imgsz, "source": fingerprint(data_yaml).digest})

@@ -18,7 +18,7 @@ from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import only_one, write_whole
-from petskin_tune.files.paths import filling, is_file, is_there, typed
+from petskin_tune.files.paths import filling, is_file, is_there, resolved, typed
 from petskin_tune.files.yaml_kinds import SUFFIXES, is_study
 from petskin_tune.printable import quoted, raw
 
@@ -40,7 +40,7 @@ def prepare(data: str, *, base: Path, cache: Path) -> Path:
     Raises:
         UsageError: the data set is missing, broken, or without images or labels.
     """
-    cache = cache.expanduser().resolve()
+    cache = resolved(typed(cache))
     with filling(cache):
         return demo.make(cache / DEMO) if data == DEMO else _prepared(_find(data, base), cache)
 

@@ -17,7 +17,7 @@ from petskin_tune.datasets.source import absolute
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import only_one, write_whole
-from petskin_tune.files.paths import filling
+from petskin_tune.files.paths import filling, resolved, typed
 
 
 def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: Path) -> Path:
@@ -39,7 +39,7 @@ def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: 
     data_set = layout.read(data_yaml)
     group_of = read_groups(data_set)
     content = absolute(data_set)
-    dest = dest.expanduser().resolve()
+    dest = resolved(typed(dest))
     with filling(dest), only_one(dest):
         for split, wanted in (("train", train), ("val", val)):
             if wanted is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files.paths import resolved
 
 NETWORK_TYPES = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "afs", "afpfs", "ceph", "glusterfs", "lustre", "beegfs"}
@@ -37,7 +38,7 @@ def mounts() -> list[Mount]:
 
 def mount_of(path: Path, among: Sequence[Mount] | None = None) -> Mount:
     """The mount that ``path`` (which need not exist yet) lies on: the longest prefix, the latest of equals."""
-    real = path.resolve()
+    real = resolved(path)
     found = Mount(Path(real.anchor), "")
     for mount in mounts() if among is None else among:
         if real.is_relative_to(mount.point) and len(mount.point.parts) >= len(found.point.parts):

@@ -15,9 +15,17 @@ _LONGEST_NAME = 255  # bytes of one name on Linux' file systems
 _DIGEST = 16  # hexadecimal digits that tell shortened names apart
 
 
-def typed(text: str) -> Path:
+def typed(text: str | Path) -> Path:
     """``text`` as a path: ``~`` is the home folder, and ``~nobody`` a name like any other."""
     return Path(os.path.expanduser(text))
+
+
+def resolved(path: Path) -> Path:
+    """The absolute path without links, as far as it exists; of a link that leads to itself, the link.
+
+    ``Path.resolve`` raises a RuntimeError of such a link before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
 
 
 def folder_name(text: str) -> str:

@@ -109,6 +109,25 @@ def read_names(path: Path) -> str:
     return printable.from_raw(read_bytes(path, LARGEST_LIST))
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 to what a person named, which may be a device or a FIFO, as a shell's ``>(…)`` is: never wait for it.
+
+    Raises:
+        NotRegular: a FIFO that nobody reads, or a socket.
+        OSError: it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise NotRegular(path, f"{kind_of(path.stat().st_mode)} that nobody reads") from error
+        raise
+    os.set_blocking(descriptor, True)  # a reader who is there is given the time to read
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def require_replaceable(path: Path) -> None:
     """Refuse to put a file in the place of a device, a FIFO, a socket or a folder; a link's own target is looked at.
 

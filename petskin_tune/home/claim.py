@@ -62,6 +62,7 @@ class Claim:
     ) -> None:
         self._folder, self._copies, self._say = folder, copies, say
         self._watch_seconds, self._clock, self._sleep = watch_seconds, clock, sleep
+        self._mine = Identity.mine()
         self._beat = 0
         self.rank: Rank | None = None  # ours, or the one we joined
         self.owned = False  # whether it is ours
@@ -140,7 +141,7 @@ class Claim:
 
     def _write(self) -> None:
         assert self.rank is not None
-        content = {"identity": Identity.mine().to_json(), "written": time.time()}
+        content = {"identity": self._mine.to_json(), "written": time.time()}
         name = f"claim-{self.rank.term:06d}-{self.rank.owner}-{self._beat:06d}.json"
         with translated("giving a sign of life"), tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / name

@@ -27,7 +27,7 @@ from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.errors import UsageError
 from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.durable import StoreError
-from petskin_tune.files.paths import typed
+from petskin_tune.files.paths import resolved, typed
 from petskin_tune.home.astray import require_not_astray
 from petskin_tune.printable import printable, quoted
 
@@ -288,7 +288,7 @@ def _home_folder(home: str) -> Path:
         )
     if re.search(r"[\x00-\x1f\x7f-\x9f]", home):
         raise UsageError(f"The home {home[:80]!r} cannot be used: its name holds a control character.")
-    return typed(home).resolve()
+    return resolved(typed(home))
 
 
 def hosted_notebook(environ: Mapping[str, str]) -> Notebook | None:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from petskin_tune.errors import UsageError
-from petskin_tune.files.paths import is_file, typed
+from petskin_tune.files.paths import is_file, resolved, typed
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.parser import PRUNER_OPTIONS, ParsedStudy, check_study_name, read_study
 from petskin_tune.study.spec import CHANGEABLE, Choices, PrunerSpec, Range, StudySpec
@@ -69,7 +69,7 @@ def find(name_or_path: str) -> FoundFile | None:
         for suffix in ("", *_SUFFIXES):
             found = folder / f"{name_or_path}{suffix}"
             if found.suffix in _SUFFIXES and os.path.isfile(found):
-                return FoundFile(found, shipped=found.parent.resolve() == shipped_folder().resolve())
+                return FoundFile(found, shipped=resolved(found.parent) == resolved(shipped_folder()))
     return None
 
 

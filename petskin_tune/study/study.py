@@ -232,7 +232,7 @@ def find_study(storage: PetskinStorage, name: str) -> Study | None:
     """
     try:
         study_id = storage.get_study_id_from_name(name)
-    except KeyError:
+    except (KeyError, UnicodeEncodeError):  # databases hold UTF-8, and a terminal may give any bytes
         return None
     stored = storage.get_study_user_attrs(study_id)
     if attributes.SPEC not in stored:

@@ -10,6 +10,7 @@ import yaml
 
 from petskin_tune import text as words
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
 from petskin_tune.files.paths import writing
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.study import attributes
@@ -95,7 +96,7 @@ def write_yaml(
         training_arguments(study, trial, model=model, data=data), sort_keys=False, allow_unicode=True, width=110
     )
     with writing(dest):
-        dest.write_text(_header(study, trial, dest) + text, encoding="utf-8")
+        regular.write_text(dest, _header(study, trial, dest) + text)
     return trial
 
 

@@ -16,6 +16,7 @@ from petskin_tune.diagnosis.comparison import curves_of
 from petskin_tune.diagnosis.troubles import DETAIL_LINES, DETAIL_WIDTH
 from petskin_tune.diagnosis.verdict import judge
 from petskin_tune.error_text import shortened, tail
+from petskin_tune.files import regular
 from petskin_tune.files.paths import writing
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import Failure
@@ -57,7 +58,7 @@ def write(study: Study, dest: Path, leases: Sequence[Lease] = ()) -> None:
         UsageError: ``dest`` cannot be written.
     """
     with writing(dest):
-        dest.write_text(render(study, time.time(), leases), encoding="utf-8")
+        regular.write_text(dest, render(study, time.time(), leases))
 
 
 def render(study: Study, now: float, leases: Sequence[Lease] = ()) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -18,24 +17,12 @@ from petskin_tune.database.storage import open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.study import attributes
 from petskin_tune.study.study import create_study
+from tests.support.click_tree import COMMANDS
 from tests.support.places import PROJECT
 from tests.support.studies import a_spec
 
 TRAIN = ["train", "--epochs", "3"]
-
-
-def all_commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    """The command and all below it, by what a person types."""
-    yield name, command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for below in command.list_commands(context):
-            found = command.get_command(context, below)
-            assert found is not None
-            yield from all_commands(found, f"{name} {below}")
-
-
-COMMANDS = {**dict(all_commands(tune_worker, "tune-worker")), **dict(all_commands(petskin_tune, "petskin-tune"))}
+LONG = "x" * 90_000
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -183,3 +170,101 @@ def test_what_a_disk_or_a_store_refuses_is_one_sentence_no_longer_than_a_screen(
     long = CliRunner().invoke(petskin_tune, ["status", "--study", "x" * 100_000, "--home", "nowhere"])
     assert long.exit_code == 2
     assert len(long.output) < SCREEN + 100
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dashboard", "--study", "x", "--port", LONG],
+        ["data", "check", "data", LONG],
+        ["data", "aihub", "a", "b", "--species", LONG],
+        ["status", f"--{LONG}"],
+        [LONG],
+        [f"--{LONG}"],
+    ],
+    ids=lambda words: " ".join(word[:9] for word in words),
+)
+def test_a_word_that_click_refuses_fills_no_more_than_a_screen(words: list[str]) -> None:
+    refused = CliRunner().invoke(petskin_tune, words)
+    assert refused.exit_code == 2
+    assert "Usage: petskin-tune" in refused.stderr
+    assert "xxx … xxx" in refused.stderr
+    assert len(refused.stderr) < SCREEN + 200
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (petskin_tune, ["status", "--study", "demo", "--home", "a\0b"]),
+        (petskin_tune, ["best", "--study", "demo", "--weights", "a\0b"]),
+        (petskin_tune, ["data", "check", "a\0b"]),
+        (petskin_tune, ["\0"]),
+        (tune_worker, ["--study", "demo", "--home", "\0"]),
+        (petskin_tune, ["best", "--study", "\ud800"]),
+        (petskin_tune, ["data", "demo", "\ud800"]),
+    ],
+    ids=["home", "weights", "data", "command", "worker", "surrogate in a name", "surrogate in a path"],
+)
+def test_a_word_that_no_shell_can_type_is_refused_wherever_it_stands(command: click.Command, words: list[str]) -> None:
+    refused = CliRunner().invoke(command, words)
+    assert refused.exit_code == 2
+    assert "An argument holds a NUL character or half of a surrogate pair" in refused.stderr
+
+
+def test_the_doctor_says_that_the_database_of_an_unknown_study_is_not_to_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(petskin_tune, ["doctor", "--study", "no-such-study", "--home", "d/" * 3000])
+    assert refused.exit_code == 2, refused.exception
+    assert refused.stdout.endswith("1 problem: the study cannot run here yet\n")
+    assert "File name too long" in refused.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_database_is_not_looked_for_under_a_name_that_no_file_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: object, **__: object) -> None:
+        raise KeyError("nobody foresaw this")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("petskin_tune.commands.opening.open_existing", stumble)
+    ended = CliRunner().invoke(petskin_tune, ["status", "--study", "demo", "--home", "d/" * 3000])
+    assert isinstance(ended.exception, KeyError)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["init", "--study", "demo", "--home", "loop"],
+        ["init", "--study", "demo", "--checkpoints", "loop"],
+        ["best", "--study", "no-such-study", "--home", "loop"],
+        ["data", "demo", "loop"],
+        ["data", "check", "loop"],
+        ["data", "aihub", "loop", "new"],
+        ["data", "aihub", ".", "loop"],
+    ],
+    ids=" ".join,
+)
+def test_a_link_that_leads_to_itself_is_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "loop").symlink_to("loop")
+    refused = CliRunner().invoke(petskin_tune, words)
+    assert refused.exit_code == 2, refused.exception
+    assert "error: " in refused.stderr
+    assert (tmp_path / "loop").is_symlink()
+
+
+@pytest.mark.parametrize("words", [["best"], ["stop"], ["doctor"], ["train", "--epochs", "3"], ["init"]], ids=" ".join)
+def test_a_name_that_is_not_utf_8_is_that_of_no_study(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_storage(f"sqlite:///{tmp_path}/runs.db").engine.dispose()
+    refused = CliRunner().invoke(petskin_tune, [*words, "--study", "\udcff", "--storage", "sqlite:///runs.db"])
+    assert refused.exit_code == 2, refused.exception
+    assert "there is no study `\\xff`" in refused.stderr

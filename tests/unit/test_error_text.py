@@ -48,3 +48,17 @@ def test_what_is_no_secret_stays() -> None:
 
 def test_the_end_of_a_text_is_its_last_lines_cut_to_a_width() -> None:
     assert tail("one\n\ntwo\n" + "x" * 50 + "\n", 2, width=10) == ["two", "x" * 9 + "…"]
+
+
+@pytest.mark.parametrize("word", ["x", "password", "secret-", "a.b+"])
+def test_an_endless_word_is_read_in_time_that_grows_with_its_length(word: str) -> None:
+    """With that of its square, this would take longer than any test may."""
+    text = word * (10**6 // len(word))
+    assert masked(text) == text
+
+
+def test_a_secret_behind_an_endless_word_is_masked_all_the_same() -> None:
+    before = "x" * 10_000
+    assert masked(f"{before}://user:hidden@host/x") == f"{before}://user:***@host/x"
+    assert masked(f"{'.' * 100}://user:hidden@host/x") == f"{'.' * 100}://user:***@host/x"
+    assert masked(f"{'password' * 1000}=hidden") == f"{'password' * 1000}=***"

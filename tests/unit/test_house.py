@@ -47,3 +47,9 @@ def test_readme_draws_every_package() -> None:
     assert drawn == packages
     for name in re.findall(r"\b(\w+)\.py\b", tree):
         assert list(PACKAGE.rglob(f"{name}.py")), f"README names {name}.py, which is not there"
+
+
+def test_the_tests_that_the_readme_names_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/.]+)`", (PROJECT / "README.md").read_text())
+    assert named
+    assert [path for path in named if not (PROJECT / path).exists()] == []

@@ -25,6 +25,7 @@ from petskin_tune.datasets.aihub.writing import KEPT, Placed
 from petskin_tune.datasets.archives.writing import write_archive
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import claim, only_one, write_whole
+from petskin_tune.files.paths import resolved, typed
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is, how much there is
 
@@ -67,8 +68,8 @@ def import_aihub(
     Raises:
         UsageError: a source or ``dest`` is not what it must be, nothing is left to import, or val would be empty.
     """
-    dest = dest.expanduser().resolve()
-    sources = [source.expanduser().resolve() for source in sources]
+    dest = resolved(typed(dest))
+    sources = [resolved(typed(source)) for source in sources]
     if any(dest.is_relative_to(source) for source in sources if source.is_dir()):
         raise UsageError(f"{dest} lies inside the source; give a folder elsewhere.")
     listing = list_sources(sources)

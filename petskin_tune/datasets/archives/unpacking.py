@@ -22,6 +22,7 @@ from petskin_tune import faults
 from petskin_tune.datasets.archives.names import CHECKSUMS, disk_name, is_litter, leads_outside, zip_entry_name
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import PARTIAL, only_one, write_whole
+from petskin_tune.files.paths import resolved
 from petskin_tune.printable import raw
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -73,7 +74,7 @@ def unpack(archive: Path, cache: Path) -> Path:
         UsageError: the archive cannot be read, is damaged, holds links or names that lead outside, unpacks to
             implausibly much, or there is too little room.
     """
-    archive = archive.resolve()
+    archive = resolved(archive)
     cache.mkdir(parents=True, exist_ok=True)
     with only_one(cache):
         status = archive.stat()

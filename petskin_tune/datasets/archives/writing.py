@@ -14,6 +14,7 @@ from typing import IO
 from petskin_tune.datasets.archives.names import CHECKSUMS, is_litter
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import PARTIAL
+from petskin_tune.files.paths import resolved, typed
 
 
 def write_archive(folder: Path, archive: Path, progress: Callable[[int, int], None] = lambda *_: None) -> None:
@@ -30,7 +31,7 @@ def write_archive(folder: Path, archive: Path, progress: Callable[[int, int], No
     Raises:
         UsageError: the name is not one that is recognised as a plain tar, or it lies inside the data set.
     """
-    archive = archive.expanduser().resolve()
+    archive = resolved(typed(archive))
     if archive.suffix.lower() != ".tar":
         raise UsageError(f"{archive.name} must end in .tar; compression gains nothing on photographs.")
     if archive.is_relative_to(folder):

@@ -38,11 +38,6 @@ PATIENCE = 240.0  # seconds until a test gives up; the machine may be busy
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("child")
-
-
-@pytest.fixture(scope="module")
 def finished(root):
     # A server that another module left here has imported something else, or nothing: the next start makes a new one.
     multiprocessing.forkserver._forkserver._stop()

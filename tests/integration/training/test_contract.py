@@ -16,11 +16,6 @@ def weights(trainer):
     return {"model": trainer.model.state_dict(), "ema": trainer.ema.ema.state_dict()}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("contract")
-
-
 def train_both(job, script=()):
     trained = []
     for loop in (StockLoop, OurLoop):

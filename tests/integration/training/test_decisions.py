@@ -39,11 +39,6 @@ class Killed(BaseException):
     """Nothing catches it, as nothing catches SIGKILL."""
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("decisions")
-
-
 @pytest.fixture
 def job(root, request):
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)

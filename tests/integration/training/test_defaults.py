@@ -25,11 +25,6 @@ class _Seen(Exception):
     """Enough batches were seen."""
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("defaults")
-
-
 def settings_by_batch(loop, job):
     """What each group of the optimizer steps with, in each of the first batches, and the optimizer's name."""
     seen: list[list[dict[str, Any]]] = []

@@ -17,11 +17,6 @@ INEXACT = "no longer exactly as undisturbed"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("environment")
-
-
-@pytest.fixture(scope="module")
 def suspended(root):
     """A trial that was suspended after its first epoch, and what it ran on."""
     job = helpers.job(root, "suspended", arguments={"epochs": 2})

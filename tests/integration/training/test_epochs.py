@@ -26,11 +26,6 @@ BATCH_SECONDS, VALIDATION_SECONDS = 0.3, 40.0
 LEARNS = {"epochs": 6, "batch": 4, "nbs": 4, "lr0": 0.005, "mosaic": 0.0, "warmup_bias_lr": 0.0}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("epochs")
-
-
 def train(job, react=lambda event: None):
     recorder = helpers.Recorder(react)
     recorder.send(run(job, recorder))

@@ -37,11 +37,6 @@ from tests.support import training as helpers
 from tests.support.provocations import memory_for, poisoned_at
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("failures")
-
-
 @pytest.fixture
 def job(root, request):
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)

@@ -18,11 +18,6 @@ pytestmark = [
 ARGUMENTS = {"amp": True, "batch": 16, "imgsz": 320, "nbs": 32, "epochs": 4}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("gpu")
-
-
 def job(root, name):
     data = str(helpers.data(root, train=256, val=64))
     return helpers.job(

@@ -18,11 +18,6 @@ LONG_ACCUMULATION = {"nbs": 96}  # twelve batches to a step: snapshots do not wa
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("kills")
-
-
-@pytest.fixture(scope="module")
 def undisturbed(root):
     """Return a function that trains a set of arguments once, left alone."""
     trained = {}

@@ -54,11 +54,6 @@ def combinations():
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("kills-everywhere")
-
-
-@pytest.fixture(scope="module")
 def model(root):
     """Return a function that returns the path of a model."""
 

@@ -19,11 +19,6 @@ from tests.support import training as helpers
 MIXED = {"mixup": 0.5, "cutmix": 0.3, "copy_paste": 0.5, "copy_paste_mode": "mixup", "degrees": 90.0, "close_mosaic": 1}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("loader")
-
-
 def loader(root, **changes):
     setup = TrialTrainer(helpers.job(root, "loader", **changes), Decisions())
     setup._setup_train()

@@ -20,11 +20,6 @@ SHORT = {"epochs": 1, "imgsz": 32, "batch": 4, "nbs": 8}  # of four batches
 WIDTHS = {"v8": 0.0625, "11": 0.125, "26": 0.125}  # of models that are small enough for the default tests
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("pretrained")
-
-
 def architecture(root, family, scale):
     if scale == "tiny":
         return str(helpers.model(root, WIDTHS[family], family))

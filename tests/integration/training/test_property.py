@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,11 +18,6 @@ from tests.support.soak import times
 # How often a training of two epochs of three batches that is left alone reaches a point, at least (no snapshot is begun
 # while one is being written): the first kill comes at one of these instants, so that it happens.
 REACHED = {"batch-done": 6, "in-validation": 2, "epoch-batches-done": 2, "epoch-validated": 2, "snapshot-renamed": 1}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("property")
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +85,4 @@ def assert_exact(root, left_alone, arguments, kills, every):
     assert helpers.differences(expected, helpers.final_state(job.run_folder)) == []
     assert told == curve
     assert Path(job.run_folder, "weights/best.pt").exists()
+    shutil.rmtree(job.run_folder)

@@ -69,3 +69,10 @@ def test_a_name_longer_than_a_disk_takes_is_shortened_and_told_apart() -> None:
     assert len(names) == 2
     assert all(len(name.encode()) <= 255 and name.startswith("subset-피피") for name in names)
     assert paths.folder_name("subset-petskin") == "subset-petskin"
+
+
+def test_a_link_that_leads_to_itself_is_the_end_of_its_path(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    assert paths.resolved(tmp_path / "loop" / "below") == tmp_path.resolve() / "loop" / "below"
+    assert paths.resolved(tmp_path / "link" / ".." / "new") == tmp_path.resolve() / "new"

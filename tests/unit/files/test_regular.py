@@ -152,3 +152,21 @@ def test_a_name_as_long_as_names_may_be_is_written(tmp_path: Path) -> None:
     with replacing(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_a_pipe_is_written_to_while_somebody_reads_it_and_is_refused_where_nobody_does(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="a FIFO that nobody reads"):
+        regular.write_text(pipe, "text")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    regular.write_text(pipe, "다")
+    assert os.read(reader, 100) == "다".encode()
+    os.close(reader)
+
+
+def test_text_takes_the_place_of_longer_text_and_goes_into_devices(tmp_path: Path) -> None:
+    regular.write_text(tmp_path / "file", "longer")
+    regular.write_text(tmp_path / "file", "short")
+    assert (tmp_path / "file").read_text() == "short"
+    regular.write_text(Path("/dev/null"), "nothing")

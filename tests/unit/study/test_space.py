@@ -1,3 +1,7 @@
+import pickle
+import zipfile
+from types import SimpleNamespace
+
 import pytest
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_cfg
 
@@ -248,8 +252,9 @@ def test_start_points_keep_their_order_and_may_leave_names_to_the_sampler():
 def test_a_model_is_found_beside_the_study_then_by_ultralytics_own_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mine.yaml").write_text("nc: 1\nbackbone: []\nhead: []\n")
-    (tmp_path / "w.pt").write_bytes(b"")
+    (tmp_path / "models" / "mine.yaml").write_text("nc: 1\nbackbone: []\nhead: [[-1, 1, Segment, [nc, 32, 256]]]\n")
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as saved:
+        saved.writestr("archive/data.pkl", pickle.dumps(SimpleNamespace()))
     assert find_model("mine.yaml", [tmp_path]) == str(tmp_path / "models" / "mine.yaml")
     assert find_model("models/mine.yaml", [tmp_path]) == str(tmp_path / "models" / "mine.yaml")
     assert find_model("w.pt") == str(tmp_path / "w.pt")
