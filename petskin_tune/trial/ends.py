@@ -60,7 +60,7 @@ def without_process(run: RunState) -> Outcome | None:
     if verdict and verdict.prune:
         return _tell(run, TrialState.PRUNED, "pruned", verdict.reason, {}, constraint_attrs(None))
     if verdict and verdict.freeze and run.can_freeze():
-        return freeze(run, verdict.reason)
+        return Outcome("frozen", run.best(), verdict.reason)
     return None
 
 
@@ -101,15 +101,6 @@ def _is_settled(run: RunState) -> bool:
         if run.is_lost() or run.recorder.error:
             return False
     return without_process(run) is None and not run.is_suspended()
-
-
-def freeze(run: RunState, reason: str) -> Outcome:
-    """Keep it for later; its snapshot and its best weights are in the store."""
-    try:
-        run.trial.freeze()
-    except LeaseLost:
-        return Outcome("lost", run.best())
-    return Outcome("frozen", run.best(), reason)
 
 
 def fail(run: RunState, failure: Failure, kind: FailureKind) -> Outcome | None:

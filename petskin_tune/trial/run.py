@@ -93,6 +93,7 @@ class TrialRun:
         )
         state.uploader = place.uploader(trial, state.say)
         state.listener = Listener(trial, place, state.recorder, state.uploader, state.changed, self._best_before)
+        outcome = None
         try:
             state.recorder.start()
             outcome = self._until_end()
@@ -102,9 +103,12 @@ class TrialRun:
             raise
         finally:
             state.listener.show_pending(at_once=True)
-            state.recorder.close()
-            state.uploader.close()
-        if outcome.end not in ("suspended", "lost"):
+            if outcome and outcome.end == "frozen":
+                state.freeze()
+            else:
+                state.recorder.close()
+                state.uploader.close()
+        if outcome.end not in ("suspended", "lost", "frozen"):
             outbox.discard()
         return outcome
 

@@ -12,6 +12,7 @@ from petskin_tune.error_text import LONGEST_DETAIL
 from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import TRAIN_LOG, Position, TrialJob
+from petskin_tune.trial.freezing import Freezing
 from petskin_tune.trial.listener import Listener
 from petskin_tune.trial.recorder import Recorder
 from petskin_tune.trial.workplace import Workplace
@@ -26,6 +27,7 @@ class RunState:
         heartbeat: renews the trial's lease.
 
     Attributes:
+        heartbeat: as it was given.
         changed: notified whenever something of this changes.
         recorder, uploader, listener: there as soon as the run has begun.
         job: of the process that was started last.
@@ -48,7 +50,7 @@ class RunState:
         self.until = math.inf
         self.false_starts = 0
         self.refused: set[str] = set()
-        self._heartbeat = heartbeat
+        self.heartbeat = heartbeat
 
     def suspend(self, reason: str, until: float) -> None:
         """Ask for the trial; the first reason and the earliest instant count."""
@@ -77,12 +79,17 @@ class RunState:
     def is_lost(self) -> bool:
         """Whether somebody else has the trial by now."""
         begun = hasattr(self, "uploader")
-        return self._heartbeat.lost or (begun and (self.recorder.lost or self.uploader.state.lost))
+        return self.heartbeat.lost or (begun and (self.recorder.lost or self.uploader.state.lost))
 
     def can_freeze(self) -> bool:
-        """Whether all that was reported is in the store, weights too, so that another worker can go on from there."""
-        durable, reported = self.uploader.state.durable, max(self.recorder.curve, default=0)
-        return durable is not None and not durable < Position(reported, 0) and self.uploader.has_best_weights
+        """Whether the process may end: a snapshot of all that was reported is on this disk, and is next to go up."""
+        here, reported = self.uploader.state.here, max(self.recorder.curve, default=0)
+        return here is not None and not here < Position(reported, 0) and all(one.is_over for one in self.place.freezing)
+
+    def freeze(self) -> None:
+        """Hand the trial over to a thread that freezes it."""
+        outbox = self.place.outbox(self.trial)
+        self.place.freezing.append(Freezing(self.trial, self.recorder, self.uploader, outbox, self.heartbeat))
 
     def is_decided(self) -> bool:
         """Whether the run ends now, whatever its process does."""

@@ -25,6 +25,7 @@ from petskin_tune.search.segments import choose, recommendation
 from petskin_tune.study import attributes
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import Study
+from petskin_tune.trial.freezing import Freezing
 from petskin_tune.trial.inputs import Prepared, model_identity, prepare, prepare_data, require_same_data
 from petskin_tune.trial.outbox import Outbox
 from petskin_tune.trial.process import Runner, free_folder
@@ -80,6 +81,7 @@ class Workplace:
         claims: creates and takes trials.
         times: what the parts of a suspension take, as they are measured here.
         run: of the trial in work; None between trials.
+        freezing: trials of this worker that are not quite frozen yet, or whose run folders are still to be tidied.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Workplace:
         self.store = home.open_store(study.store, study.uid)
         self.times = Times()
         self.run: Running | None = None
+        self.freezing: list[Freezing] = []
         copied = home.copied is not None
         self.retention = Retention(study, self.store, copied=copied)
         terms = (study.spec.lease, study.spec.snapshot_every)

@@ -21,7 +21,7 @@ from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
 from petskin_tune.study.extent import Extent, begun_here, extent
-from petskin_tune.trial.ends import Outcome, give_up
+from petskin_tune.trial.ends import UPLOAD_SECONDS, Outcome, give_up
 from petskin_tune.trial.job import parameters
 from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.workplace import Workplace
@@ -82,6 +82,8 @@ class Worker:
             pass
         except LeaseLost as lost:  # not of a trial, of the whole home
             raise UsageError(f"Another worker has taken this home over, and this one stops: {lost}") from lost
+        finally:
+            self._end_freezing()
         return self._say_suspended()
 
     def _suspend_without_database(self) -> None:
@@ -96,6 +98,7 @@ class Worker:
             UsageError: the study, or all that is left of it, is for another machine.
         """
         self._place.refresh()
+        self._tidy_frozen()
         leases = self._claims.read()
         if held := self._orphan(leases) or self._new_trial(leases):
             self._train(held)
@@ -147,7 +150,8 @@ class Worker:
 
     def _wait(self, leases: Sequence[Seen]) -> None:
         """Wait a moment, and say once for each lease why this worker does nothing."""
-        others = [seen.lease for seen in leases if seen.lease.trial_id not in self._declined.trials]
+        left = self._declined.trials | {one.trial.held.trial_id for one in self._place.freezing}
+        others = [seen.lease for seen in leases if seen.lease.trial_id not in left]
         if others:
             first = min(others, key=lambda lease: lease.expires_in)
             if (first.trial_id, first.token) not in self._waited_for:
@@ -159,6 +163,7 @@ class Worker:
 
     def _train(self, held: Held) -> None:
         trial = HeldTrial(self._claims, held)
+        self._place.freezing = [one for one in self._place.freezing if one.trial.number != trial.number]  # thawed
         heartbeat = Heartbeat(trial)
         heartbeat.start()  # before anything that may take longer than a lease: a draw, a database that is away
         started = time.monotonic()
@@ -169,7 +174,8 @@ class Worker:
             outcome = Outcome("lost", None)
         finally:
             self._place.run = None
-            heartbeat.stop()
+            if not any(one.trial is trial for one in self._place.freezing):
+                heartbeat.stop()
         self._after(trial, outcome, time.monotonic() - started)
 
     def _run(self, trial: HeldTrial, heartbeat: Heartbeat) -> Outcome:
@@ -199,13 +205,31 @@ class Worker:
             self._view.note(f"trial {trial.number} is left to another machine: {outcome.reason}")
             return
         self._view.trial_ended(trial.number, outcome.end, outcome.value, seconds, outcome.reason)
-        if outcome.end in ("suspended", "lost"):
+        if outcome.end in ("suspended", "lost", "frozen"):
             return
         self._tidy(trial.number)
-        if outcome.end == "frozen":
-            return
         self._finished += 1
         self._judge_the_search()
+
+    def _tidy_frozen(self) -> None:
+        """Tidy up after those that are frozen by now.
+
+        Raises:
+            Exception: what nobody foresaw, in the thread that froze one.
+        """
+        over = [one for one in self._place.freezing if one.is_over]
+        self._place.freezing = [one for one in self._place.freezing if one not in over]
+        for one in over:
+            if one.error:
+                raise one.error
+            self._tidy(one.trial.number)
+
+    def _end_freezing(self) -> None:
+        """Before this worker ends: what is on its way is frozen in the time that is left, or given back."""
+        until = min(time.monotonic() + UPLOAD_SECONDS, self._suspension.until())
+        for one in self._place.freezing:
+            one.end(self._suspension.reason or "its worker has ended", until)
+        self._place.freezing = []
 
     def _tidy(self, number: int) -> None:
         """Delete what an ended trial needs no more, once a network home's database knows that it has ended."""
@@ -247,6 +271,7 @@ class Worker:
         return EXIT_DONE
 
     def _say_suspended(self) -> int:
+        self._end_freezing()
         self._study.storage.require_file()
         if not self._anything_left():
             return self._say_done()

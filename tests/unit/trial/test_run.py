@@ -7,15 +7,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from petskin_tune.checkpoints.base import Stored
+from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
 from petskin_tune.files.durable import measure
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.lease import Lease, SnapshotPointer, read_leases
 from petskin_tune.protocol import (
     BestWeights,
@@ -30,7 +34,9 @@ from petskin_tune.protocol import (
 from petskin_tune.search.pruners import Verdict
 from petskin_tune.study import attributes
 from petskin_tune.trial.ends import Outcome
+from petskin_tune.trial.freezing import Freezing
 from petskin_tune.trial.process import Died
+from petskin_tune.trial.run_state import RunState
 from petskin_tune.trial.workplace import Workplace
 from tests.support.workplace import STARTED, Script, a_workplace, epoch_done, new_run
 
@@ -92,14 +98,24 @@ def freezing(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr("petskin_tune.trial.run.judge", verdict)
 
 
+def settled(place: Workplace) -> Lease:
+    """The lease of its only trial, once all that was on its way is frozen."""
+    for one in place.freezing:
+        one.end("", time.monotonic() + 30.0)
+    (lease,) = read_leases(place.study.storage, place.study.id)
+    return lease
+
+
 def test_a_trial_that_others_are_worth_more_than_is_frozen_once_its_snapshot_is_durable(
     storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freezing(monkeypatch, after=2)
     says = [STARTED, epoch_done(1), epoch_done(2, 0.3), epoch_done(3, 0.9), written(tmp_path, 2), ...]
     script = Script(says)
-    outcome, trial, lease = outcome_of(a_workplace(storage, tmp_path, script))
+    place = a_workplace(storage, tmp_path, script)
+    outcome, trial, _ = outcome_of(place)
     assert (outcome.end, outcome.value, outcome.reason) == ("frozen", 0.3, "others are worth more")
+    lease = settled(place)
     assert (trial.state, lease.state) == (TrialState.RUNNING, "frozen")
     assert lease.snapshot is not None
     assert lease.snapshot.position == Position(2, 0)
@@ -107,7 +123,7 @@ def test_a_trial_that_others_are_worth_more_than_is_frozen_once_its_snapshot_is_
     assert script.processes[0].orders == [Stop()]
 
 
-def test_a_trial_is_not_frozen_before_its_snapshot_is_durable(
+def test_a_trial_is_not_left_before_a_snapshot_of_its_last_epoch_is_written(
     storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freezing(monkeypatch, after=2)
@@ -116,9 +132,68 @@ def test_a_trial_is_not_frozen_before_its_snapshot_is_durable(
     run = new_run(place)
     script.once_started = lambda: threading.Timer(1.5, lambda: script.processes[0].says(written(tmp_path, 2))).start()
     assert run.run().end == "frozen"
-    (lease,) = read_leases(storage, place.study.id)
+    lease = settled(place)
     assert lease.snapshot is not None
-    assert lease.snapshot.position == Position(2, 0)
+    assert (lease.state, lease.snapshot.position) == ("frozen", Position(2, 0))
+
+
+class SlowStore(FolderStore):
+    """A store that takes in nothing before it is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.is_open = threading.Event()
+        self.was_asked = threading.Event()
+
+    def put(self, *asked: Any) -> Stored:
+        self.was_asked.set()
+        assert self.is_open.wait(60)
+        return super().put(*asked)
+
+
+def on_its_way(
+    storage: PetskinStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Workplace, SlowStore, Freezing]:
+    """A trial that is to be frozen, whose snapshot the store has not taken in yet."""
+    freezing(monkeypatch, after=1)
+    place = a_workplace(storage, folder, Script([STARTED, epoch_done(1), written(folder, 1), ...]))
+    place.store = store = SlowStore(folder / "slow")
+    assert new_run(place).run().end == "frozen"
+    assert store.was_asked.wait(30)
+    (one,) = place.freezing
+    return place, store, one
+
+
+def test_the_worker_goes_on_while_the_snapshot_of_a_frozen_trial_is_uploaded(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, store, one = on_its_way(storage, tmp_path, monkeypatch)
+    (lease,) = read_leases(storage, place.study.id)
+    assert (lease.state, lease.snapshot, one.is_over) == ("running", None, False), "not frozen before it is durable"
+    store.is_open.set()
+    assert settled(place).state == "frozen"
+
+
+def test_a_trial_whose_snapshot_comes_not_up_in_time_is_given_back_when_its_worker_ends(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, store, one = on_its_way(storage, tmp_path, monkeypatch)
+    one.end("SIGTERM", time.monotonic() + 0.1)
+    (lease,) = read_leases(storage, place.study.id)
+    assert (lease.state, lease.reason) == ("released", "SIGTERM")
+    store.is_open.set()
+
+
+def test_a_trial_is_trained_on_while_another_ones_snapshot_is_uploaded(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, store, one = on_its_way(storage, tmp_path, monkeypatch)
+    state = RunState(one.trial, place, Heartbeat(one.trial))
+    state.uploader, state.recorder = one._uploader, one._recorder
+    assert not state.can_freeze(), "one at a time: else snapshots pile up before a slow store"
+    store.is_open.set()
+    settled(place)
+    assert state.can_freeze()
 
 
 def test_a_trial_whose_worker_died_before_it_was_frozen_is_frozen_by_the_next_without_training(
