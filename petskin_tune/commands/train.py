@@ -55,7 +55,7 @@ def train(places: Places, epochs: int, trial: int | None, top: int | None, imgsz
             spec = final_spec(study.spec, name, _chosen(study, trial, top), epochs, imgsz)
             folder = study.folders[0] if study.folders else None
         # Taken for a shipped file: typed again, the stored study goes on although others may be the best by now.
-        final = Wanted(name, spec, folder or Path.cwd(), shipped=folder is None, frozen=True)
+        final = Wanted(name, spec, folder=folder or Path.cwd(), shipped=folder is None, frozen=True)
         return start_worker(replace(places, study=name, asked=final), request, signals)
 
 
@@ -93,7 +93,9 @@ def final_spec(spec: StudySpec, name: str, trials: list[FrozenTrial], epochs: in
             "sampler": SamplerSpec(name="random"),
             "pruner": PrunerSpec(name="none"),
             "target_trials": len(trials),
+            "budget": None,
             "stop_at": None,
+            "stop_when": None,
             "keep_weights": len(trials),
         }
     )
@@ -111,7 +113,7 @@ def _chosen(study: Study, trial: int | None, top: int | None) -> list[FrozenTria
 
     finished = study.trials(*FINISHED)
     if trial is None:
-        chosen = ranked(finished)[: top or 1]
+        chosen = ranked(finished, study.attributes)[: top or 1]
         if not chosen:
             raise UsageError(f"The study {study.name} has no finished trial yet.")
         return chosen

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count, takewhile
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -16,8 +18,9 @@ from petskin_tune.leases.segments import Begin, Choice, Continue
 from petskin_tune.search.freeze_thaw import choice, recommend
 from petskin_tune.search.freeze_thaw.state import Continue as GoOn
 from petskin_tune.search.freeze_thaw.state import SearchState, Standing, TrialRecord
+from petskin_tune.study import attributes
 from petskin_tune.study.arguments import arguments
-from petskin_tune.study.stored import enqueued_params
+from petskin_tune.study.stored import enqueued_params, recorded
 from petskin_tune.study.trials import failure_kind
 
 if TYPE_CHECKING:
@@ -29,7 +32,11 @@ _OWNED = ("running", "released")  # states of the lease of a trial that somebody
 
 
 def choose(
-    trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: StudySpec, asking: int | None = None
+    trials: Iterable[FrozenTrial],
+    leases: Sequence[Lease],
+    spec: StudySpec,
+    asking: int | None = None,
+    seconds: float | None = None,
 ) -> Choice:
     """The next segment; none while the last ones are trained, and none when the budget is used up.
 
@@ -38,9 +45,12 @@ def choose(
         leases: of all its trials that have one.
         spec: of the study; its sampler is ``freeze-thaw``.
         asking: number of the running trial that has reached the end of its segment; it may be chosen.
+        seconds: that are left to whoever asks, where somebody limits them: what can be done in them is preferred.
     """
-    held = {lease.number: lease for lease in leases}
+    held, trials = {lease.number: lease for lease in leases}, list(trials)
     state = _state(trials, held, spec, asking)
+    if seconds is not None and (pace := seconds_per_epoch(trials)):
+        state = replace(state, reach=max(0, int(seconds / pace)))
     ours = state.trials
     paid = [record for record in ours if record.number in held]
     if (left := (spec.budget or math.inf) - used(paid)) <= 0:
@@ -84,8 +94,19 @@ def _state(
         pauses=spec.sampler.rungs or (),
         full=sum(record.number in held for record in records) >= spec.target_trials,
         seed=spec.seed,
+        snapshots=spec.keep_frozen,
         workers=1 + sum(record.standing == "running" for record in records),
     )
+
+
+def seconds_per_epoch(trials: Iterable[FrozenTrial]) -> float | None:
+    """What an epoch takes, as a median over the trials that say so."""
+    paces = []
+    for trial in trials:
+        known = recorded(trial)
+        if (epochs := known.get(attributes.EPOCHS)) and (seconds := known.get(attributes.SECONDS)):
+            paces.append(seconds / epochs)
+    return median(paces) if paces else None
 
 
 def used(ours: Iterable[TrialRecord]) -> int:

@@ -14,8 +14,8 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import is_file, resolved, typed
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.parser import PRUNER_OPTIONS, ParsedStudy, check_study_name, read_study
-from petskin_tune.study.spec import CHANGEABLE, Choices, PrunerSpec, Range, StudySpec
-from petskin_tune.study.units import format_duration, format_size
+from petskin_tune.study.spec import CHANGEABLE, SPEC_VERSION, Choices, PrunerSpec, Range, StudySpec
+from petskin_tune.study.units import format_duration, format_share, format_size
 from petskin_tune.study.yaml_lines import read
 
 __all__ = [
@@ -41,8 +41,11 @@ class FoundFile:
     path: Path
     shipped: bool  # part of the package: copied into the database once, never compared with a newer package's
 
-    def read(self) -> ParsedStudy:
+    def read(self, version: int = SPEC_VERSION) -> ParsedStudy:
         """The study that it describes.
+
+        Args:
+            version: whose defaults apply, where the file does not say so itself.
 
         Raises:
             UsageError: it cannot be read, or see :func:`parse`.
@@ -51,7 +54,7 @@ class FoundFile:
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{self.path} cannot be read: {error}") from error
-        return parse(text, where=_short(self.path))
+        return parse(text, where=_short(self.path), version=version)
 
 
 def find(name_or_path: str) -> FoundFile | None:
@@ -87,14 +90,14 @@ def shipped_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "studies"
 
 
-def parse(text: str, *, where: str) -> ParsedStudy:
+def parse(text: str, *, where: str, version: int = SPEC_VERSION) -> ParsedStudy:
     """The study that ``text`` describes; ``where`` is how a person knows the file.
 
     Raises:
         UsageError: broken YAML, or anything unknown, contradictory or missing: one sentence with file and line.
     """
     root = read(text, where)
-    parsed = read_study(root)
+    parsed = read_study(root, version)
     with root.mapping()["study"].located():
         check_study_name(parsed.spec.study)
     return parsed
@@ -152,9 +155,11 @@ def as_written(spec: StudySpec) -> dict[str, Any]:
     plain["budget"] = None if spec.budget is None else f"{spec.budget} epochs"
     plain["target_trials"] = spec.target_trials
     plain["stop_at"] = spec.stop_at
+    plain["stop_when"] = None if spec.stop_when is None else format_share(spec.stop_when)
     plain["snapshot_every"] = format_duration(spec.snapshot_every)
     plain["lease"] = format_duration(spec.lease)
     plain["keep_weights"] = spec.keep_weights
+    plain["keep_frozen"] = spec.keep_frozen if spec.sampler.name == "freeze-thaw" else None
     plain["store_limit"] = None if spec.store_limit is None else format_size(spec.store_limit)
     plain["seed"] = spec.seed
     plain["on_oom"] = spec.on_oom

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from petskin_tune.study.published import PUBLISHED
 from petskin_tune.study.rungs import rungs as default_rungs
 from petskin_tune.study.space import check_settings, example, make_choices, make_range
 from petskin_tune.study.spec import SPEC_VERSION, Choices, PrunerSpec, Range, SamplerSpec, Scalar, StudySpec, Subset
-from petskin_tune.study.units import parse_budget, parse_duration, parse_size
+from petskin_tune.study.units import parse_budget, parse_duration, parse_share, parse_size
 from petskin_tune.study.yaml_lines import Entry
 
 _REQUIRED = ("study", "model", "data", "epochs", "search")
@@ -34,6 +34,13 @@ PRUNER_OPTIONS = {
     "none": (),
 }
 RUNS = 20  # full runs that a study may cost, where its file says nothing
+_WHOLE_NUMBERS = {  # to the least that each may be
+    "target_trials": 1,
+    "keep_weights": 0,
+    "keep_frozen": 1,
+    "max_identical_failures": 1,
+    "patience_epochs": 1,
+}
 _DECADES_IN_LINE = 2.0  # from here on a linear search hardly ever draws from the lower decades
 _FIRST_VERDICT = 2  # epochs; after one epoch the order of trials says next to nothing about their end
 _SHORTEST_LEASE = 1.0  # seconds
@@ -49,15 +56,19 @@ class ParsedStudy:
     warnings: tuple[str, ...] = ()
 
 
-def read_study(root: Entry) -> ParsedStudy:
+def read_study(root: Entry, version: int = SPEC_VERSION) -> ParsedStudy:
     """The study that a file's entries describe.
+
+    Args:
+        root: of the file.
+        version: whose defaults apply, where the file does not say so itself.
 
     Raises:
         UsageError: anything unknown, contradictory or missing, with file, line and the way on.
     """
     # An empty value is a key left out; one that is needed is refused where it stands.
     keys = {key: entry for key, entry in root.mapping(_KEYS).items() if entry.value is not None or key in _REQUIRED}
-    _check_version(keys)
+    version = _version(keys, version)
     for key in _REQUIRED:
         if key not in keys:
             raise root.refused(f"the key `{key}` is missing")
@@ -66,7 +77,7 @@ def read_study(root: Entry) -> ParsedStudy:
     search = _search(keys["search"], train)
     _check_optimizer(keys, train, search)
     warm_up = _warm_up(train, search)
-    sampler = _sampler(keys, epochs, warm_up)
+    sampler = _sampler(keys, epochs, warm_up, version)
     pruner, warnings = _pruner_beside(sampler, keys.get("pruner"), epochs, warm_up)
     plain = {**_plain(keys), **_budget(keys, sampler, epochs)}
     spec = StudySpec(
@@ -81,13 +92,15 @@ def read_study(root: Entry) -> ParsedStudy:
         sampler=sampler,
         pruner=pruner,
         **plain,
+        version=version,
     )
     return ParsedStudy(spec, (*warnings, *_search_warnings(spec)))
 
 
-def _check_version(keys: Mapping[str, Entry]) -> None:
-    if "version" in keys and keys["version"].whole(1) > SPEC_VERSION:
+def _version(keys: Mapping[str, Entry], version: int) -> int:
+    if "version" in keys and (version := keys["version"].whole(1)) > SPEC_VERSION:
         raise keys["version"].refused(f"is newer than this petskin-tune knows ({SPEC_VERSION}); upgrade petskin-tune")
+    return version
 
 
 def check_study_name(name: str) -> None:
@@ -252,12 +265,12 @@ def _only(options: Mapping[str, Entry], known: tuple[str, ...], owner: str) -> N
             raise entry.refused(f"is no option of {owner}{hint}")
 
 
-def _sampler(keys: Mapping[str, Entry], epochs: int, warm_up: float) -> SamplerSpec:
-    """The sampler with every option written out; where neither it nor a pruner is named, `freeze-thaw`."""
+def _sampler(keys: Mapping[str, Entry], epochs: int, warm_up: float, version: int) -> SamplerSpec:
+    """The sampler with every option written out; `freeze-thaw` since version 2, where no pruner is named either."""
     entry = keys.get("sampler")
     if entry is None:
         default: Mapping[str, Entry] = {}
-        name, options = ("tpe" if "pruner" in keys else "freeze-thaw"), default
+        name, options = ("tpe" if "pruner" in keys or version < 2 else "freeze-thaw"), default
     else:
         name, options = _named(entry, tuple(SAMPLER_OPTIONS))
     _only(options, SAMPLER_OPTIONS[name], f"the sampler `{name}`")
@@ -306,10 +319,11 @@ def _budget(keys: Mapping[str, Entry], sampler: SamplerSpec, epochs: int) -> dic
     """`budget` in epochs, and how many configurations that can be at most, for the sampler that asks for it."""
     entry = keys.get("budget")
     if sampler.name != "freeze-thaw":
-        if entry is not None:
-            raise entry.refused(
-                f"is for the sampler `freeze-thaw`; with `{sampler.name}` the study ends after `target_trials`"
-            )
+        for key in ("budget", "stop_when", "keep_frozen"):
+            if key in keys:
+                raise keys[key].refused(
+                    f"is for the sampler `freeze-thaw`; with `{sampler.name}` the study ends after `target_trials`"
+                )
         return {}
     assert sampler.rungs is not None
     budget = _epochs_of(entry, epochs) if entry is not None else RUNS * epochs
@@ -392,7 +406,7 @@ def _default_rungs(epochs: int, factor: int, warm_up: float) -> tuple[int, ...]:
 def _plain(keys: Mapping[str, Entry]) -> dict[str, Any]:
     """The keys that are one number or word each; those left out keep StudySpec's defaults."""
     found: dict[str, Any] = {}
-    for key, low in {"target_trials": 1, "keep_weights": 0, "max_identical_failures": 1, "patience_epochs": 1}.items():
+    for key, low in _WHOLE_NUMBERS.items():
         if key in keys:
             found[key] = keys[key].whole(low)
     if "seed" in keys:
@@ -403,7 +417,13 @@ def _plain(keys: Mapping[str, Entry]) -> dict[str, Any]:
         found["on_oom"] = keys["on_oom"].text()
         if found["on_oom"] not in ("split", "prune"):
             raise keys["on_oom"].refused(f"must be split or prune, not {found['on_oom']!r}")
-    for key, parse in {"snapshot_every": parse_duration, "lease": parse_duration, "store_limit": parse_size}.items():
+    parsers: Mapping[str, Callable[[object], float]] = {
+        "snapshot_every": parse_duration,
+        "lease": parse_duration,
+        "store_limit": parse_size,
+        "stop_when": parse_share,
+    }
+    for key, parse in parsers.items():
         if key in keys:
             try:
                 found[key] = parse(keys[key].value)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2  # since 2 a study file that names neither sampler nor pruner has the sampler `freeze-thaw`
 
 Scalar = bool | int | float | str
 
@@ -84,9 +84,11 @@ class StudySpec(_Frozen):
     target_trials: int = 60
     budget: int | None = None  # freeze-thaw: epochs of training, over all trials
     stop_at: float | None = None
+    stop_when: float | None = None  # freeze-thaw: the chance of more within a day below which the study ends
     snapshot_every: float = 300.0
     lease: float = 90.0
     keep_weights: int = 3
+    keep_frozen: int = 8  # freeze-thaw: frozen trials whose snapshots are kept
     store_limit: int | None = None
     seed: int = 0
     on_oom: Literal["split", "prune"] = "split"
@@ -95,4 +97,14 @@ class StudySpec(_Frozen):
 
 
 # The newest value wins; a difference in any other key is another study.
-CHANGEABLE = ("target_trials", "budget", "stop_at", "snapshot_every", "lease", "keep_weights", "store_limit")
+CHANGEABLE = (
+    "target_trials",
+    "budget",
+    "stop_at",
+    "stop_when",
+    "snapshot_every",
+    "lease",
+    "keep_weights",
+    "keep_frozen",
+    "store_limit",
+)

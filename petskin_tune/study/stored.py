@@ -189,7 +189,7 @@ def checked(spec: StudySpec, where: str) -> StudySpec:
     Raises:
         UsageError: it breaks a rule; ``where`` is how a person knows what it was made from.
     """
-    return read_study(entry_of(as_written(spec), where)).spec
+    return read_study(entry_of(as_written(spec), where), spec.version).spec
 
 
 def refusal(what: str, error: ValidationError) -> UsageError:

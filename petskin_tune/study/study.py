@@ -27,7 +27,7 @@ from petskin_tune.printable import raw
 from petskin_tune.study import attributes, ranking
 from petskin_tune.study import file as study_file
 from petskin_tune.study.space import check_settings
-from petskin_tune.study.spec import CHANGEABLE, StudySpec
+from petskin_tune.study.spec import CHANGEABLE, SPEC_VERSION, StudySpec
 from petskin_tune.study.stored import checked, read_spec, recorded, study_attributes
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -39,6 +39,7 @@ class Wanted:
 
     name: str
     spec: StudySpec | None = None
+    file: study_file.FoundFile | None = None
     folder: Path | None = None  # of the study file
     shipped: bool = False
     warnings: tuple[str, ...] = ()
@@ -48,6 +49,12 @@ class Wanted:
     def is_compared(self) -> bool:
         """Whether the file has a say once the study is in the database."""
         return self.spec is not None and not (self.shipped or self.frozen)
+
+    def beside(self, stored: StudySpec) -> StudySpec | None:
+        """The spec to compare with ``stored``: with the defaults of the version that the study was begun with."""
+        if self.file is None or stored.version == SPEC_VERSION:
+            return self.spec
+        return self.file.read(stored.version).spec
 
 
 def wanted(name_or_path: str) -> Wanted:
@@ -63,7 +70,8 @@ def wanted(name_or_path: str) -> Wanted:
             raise study_file.not_found(name_or_path)
         return Wanted(name_or_path)
     parsed = found.read()
-    return Wanted(parsed.spec.study, parsed.spec, found.path.absolute().parent, found.shipped, tuple(parsed.warnings))
+    folder, warnings = found.path.absolute().parent, tuple(parsed.warnings)
+    return Wanted(parsed.spec.study, parsed.spec, found, folder, found.shipped, warnings)
 
 
 @dataclass
@@ -251,9 +259,9 @@ def refuse_differences(study: Study, asked: Wanted) -> None:
     Raises:
         UsageError: says what differs, and the way on.
     """
-    if not asked.is_compared or asked.spec is None:
+    if not asked.is_compared or (mine := asked.beside(study.spec)) is None:
         return
-    if lines := study_file.differences(study.spec, asked.spec):
+    if lines := study_file.differences(study.spec, mine):
         raise UsageError(
             f"The study {study.name!r} was begun with another study file: {'; '.join(lines)}. To begin another study "
             f"with this file, type: petskin-tune init --study {study.name}2 --from {study.name} FILE"
@@ -262,9 +270,9 @@ def refuse_differences(study: Study, asked: Wanted) -> None:
 
 def take_changes(study: Study, asked: Wanted) -> None:
     """Let what may change at any time be as the study file that a person named has it: the newest wins."""
-    if not asked.is_compared or asked.spec is None:
+    if not asked.is_compared or (mine := asked.beside(study.spec)) is None:
         return
-    changed = {key: getattr(asked.spec, key) for key in CHANGEABLE}
+    changed = {key: getattr(mine, key) for key in CHANGEABLE}
     if changed != {key: getattr(study.spec, key) for key in CHANGEABLE}:
         study.change(**changed)
 

@@ -78,6 +78,25 @@ def parse_budget(value: object, epochs: int) -> int:
     return round(budget)
 
 
+def parse_share(value: object) -> float:
+    """A share of one, of ``5%`` or ``0.05``.
+
+    Raises:
+        ValueError: it is neither, or not between 0 and 1.
+    """
+    found = re.fullmatch(rf"({_NUMBER})\s*(%?)", str(value).strip())
+    share = float(found[1]) / (100 if found[2] else 1) if found and not isinstance(value, bool) else -1.0
+    if not 0 < share < 1:
+        raise ValueError(f"must be a share such as 5% or 0.05, not {value!r}")
+    return share
+
+
+def format_share(share: float) -> str:
+    """The shortest text that :func:`parse_share` reads back: 0.05 -> ``5%``."""
+    percent = f"{100 * share:.10g}%"
+    return percent if parse_share(percent) == share else repr(share)
+
+
 def format_duration(seconds: float) -> str:
     """The shortest text that :func:`parse_duration` reads back: 300.0 -> ``5m``."""
     for unit, factor in _SECONDS.items():

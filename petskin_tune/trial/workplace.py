@@ -29,7 +29,7 @@ from petskin_tune.trial.freezing import Freezing
 from petskin_tune.trial.inputs import Prepared, model_identity, prepare, prepare_data, require_same_data
 from petskin_tune.trial.outbox import Outbox
 from petskin_tune.trial.process import Runner, free_folder
-from petskin_tune.trial.timings import Times
+from petskin_tune.trial.timings import Deadline, Times
 from petskin_tune.views.progress import Progress as View
 
 WORTH_SAYING_SECONDS = 2.0  # of an outage
@@ -80,6 +80,7 @@ class Workplace:
         retention: what stays in it.
         claims: creates and takes trials.
         times: what the parts of a suspension take, as they are measured here.
+        deadline: of ``--max-hours``; None: no end of time.
         run: of the trial in work; None between trials.
         freezing: trials of this worker that are not quite frozen yet, or whose run folders are still to be tidied.
     """
@@ -94,6 +95,7 @@ class Workplace:
         self.options = options
         self.store = home.open_store(study.store, study.uid)
         self.times = Times()
+        self.deadline: Deadline | None = None
         self.run: Running | None = None
         self.freezing: list[Freezing] = []
         copied = home.copied is not None
@@ -190,7 +192,8 @@ class Workplace:
     def choose(self, asking: int | None = None) -> Choice:
         """What to train next, see :func:`petskin_tune.search.segments.choose`."""
         leases = read_leases(self.study.storage, self.study.id)  # first: what ends in between then still runs
-        return choose(self.study.trials(), leases, self.study.spec, asking)
+        seconds = self.deadline.left() if self.deadline else None
+        return choose(self.study.trials(), leases, self.study.spec, asking, seconds)
 
     def recommend(self) -> None:
         """Keep which trial is the best, now that the study has ended, see :mod:`petskin_tune.study.ranking`."""

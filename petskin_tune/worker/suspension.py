@@ -28,7 +28,7 @@ class Suspension:
     def __init__(self, place: Workplace, deadline: Deadline | None) -> None:
         self.reason: str | None = None
         self._place = place
-        self._deadline = deadline
+        self._deadline = place.deadline = deadline
         self._stop_requests = place.study.stop_requests  # those that were meant for earlier workers
         self._end = math.inf  # the instant (monotonic) at which this process is gone
         self._timers: list[threading.Timer] = []

@@ -19,7 +19,6 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 FIRST = 8  # configurations begun before there is a model
-SNAPSHOTS = 8  # frozen trials whose snapshots are kept
 _CENTRES = 3  # trials near which new points are looked for
 _SHORTLIST = 40  # candidates that compete, those with the largest expected improvement
 _SHOWN = 20  # forecasts
@@ -103,7 +102,7 @@ def _can_go_on(state: SearchState, trial: TrialRecord) -> bool:
 def _worth_keeping(model: StudyModel, frozen: Indices) -> tuple[int, ...]:
     """Numbers of the frozen trials with the largest expected last epoch."""
     means = model.posterior.mean(model.at(frozen, model.state.epochs))
-    best = frozen[np.argsort(-means, kind="stable")[:SNAPSHOTS]]
+    best = frozen[np.argsort(-means, kind="stable")[: model.state.snapshots]]
     return tuple(sorted(model.trials[place].number for place in best))
 
 
@@ -127,6 +126,7 @@ class _Segments:
         self._model, self._frozen, self._fresh = model, frozen, fresh
         trained = np.array([*(len(model.trials[place].curve) for place in frozen), *[0] * len(fresh)])
         pairs = [(who, rung) for who, n in enumerate(trained) for rung in model.state.rungs if rung > n]
+        pairs = _within(model.state.reach, pairs, trained) or pairs
         self.who, self.rung = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
         self.epochs = self.rung - trained[self.who]
         self._others = np.concatenate([_best_others(model, frozen), np.full(len(fresh), model.means.max())])
@@ -167,6 +167,11 @@ class _Segments:
             "frozen": float(len(self._frozen)),
             "candidates": float(len(self._fresh)),
         }
+
+
+def _within(reach: int | None, pairs: list[tuple[int, int]], trained: Indices) -> list[tuple[int, int]]:
+    """Those of the segments ``(who, rung)`` that take at most ``reach`` epochs."""
+    return pairs if reach is None else [(who, rung) for who, rung in pairs if rung - trained[who] <= reach]
 
 
 def _best_others(model: StudyModel, frozen: Indices) -> Array:

@@ -43,6 +43,8 @@ class SearchState:
     full: bool = False  # no more trials may begin
     seed: int = 0
     workers: int = 1  # how many ask
+    snapshots: int = 8  # frozen trials whose snapshots are kept
+    reach: int | None = None  # epochs that whoever asks has time for; None: any number
     sparse: bool = False  # fewer rungs, for a store where a snapshot is dear
 
     @property

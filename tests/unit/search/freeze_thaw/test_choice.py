@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petskin_tune.search.freeze_thaw import choice
-from petskin_tune.search.freeze_thaw.choice import SNAPSHOTS, choose
+from petskin_tune.search.freeze_thaw.choice import choose
 from petskin_tune.search.freeze_thaw.encoding import Encoding
 from petskin_tune.search.freeze_thaw.recommend import finish, recommend
 from petskin_tune.search.freeze_thaw.state import Begin, Continue, Decision, SearchState, TrialRecord
@@ -91,12 +91,14 @@ def test_a_trial_without_a_snapshot_never_goes_on() -> None:
         assert isinstance(choose(state(*trials, seed=seed)).action, Begin)
 
 
-def test_the_snapshots_of_the_most_promising_are_kept() -> None:
-    decision = choose(search_of(40))
-    assert SNAPSHOTS <= len(decision.keep) <= SNAPSHOTS + 1
+@pytest.mark.parametrize("snapshots", [3, 8])
+def test_the_snapshots_of_the_most_promising_are_kept(snapshots: int) -> None:
+    decision = choose(dataclasses.replace(search_of(40), snapshots=snapshots))
+    assert decision.keep is not None
+    assert snapshots <= len(decision.keep) <= snapshots + 1
     expected = {one.number: one.mean for one in recommend(search_of(40)).forecasts}
     frozen = [one.number for one in search_of(40).trials if one.standing == "frozen"]
-    assert set(sorted(frozen, key=lambda number: -expected[number])[:SNAPSHOTS]) <= set(decision.keep)
+    assert set(sorted(frozen, key=lambda number: -expected[number])[:snapshots]) <= set(decision.keep)
 
 
 def test_workers_that_ask_one_after_the_other_train_different_segments() -> None:
