@@ -57,11 +57,13 @@ class Choice:
         segment: None: there is nothing to train.
         drop: numbers of frozen trials whose snapshots are not kept; they end.
         reason: for the log.
+        outlook: what another day may bring, see :class:`petskin_tune.search.freeze_thaw.state.Outlook`.
     """
 
     segment: Begin | Continue | None
     drop: tuple[int, ...] = ()
     reason: str = ""
+    outlook: Mapping[str, float] | None = None
 
 
 Choose = Callable[[], Choice]

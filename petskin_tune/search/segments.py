@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count, takewhile
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from petskin_tune.leases.lease import Lease
     from petskin_tune.study.spec import StudySpec
 
+DAY = 86400.0  # seconds: how far an outlook looks
 _BAD_POINTS = ("diverged", "out-of-memory")  # kinds of failures that the point is to blame for
 _OWNED = ("running", "released")  # states of the lease of a trial that somebody trains, or takes over
 
@@ -49,8 +50,9 @@ def choose(
     """
     held, trials = {lease.number: lease for lease in leases}, list(trials)
     state = _state(trials, held, spec, asking)
-    if seconds is not None and (pace := seconds_per_epoch(trials)):
-        state = replace(state, reach=max(0, int(seconds / pace)))
+    if pace := seconds_per_epoch(trials):
+        reach = None if seconds is None else max(0, int(seconds / pace))
+        state = replace(state, reach=reach, ahead=int(state.workers * DAY / pace))
     ours = state.trials
     paid = [record for record in ours if record.number in held]
     if (left := (spec.budget or math.inf) - used(paid)) <= 0:
@@ -58,9 +60,13 @@ def choose(
     if state.full and not any(record.standing == "frozen" for record in ours):
         return Choice(None, reason="the study has all its configurations, and none is paused")
     decision = choice.choose(state)
+    outlook = decision.outlook
+    if outlook and spec.stop_when is not None and outlook.chance < spec.stop_when:
+        return _last_run(state, 0, f"within a day there is a chance of {outlook.chance:.1%} of more")
     frozen = {record.number for record in ours if record.standing == "frozen" and record.number != asking}
     drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
-    return Choice(_segment(decision.action), drop, decision.why.text)
+    found = None if outlook is None else asdict(outlook)
+    return Choice(_segment(decision.action), drop, decision.why.text, found)
 
 
 def recommendation(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: StudySpec) -> dict[str, Any] | None:
@@ -116,14 +122,14 @@ def used(ours: Iterable[TrialRecord]) -> int:
     )
 
 
-def _last_run(state: SearchState, left: float) -> Choice:
+def _last_run(state: SearchState, left: float, why: str = "the budget is used up") -> Choice:
     """The recommended trial up to its last epoch, once nothing else is trained, and only once."""
     if any(trial.standing == "running" for trial in state.trials) or -left >= state.rungs[0]:
-        return Choice(None, reason="the budget is used up")
+        return Choice(None, reason=why)
     last = recommend.finish(state)
     if last is None:
-        return Choice(None, reason="the budget is used up, and the best trial is complete")
-    return Choice(_segment(last), reason="the budget is used up: the best trial is trained to its end")
+        return Choice(None, reason=f"{why}, and the best trial is complete")
+    return Choice(_segment(last), reason=f"{why}: the best trial is trained to its end")
 
 
 def _segment(action: Any) -> Begin | Continue:

@@ -46,6 +46,14 @@ class _Recommended(BaseModel):
     reason: str
 
 
+class _Outlook(BaseModel):
+    """See :class:`petskin_tune.search.freeze_thaw.state.Outlook`."""
+
+    chance: Annotated[float, Field(ge=0, le=1)]
+    noise: Annotated[float, Field(ge=0, le=1e6)]
+    epochs: Count
+
+
 def _fingerprint(value: dict[str, Any]) -> dict[str, Any]:
     from petskin_tune.datasets.fingerprint import Fingerprint
 
@@ -89,6 +97,7 @@ _OF_A_STUDY: Mapping[str, Any] = {
     attributes.ENVIRONMENT: _Environment,
     attributes.OTHER_RELEASES: list[str],
     attributes.RECOMMENDED: _Recommended,
+    attributes.OUTLOOK: _Outlook,
     attributes.STOP_REQUESTED: Count,
 }
 

@@ -105,6 +105,7 @@ class Workplace:
         self.segments = Segments(self.claims)
         self._inputs = inputs
         self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
+        self._outlook: Mapping[str, float] | None = None
         self._away_since: float | None = None  # the instant (monotonic) since which the database has been away
 
     # ---- data and model ----
@@ -193,7 +194,14 @@ class Workplace:
         """What to train next, see :func:`petskin_tune.search.segments.choose`."""
         leases = read_leases(self.study.storage, self.study.id)  # first: what ends in between then still runs
         seconds = self.deadline.left() if self.deadline else None
-        return choose(self.study.trials(), leases, self.study.spec, asking, seconds)
+        choice = choose(self.study.trials(), leases, self.study.spec, asking, seconds)
+        self._outlook = choice.outlook or self._outlook
+        return choice
+
+    def keep_outlook(self) -> None:
+        """Keep what the last choice expected of another day, for people who look at the study."""
+        if self._outlook not in (None, self.study.attributes.get(attributes.OUTLOOK)):
+            self.study.set_attribute(attributes.OUTLOOK, dict(self._outlook or {}))
 
     def recommend(self) -> None:
         """Keep which trial is the best, now that the study has ended, see :mod:`petskin_tune.study.ranking`."""

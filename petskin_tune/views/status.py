@@ -16,12 +16,12 @@ from petskin_tune import text as words
 from petskin_tune.diagnosis import search
 from petskin_tune.diagnosis.troubles import Trouble, trouble_lines, trouble_of
 from petskin_tune.protocol import Position
-from petskin_tune.study import attributes
+from petskin_tune.study import attributes, outlook
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.extent import Extent, extent
 from petskin_tune.study.ranking import best
 from petskin_tune.study.spec import StudySpec
-from petskin_tune.study.stored import enqueued_params, recorded
+from petskin_tune.study.stored import enqueued_params, recorded, study_attributes
 from petskin_tune.study.trials import failure_kind, spec_of
 from petskin_tune.views.stream import unfiltered
 
@@ -167,7 +167,7 @@ def collect(
         store=store or study.user_attrs.get(attributes.STORE),
         next_command=command,
         next_reason=reason,
-        notes=(*search.warnings(trials, spec), *_notes(trials)),
+        notes=(*search.warnings(trials, spec), *_outlook(study, so_far), *_notes(trials)),
         troubles=tuple(trouble for trial in trials if (trouble := trouble_of(trial))),
         options=named,
         environment=tuple(_news(study, trials, home)) if home else (),
@@ -180,6 +180,12 @@ def collect(
 def _news(study: Study, trials: Sequence[FrozenTrial], home: Path) -> list[str]:
     lines, _ = study_environment.news(study.study_name, study.user_attrs, trials, home)
     return lines
+
+
+def _outlook(study: Study, so_far: Extent) -> list[str]:
+    """What the search expects of another day, while there is something left of the study."""
+    said = outlook.sentence(study_attributes(study.user_attrs)) if so_far.left else None
+    return [said] if said else []
 
 
 def _states(trials: Sequence[FrozenTrial], frozen: int) -> dict[str, int]:

@@ -61,7 +61,9 @@ class SegmentedTrials:
 
     def next(self) -> Held | None:
         """The segment that the search chooses."""
-        return self._place.segments.next(self._place.choose)
+        held = self._place.segments.next(self._place.choose)
+        self._place.keep_outlook()
+        return held
 
     def end(self) -> bool:
         """Tell the frozen trials, unless somebody has thawed one, and name the best; snapshots that are left go."""

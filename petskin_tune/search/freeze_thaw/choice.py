@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,21 +10,18 @@ from numpy.typing import NDArray
 from petskin_tune.search.freeze_thaw.candidates import propose, random_point
 from petskin_tune.search.freeze_thaw.encoding import Encoding
 from petskin_tune.search.freeze_thaw.gain import log_gain
-from petskin_tune.search.freeze_thaw.kernel import Places, own_covariance, scaled_time
+from petskin_tune.search.freeze_thaw.kernel import Places, own_covariance
 from petskin_tune.search.freeze_thaw.model import StudyModel, TooLittleKnown, generator, known_trials
-from petskin_tune.search.freeze_thaw.state import Begin, Continue, Decision, Point, Rule, SearchState, TrialRecord, Why
+from petskin_tune.search.freeze_thaw.options import Proposal, can_go_on, shortlist, together
+from petskin_tune.search.freeze_thaw.outlook import outlook
+from petskin_tune.search.freeze_thaw.state import Begin, Continue, Decision, Point, Rule, SearchState, Why
 from petskin_tune.study.rungs import next_rung
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 FIRST = 8  # configurations begun before there is a model
-_CENTRES = 3  # trials near which new points are looked for
-_SHORTLIST = 40  # candidates that compete, those with the largest expected improvement
 _SHOWN = 20  # forecasts
-
-
-Proposal = Callable[[Encoding, Array, Array, np.random.Generator], Array]  # see `candidates.propose`
 
 
 def choose(state: SearchState, propose: Proposal = propose) -> Decision:
@@ -55,7 +52,7 @@ def choose(state: SearchState, propose: Proposal = propose) -> Decision:
 def _random(state: SearchState, rule: Rule, text: str) -> Decision:
     """A random new trial; where none may begin, the oldest that can go on."""
     if state.full:
-        trial = next(trial for trial in state.trials if _can_go_on(state, trial))
+        trial = next(trial for trial in state.trials if can_go_on(state, trial))
         until = next_rung(state.rungs, len(trial.curve)) or state.epochs
         return Decision(Continue(trial.number, until), Why(rule, f"{text}; no more trials may begin"))
     return Decision(Begin(_completed(state, {}), state.rungs[0]), Why(rule, text))
@@ -71,9 +68,9 @@ def _completed(state: SearchState, point: Point) -> Point:
 
 def _modelled(model: StudyModel, propose: Proposal) -> Decision:
     state = model.state
-    frozen = np.array([p for p, trial in enumerate(model.trials) if _can_go_on(state, trial)], dtype=np.intp)
+    frozen = np.array([p for p, trial in enumerate(model.trials) if can_go_on(state, trial)], dtype=np.intp)
     keep = _worth_keeping(model, frozen)
-    fresh = np.empty((0, len(state.space))) if state.full else _shortlist(model, propose)
+    fresh = np.empty((0, len(state.space))) if state.full else shortlist(model, propose)
     segments = _Segments(model, frozen, fresh)
     if not len(segments.rung):
         return _random(state, "first", "no trial can go on and all points were tried")
@@ -83,7 +80,7 @@ def _modelled(model: StudyModel, propose: Proposal) -> Decision:
         keep = tuple(sorted({*keep, action.trial}))
     figures = segments.figures(won)
     why = Why("model", _text(action, figures), figures, model.lengths(), model.forecasts(_SHOWN))
-    return Decision(action, why, keep)
+    return Decision(action, why, keep, outlook(model, frozen, fresh, propose) if state.ahead else None)
 
 
 def _text(action: Continue | Begin, figures: Mapping[str, float]) -> str:
@@ -95,28 +92,11 @@ def _text(action: Continue | Begin, figures: Mapping[str, float]) -> str:
     return f"{what}: {expected}; {among}"
 
 
-def _can_go_on(state: SearchState, trial: TrialRecord) -> bool:
-    return trial.standing == "frozen" and len(trial.curve) < state.epochs
-
-
 def _worth_keeping(model: StudyModel, frozen: Indices) -> tuple[int, ...]:
     """Numbers of the frozen trials with the largest expected last epoch."""
     means = model.posterior.mean(model.at(frozen, model.state.epochs))
     best = frozen[np.argsort(-means, kind="stable")[: model.state.snapshots]]
     return tuple(sorted(model.trials[place].number for place in best))
-
-
-def _shortlist(model: StudyModel, propose: Proposal) -> Array:
-    """Coordinates (at most 40, d) of the new points with the largest expected improvement at the last epoch."""
-    centres = model.contenders[np.argsort(-model.means, kind="stable")[:_CENTRES]]
-    rng = generator(model.state, "candidates")
-    points = propose(model.encoding, model.coordinates, model.coordinates[centres], rng)
-    if len(points) <= _SHORTLIST:
-        return points
-    places = model.newcomers(points, np.arange(len(points)), model.state.epochs)
-    variance = model.posterior.variance(places, model.posterior.whitened(places))
-    improvement = log_gain(model.means.max() - model.posterior.mean(places), np.sqrt(variance))
-    return points[np.sort(np.argsort(-improvement, kind="stable")[:_SHORTLIST])]
 
 
 class _Segments:
@@ -130,9 +110,9 @@ class _Segments:
         self.who, self.rung = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
         self.epochs = self.rung - trained[self.who]
         self._others = np.concatenate([_best_others(model, frozen), np.full(len(fresh), model.means.max())])
-        last = _together(model, frozen, fresh, np.arange(len(trained)), model.state.epochs)
+        last = together(model, frozen, fresh, np.arange(len(trained)), model.state.epochs)
         self._means = model.posterior.mean(last)
-        ends = _together(model, frozen, fresh, self.who, self.rung)
+        ends = together(model, frozen, fresh, self.who, self.rung)
         sd = self._learnt(last, ends)
         self._gain = log_gain(np.abs(self._means - self._others)[self.who], sd)
         self.score = self._gain - np.log(self.epochs)
@@ -179,16 +159,3 @@ def _best_others(model: StudyModel, frozen: Indices) -> Array:
     order = np.argsort(-model.means, kind="stable")
     best, second = model.contenders[order[0]], order[min(1, len(order) - 1)]
     return np.array([model.means[second if place == best else order[0]] for place in frozen], dtype=float)
-
-
-def _together(model: StudyModel, frozen: Indices, fresh: Array, who: Indices, epochs: Array | float) -> Places:
-    """Places of ``who`` (frozen trials first, then new points) at epochs."""
-    old = model.at(frozen, model.state.epochs)
-    new = model.newcomers(fresh, np.arange(len(fresh)), model.state.epochs)
-    return Places(
-        features=np.concatenate([old.features[frozen], new.features]),
-        owners=old.owners,
-        identity=np.concatenate([old.identity[frozen], new.identity]),
-        row=np.asarray(who, dtype=np.intp),
-        time=scaled_time(np.broadcast_to(np.asarray(epochs, dtype=float), (len(who),)), model.state.epochs),
-    )

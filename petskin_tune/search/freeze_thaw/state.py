@@ -45,6 +45,7 @@ class SearchState:
     workers: int = 1  # how many ask
     snapshots: int = 8  # frozen trials whose snapshots are kept
     reach: int | None = None  # epochs that whoever asks has time for; None: any number
+    ahead: int = 0  # epochs of the time for which an outlook is wanted
     sparse: bool = False  # fewer rungs, for a store where a snapshot is dear
 
     @property
@@ -104,9 +105,25 @@ class Why:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What ``epochs`` more may bring.
+
+    Attributes:
+        chance: that a paused trial or a new one ends above the recommended one by more than ``noise``, if the best of
+            all that these epochs can bring to a rung were found: so it is at most that.
+        noise: standard deviation of fitness from one epoch to the next.
+    """
+
+    chance: float
+    noise: float
+    epochs: int
+
+
+@dataclass(frozen=True)
 class Decision:
     """The next segment of one worker."""
 
     action: Continue | Begin
     why: Why
     keep: tuple[int, ...] | None = None  # frozen trials whose snapshots are worth keeping; None: all
+    outlook: Outlook | None = None  # None: there is no model, or none was wanted

@@ -210,6 +210,21 @@ def test_a_budget_is_in_full_runs_or_in_epochs(budget: str, epochs: int) -> None
     assert parse(dump(spec), where="dump").spec == spec
 
 
+@pytest.mark.parametrize(("stop_when", "share"), [("5%", 0.05), ("0.05", 0.05), ("12.5 %", 0.125)])
+def test_the_chance_below_which_a_study_ends_is_a_share(stop_when: str, share: float) -> None:
+    spec = spec_of(stop_when=stop_when, keep_frozen="3")
+    assert (spec.stop_when, spec.keep_frozen) == (share, 3)
+    assert parse(dump(spec), where="dump").spec == spec
+
+
+def test_what_a_file_leaves_out_is_as_its_version_has_it() -> None:
+    assert (spec_of().version, spec_of().sampler.name, spec_of().pruner.name) == (2, "freeze-thaw", "none")
+    before = spec_of(version="1")
+    assert (before.version, before.sampler.name, before.pruner.name, before.budget) == (1, "tpe", "asha", None)
+    assert parse(study(), where="x", version=1).spec == before
+    assert parse(study(version="2"), where="x", version=1).spec == spec_of()
+
+
 def test_a_target_that_is_named_stands_beside_a_budget() -> None:
     assert spec_of(budget="10", target_trials="5").target_trials == 5
 
@@ -222,6 +237,11 @@ def test_a_target_that_is_named_stands_beside_a_budget() -> None:
         ({"budget": "ten"}, "`budget` must be a number of full runs, such as 20, or of epochs, such as `180 epochs`"),
         ({"budget": "2 days"}, "`budget` must be a number of full runs"),
         ({"budget": "20", "sampler": "tpe"}, "`budget` is for the sampler `freeze-thaw`"),
+        ({"keep_frozen": "8", "sampler": "tpe"}, "`keep_frozen` is for the sampler `freeze-thaw`"),
+        ({"stop_when": "5%", "sampler": "gp"}, "`stop_when` is for the sampler `freeze-thaw`"),
+        ({"keep_frozen": "0"}, "`keep_frozen` must be at least 1"),
+        ({"stop_when": "5"}, "`stop_when` must be a share such as 5% or 0.05"),
+        ({"stop_when": "never"}, "`stop_when` must be a share such as 5% or 0.05"),
         ({"budget": "20", "pruner": "asha"}, "`budget` is for the sampler `freeze-thaw`"),
         ({"sampler": "freeze-thaw", "pruner": "asha"}, "`pruner` does not go with the sampler `freeze-thaw`"),
         ({"sampler": "{name: freeze-thaw, rungs: []}"}, "names no epoch"),
