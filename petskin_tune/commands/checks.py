@@ -207,9 +207,14 @@ def _disk(found: Examination) -> Check:
 
 def _store_room(found: Examination, needed: Estimate, said: str) -> Check:
     said = f"{said}; the store needs about {words.size(needed.store)}"
+    if needed.written:
+        said = f"{said}, and {words.size(needed.written)} are written to it in 24 hours"
     limit, url = found.spec.store_limit, found.open_store().url
     if limit is not None and limit < needed.store:
-        return Check("disk", "warning", f"{said}, store_limit is {words.size(limit)}: raise it, or lower keep_weights")
+        frozen = ", keep_frozen" if found.spec.sampler.name == "freeze-thaw" else ""
+        return Check(
+            "disk", "warning", f"{said}; store_limit is {words.size(limit)}: raise it, or lower keep_weights{frozen}"
+        )
     if "://" not in url and (room := psutil.disk_usage(str(_nearest(Path(url)))).free) < needed.store:
         return Check("disk", "problem", f"{said}, {words.size(room)} are free there: make room, or name another store")
     return Check("disk", "ok", said)

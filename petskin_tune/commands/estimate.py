@@ -13,7 +13,7 @@ SESSION_SECONDS = 24 * 3600.0
 FEWEST_TRIALS = 20  # of a session, below which a search learns little
 BRACKETS_SEEN = 300  # trials over which Hyperband's brackets are averaged
 LEAST_IMGSZ = 256
-PAUSED_SHARE = 0.2  # of a full run, that freeze-thaw trains of a trial on average
+THAWED = 3  # freeze-thaw: about one in so many trials goes on at a rung (benchmarks/search.py: 540 epochs, 114 trials)
 SNAPSHOTS = 3  # of one trial at a time: the two newest, and the one on its way
 
 
@@ -50,6 +50,7 @@ class Estimate:
     trials: float  # in a session
     disk: int
     store: int
+    written: int  # to the store, in a session
 
 
 def estimate(spec: StudySpec, measured: Measured, train_images: int, val_images: int) -> Estimate:
@@ -64,11 +65,13 @@ def estimate(spec: StudySpec, measured: Measured, train_images: int, val_images:
     # A forward pass alone is about a third of a training step.
     validated_per_second = measured.validated_per_second or 3 * measured.images_per_second
     epoch = train_images / measured.images_per_second + val_images / validated_per_second
-    pauses = max(spec.snapshot_every, epoch if spec.snapshot_every == 0 else 0.0)
-    share = measured.snapshot_seconds / pauses if pauses else 0.0
-    epochs = expected_epochs(spec)
+    pauses = spec.snapshot_every or epoch
+    share = measured.snapshot_seconds / pauses
+    epochs, segments = expected_epochs(spec), expected_segments(spec)
     epoch_with_snapshots = epoch * (1 + share)
-    a_trial = measured.set_up_seconds + epochs * epoch_with_snapshots
+    a_trial = segments * measured.set_up_seconds + epochs * epoch_with_snapshots
+    frozen = 0 if spec.sampler.name != "freeze-thaw" else spec.keep_frozen
+    snapshots = SESSION_SECONDS / pauses + (SESSION_SECONDS / a_trial * segments if frozen else 0)
     one_trial_holds = SNAPSHOTS * measured.snapshot_bytes + 2 * measured.weights_bytes
     return Estimate(
         set_up=measured.set_up_seconds,
@@ -78,7 +81,10 @@ def estimate(spec: StudySpec, measured: Measured, train_images: int, val_images:
         a_trial=a_trial,
         trials=SESSION_SECONDS / a_trial,
         disk=one_trial_holds,
-        store=one_trial_holds + spec.keep_weights * measured.weights_bytes,
+        store=one_trial_holds
+        + spec.keep_weights * measured.weights_bytes
+        + frozen * (measured.snapshot_bytes + measured.weights_bytes),
+        written=round(snapshots * measured.snapshot_bytes),
     )
 
 
@@ -89,12 +95,19 @@ def expected_epochs(spec: StudySpec) -> float:
     half of them at its first verdict.
     """
     if spec.sampler.name == "freeze-thaw":
-        return max(float((spec.sampler.rungs or (spec.epochs,))[0]), PAUSED_SHARE * spec.epochs)
+        return _passing((spec.sampler.rungs or ())[:-1], spec.epochs, THAWED)
     if spec.pruner.name == "median":
         first = min((spec.pruner.min_epochs or 0) + 1, spec.epochs)
         return first + (spec.epochs - first) / 2
     numbers = range(BRACKETS_SEEN) if spec.pruner.name == "hyperband" else range(1)
     return mean(_passing(rungs(spec, number), spec.epochs, spec.pruner.reduction_factor) for number in numbers)
+
+
+def expected_segments(spec: StudySpec) -> float:
+    """Segments of a trial on average: each begins with a process, and ends with a snapshot."""
+    if spec.sampler.name != "freeze-thaw":
+        return 1.0
+    return sum(THAWED**-number for number in range(len(spec.sampler.rungs or (0,))))
 
 
 def _passing(at: Sequence[int], epochs: int, factor: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from petskin_tune.commands.estimate import Measured, estimate, expected_epochs, suggestions
-from petskin_tune.study.spec import PrunerSpec
+from petskin_tune.study.spec import PrunerSpec, SamplerSpec
 from tests.support.studies import a_spec
 
 ASHA = PrunerSpec(name="asha", rungs=(3, 9), reduction_factor=3)
@@ -69,3 +69,16 @@ def test_a_snapshot_costs_its_share_and_the_store_holds_two_and_the_next_beside_
     figures = estimate(spec, measured, 1000, 0)
     assert figures.full_trial == pytest.approx(10 * 100 * 1.1)
     assert (figures.disk, figures.store) == (3 * 500 + 2 * 100, 3 * 500 + 5 * 100)
+    assert figures.written == 24 * 60 * 500
+
+
+def test_frozen_trials_hold_a_snapshot_and_weights_each_and_every_segment_writes_one() -> None:
+    measured = Measured(10.0, 30.0, set_up_seconds=20.0, snapshot_bytes=500, weights_bytes=100)
+    sampler = SamplerSpec(name="freeze-thaw", rungs=(3, 9, 27))
+    spec = a_spec(sampler=sampler, pruner=PrunerSpec(name="none"), epochs=27, snapshot_every=600.0, keep_frozen=8)
+    figures = estimate(spec, measured, 1000, 0)
+    assert figures.epochs_of_a_trial == pytest.approx(3 + 6 / 3 + 18 / 9)
+    segments = 1 + 1 / 3 + 1 / 9
+    assert figures.a_trial == pytest.approx(7 * 100 + segments * 20)
+    assert figures.store == 3 * 500 + 5 * 100 + 8 * 600
+    assert figures.written == pytest.approx((24 * 6 + figures.trials * segments) * 500, rel=0.001)
