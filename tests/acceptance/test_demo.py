@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from petskin_tune.study import attributes
 from tests.support.workers import BIN, environment, load
 
 LEAST_TRIALS = 8
@@ -28,16 +29,19 @@ def type_it(folder: Path) -> tuple[float, subprocess.CompletedProcess[str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_demo_finds_masks_and_prunes_and_typed_again_trains_nothing(tmp_path: Path) -> None:
+def test_the_demo_finds_masks_and_freezes_and_thaws_and_typed_again_trains_nothing(tmp_path: Path) -> None:
     seconds, done = type_it(tmp_path)
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1].endswith(NEXT)
     study = load(tmp_path / "runs", "demo")
     states = [trial.state.name for trial in study.trials]
-    pruned = states.count("PRUNED")
-    print(f"demo: {len(states)} trials in {seconds:.0f} s, {pruned} of them pruned, best {study.best_value:.3f}")
+    frozen = states.count("PRUNED")
+    thawed = sum(trial.user_attrs[attributes.RESUMES] > 0 for trial in study.trials)
+    said = f"{frozen} of them frozen at the end, {thawed} thawed on the way, best {study.best_value:.3f}"
+    print(f"demo: {len(states)} trials in {seconds:.0f} s, {said}")
     assert len(states) >= LEAST_TRIALS
-    assert pruned >= 1
+    assert frozen >= 1
+    assert thawed >= 1
     assert set(states) == {"COMPLETE", "PRUNED"}
     assert study.best_value >= LEAST_MASK_MAP
 
