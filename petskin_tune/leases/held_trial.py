@@ -195,7 +195,9 @@ class HeldTrial:
         reach("frozen")
 
     def go_on_if(self, unchanged: Callable[[Session], bool], until: int | None, epoch: int) -> bool | None:
-        """Go on to ``until`` epochs (None: not at all, for now), provided that ``unchanged`` under the study's lock.
+        """Go on to ``until`` epochs (None: it is to be frozen), provided that ``unchanged`` under the study's lock.
+
+        The lease keeps the answer, so that whoever takes the trial over before it is frozen does not ask again.
 
         Returns:
             whether it goes on; None: something has changed.
@@ -207,12 +209,11 @@ class HeldTrial:
         def work(session: Session) -> bool | None:
             self._claims.lock_study(session)
             known = session.execute(queries.UNTIL_OF, self._ours).scalar()
-            if known is not None and known > epoch:  # the acknowledgement of the first attempt was lost
-                return True
+            if known is not None and (known == 0 or known > epoch):  # it is decided; the acknowledgement was lost
+                return known > 0
             if not unchanged(session):
                 return None
-            if until is not None:
-                session.execute(queries.SET_UNTIL, {**self._ours, "until": until})
+            session.execute(queries.SET_UNTIL, {**self._ours, "until": until or 0})
             return until is not None
 
         return self._write(work)

@@ -51,7 +51,7 @@ class Lease:
     last_death: Position | None
     snapshot_age: float | None = None  # since it became durable
     seconds: float = queries.LEASE_SECONDS  # how long it lasts without renewal
-    until: int | None = None  # epochs after which its owner asks whether to go on; None: it trains to its end
+    until: int | None = None  # epochs after which its owner asks; None: it trains to its end; 0: it is to be frozen
 
     def progressed(self) -> bool:
         """Whether a newer snapshot became durable since the last death."""

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import TrialState
 from sqlalchemy.orm import Session
@@ -55,7 +55,7 @@ class Choice:
 
     Attributes:
         segment: None: there is nothing to train.
-        drop: numbers of frozen trials whose snapshots are not kept; they end.
+        drop: numbers of frozen trials whose snapshots are not kept; they end. The trial that asks may be among them.
         reason: for the log.
         outlook: what another day may bring, see :class:`petskin_tune.search.freeze_thaw.state.Outlook`.
     """
@@ -100,8 +100,8 @@ class Segments:
             reach("segment-claimed")
             return self._with_lease(took)
 
-    def may_go_on(self, trial: HeldTrial, epoch: int, choose: Choose) -> bool:
-        """Whether a held trial goes on after ``epoch`` (1-based), the last of its segment; its lease then says so.
+    def may_go_on(self, trial: HeldTrial, epoch: int, choose: Choose) -> Literal["goes on", "freezes", "ends"]:
+        """What becomes of a held trial after ``epoch`` (1-based), the last of its segment; its lease then says so.
 
         Args:
             trial: held by this worker.
@@ -119,7 +119,7 @@ class Segments:
             until = own.until if own else None
             goes_on = trial.go_on_if(lambda session: self._version(session) == version, until, epoch)  # noqa: B023
             if goes_on is not None:
-                return goes_on
+                return "goes on" if goes_on else "ends" if trial.number in choice.drop else "freezes"
 
     def version(self) -> tuple[Any, ...]:
         """Changes with every birth, freeze, thaw, decision to go on and end; not with reports and renewals."""

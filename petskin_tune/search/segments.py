@@ -63,7 +63,7 @@ def choose(
     outlook = decision.outlook
     if outlook and spec.stop_when is not None and outlook.chance < spec.stop_when:
         return _last_run(state, 0, f"within a day there is a chance of {outlook.chance:.1%} of more")
-    frozen = {record.number for record in ours if record.standing == "frozen" and record.number != asking}
+    frozen = {record.number for record in ours if record.standing == "frozen"}
     drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
     found = None if outlook is None else asdict(outlook)
     return Choice(_segment(decision.action), drop, decision.why.text, found)
@@ -160,7 +160,7 @@ def _standing(trial: FrozenTrial, lease: Lease | None, asking: int | None) -> St
     if lease is None:
         return "ended"  # a person's own, in a notebook: whatever becomes of it, it is not ours to continue
     if lease.state in _OWNED:
-        return "running"
+        return "leaving" if lease.until == 0 else "running"
     return "frozen" if lease.snapshot else "ended"
 
 

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from petskin_tune.checkpoints.restore import forget_fetched, newest_good
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.segments import NO_SNAPSHOT
 from petskin_tune.protocol import TrialJob
 from petskin_tune.search import pruners, samplers
 from petskin_tune.search.pruners import Peer, Verdict
@@ -176,5 +177,7 @@ def _segment_verdict(trial: HeldTrial, place: Workplace, epoch: int) -> Verdict:
     until = trial.lease().until
     if until is None or epoch < until or epoch >= place.study.spec.epochs:
         return Verdict(False, "")
-    goes_on = place.segments.may_go_on(trial, epoch, lambda: place.choose(trial.number))
-    return Verdict(False, "it goes on" if goes_on else "others are worth more for now", freeze=not goes_on)
+    becomes = place.segments.may_go_on(trial, epoch, lambda: place.choose(trial.number))
+    if becomes == "ends":
+        return Verdict(True, NO_SNAPSHOT)
+    return Verdict(False, "others are worth more for now", freeze=True) if becomes == "freezes" else Verdict(False, "")

@@ -47,6 +47,16 @@ SOME_POINTS = (  # for those who cannot wait
     "verdict-given=kill",
     "before-tell=kill",
 )
+SEGMENT_POINTS = (  # of a study that freezes and thaws
+    "segment-chosen=kill@2",
+    "batch-done=kill-all@3",
+    "verdict-given=kill",
+    "before-freeze=kill",
+    "frozen=kill",
+    "segment-claimed=kill",
+    "snapshot-renamed=kill-all",
+    "before-study-end=kill",
+)
 KILLS = times(20, least=7)  # at random instants
 TRIALS = 6  # of the study that is killed at random instants, at least
 CHANGES = {
@@ -87,6 +97,24 @@ def test_a_study_killed_at_every_named_point_ends_as_the_one_left_alone(
     finish = run("--study", str(study), cwd=tmp_path)
     assert finish.returncode == 0, finish.stdout
     _assert_same(tmp_path / "runs", undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_study_that_freezes_and_thaws_ends_as_the_one_left_alone_wherever_it_is_killed(tmp_path: Path) -> None:
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    sampler = {"name": "freeze-thaw", "rungs": [1, 2, 3]}
+    changes = {**CHANGES, "sampler": sampler, "pruner": None, "target_trials": None, "budget": 5}
+    assert run("--study", str(write_study(calm, **changes)), cwd=calm).returncode == 0
+    study, log = write_study(wild, **changes), tmp_path / "fired"
+    for number, fault in enumerate(SEGMENT_POINTS):
+        result = run("--study", str(study), cwd=wild, TUNE_FAULTS=fault, TUNE_FAULTS_LOG=str(log))
+        assert result.returncode == -signal.SIGKILL, f"{fault}: {result.stdout}"
+        assert fired(log) == [name.partition("=")[0] for name in SEGMENT_POINTS[: number + 1]]
+    assert run("--study", str(study), cwd=wild).returncode == 0
+    thawed = [trial for trial in load(calm / "runs").trials if trial.user_attrs["petskin-tune:resumes"]]
+    assert thawed
+    _assert_same(wild / "runs", calm / "runs")
 
 
 @pytest.mark.slow

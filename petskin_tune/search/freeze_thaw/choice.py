@@ -69,7 +69,8 @@ def _completed(state: SearchState, point: Point) -> Point:
 def _modelled(model: StudyModel, propose: Proposal) -> Decision:
     state = model.state
     frozen = np.array([p for p, trial in enumerate(model.trials) if can_go_on(state, trial)], dtype=np.intp)
-    keep = _worth_keeping(model, frozen)
+    leaving = [p for p, trial in enumerate(model.trials) if trial.standing == "leaving"]
+    keep = _worth_keeping(model, np.array(sorted([*frozen, *leaving]), dtype=np.intp))
     fresh = np.empty((0, len(state.space))) if state.full else shortlist(model, propose)
     segments = _Segments(model, frozen, fresh)
     if not len(segments.rung):

@@ -176,22 +176,37 @@ def test_reports_of_others_do_not_make_a_worker_choose_again(study: LeasedStudy)
     assert choices == 1
 
 
-def test_a_trial_that_may_go_on_says_until_when_and_one_that_may_not_stays_as_it_is(study: LeasedStudy) -> None:
+def test_a_trial_that_may_go_on_says_until_when(study: LeasedStudy) -> None:
     claims = study.worker("a")
     trial = trained(claims, 0.1, 0.2, 0.3)
-    segments = Segments(claims)
-    assert not segments.may_go_on(trial, 3, lambda: Choice(Begin(POINT, FIRST)))
-    assert lease_of(study, trial.held).until == FIRST
-    assert segments.may_go_on(trial, 3, lambda: Choice(Continue(trial.number, SECOND)))
+    assert Segments(claims).may_go_on(trial, 3, lambda: Choice(Continue(trial.number, SECOND))) == "goes on"
     assert lease_of(study, trial.held).until == SECOND
+
+
+def test_a_trial_that_is_to_be_frozen_is_not_asked_about_again_whoever_takes_it_over(study: LeasedStudy) -> None:
+    trial = trained(study.worker("a"), 0.1, 0.2, 0.3)
+    assert Segments(study.worker("a")).may_go_on(trial, 3, lambda: Choice(Begin(POINT, FIRST))) == "freezes"
+    assert lease_of(study, trial.held).until == 0
+    other = study.worker("b", host="there")
+    held = other.take_over(by_command=True)
+    assert held is not None
+    again = HeldTrial(other, held)
+    assert Segments(other).may_go_on(again, 3, lambda: Choice(Continue(trial.number, SECOND))) == "freezes"
+
+
+def test_a_trial_that_is_not_worth_a_snapshot_ends_at_its_rung(study: LeasedStudy) -> None:
+    claims = study.worker("a")
+    trial = trained(claims, 0.1, 0.2, 0.3)
+    choice = Choice(Begin(POINT, FIRST), drop=(trial.number,))
+    assert Segments(claims).may_go_on(trial, 3, lambda: choice) == "ends"
 
 
 def test_a_decision_to_go_on_whose_acknowledgement_was_lost_stays_in_force(study: LeasedStudy) -> None:
     claims = study.worker("a")
     trial = trained(claims, 0.1, 0.2, 0.3)
     segments = Segments(claims)
-    assert segments.may_go_on(trial, 3, lambda: Choice(Continue(trial.number, SECOND)))
-    assert segments.may_go_on(trial, 3, lambda: Choice(Begin(POINT, FIRST)))
+    assert segments.may_go_on(trial, 3, lambda: Choice(Continue(trial.number, SECOND))) == "goes on"
+    assert segments.may_go_on(trial, 3, lambda: Choice(Begin(POINT, FIRST))) == "goes on"
 
 
 def test_an_owner_that_comes_back_from_the_dead_decides_nothing(study: LeasedStudy) -> None:

@@ -101,6 +101,17 @@ def test_the_snapshots_of_the_most_promising_are_kept(snapshots: int) -> None:
     assert set(sorted(frozen, key=lambda number: -expected[number])[:snapshots]) <= set(decision.keep)
 
 
+def test_while_a_trial_is_on_its_way_to_being_frozen_the_choice_is_the_one_that_was_made_over_it() -> None:
+    for count in (12, 20, 40):
+        frozen = search_of(count)
+        made = choose(frozen)
+        losers = [one.number for one in frozen.trials if one.standing == "frozen" and one.number in made.keep]
+        loser = next(number for number in losers if made.action != Continue(number, getattr(made.action, "until", 0)))
+        trials = [dataclasses.replace(t, standing="leaving") if t.number == loser else t for t in frozen.trials]
+        again = choose(dataclasses.replace(frozen, trials=tuple(trials)))
+        assert (again.action, again.keep) == (made.action, made.keep)
+
+
 def test_workers_that_ask_one_after_the_other_train_different_segments() -> None:
     asked, actions = search_of(20, workers=16), []
     for _ in range(16):
