@@ -104,7 +104,7 @@ def test_a_study_killed_at_every_named_point_ends_as_the_one_left_alone(
 def test_a_study_that_freezes_and_thaws_ends_as_the_one_left_alone_wherever_it_is_killed(tmp_path: Path) -> None:
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     sampler = {"name": "freeze-thaw", "rungs": [1, 2, 3]}
-    changes = {**CHANGES, "sampler": sampler, "pruner": None, "target_trials": None, "budget": 5}
+    changes = {**CHANGES, "sampler": sampler, "pruner": None, "target_trials": 9, "budget": 5}
     assert run("--study", str(write_study(calm, **changes)), cwd=calm).returncode == 0
     study, log = write_study(wild, **changes), tmp_path / "fired"
     for number, fault in enumerate(SEGMENT_POINTS):

@@ -227,8 +227,9 @@ def test_a_difference_is_named_in_plain_words():
 def test_what_may_change_at_any_time_is_no_difference():
     stored = parse(GOOD, where="x").spec
     other = {"target_trials": 7, "stop_at": None, "snapshot_every": 0.0, "lease": 7.0, "keep_weights": 1}
-    mine = stored.model_copy(update={**other, "budget": 54, "store_limit": None})
-    assert set(CHANGEABLE) == {*other, "budget", "store_limit"}
+    more = {"budget": 54, "store_limit": None, "keep_frozen": 3, "stop_when": 0.05}
+    mine = stored.model_copy(update={**other, **more})
+    assert set(CHANGEABLE) == {*other, *more}
     assert differences(stored, mine) == []
 
 
