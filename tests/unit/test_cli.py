@@ -193,6 +193,40 @@ def test_a_word_that_click_refuses_fills_no_more_than_a_screen(words: list[str])
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["show", "--study", "{}"],
+        ["status", "--study", "demo", "--home", "{}"],
+        ["status", "--study", "demo", "--storage", "{}"],
+        ["status", "--study", "demo", "--checkpoints", "{}"],
+        ["status", "--study", "demo", "{}"],
+        ["{}"],
+        ["init", "--study", "demo", "--data", "{}"],
+        ["try", "--study", "demo", "{}"],
+        ["try", "--study", "demo", "{}=1"],
+        ["try", "--study", "demo", "lr0={}"],
+        ["diagnose", "{}"],
+        ["data", "check", "{}"],
+        ["best", "--study", "demo", "--yaml", "{}/x/y"],
+        ["report", "--study", "demo", "-o", "{}/x/y"],
+    ],
+    ids=" ".join,
+)
+def test_whatever_is_typed_a_refusal_is_one_line_and_repeats_no_secret(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for typed in ("a\nb\x1b[2J", "https://u:SECRET@h/x"):
+        refused = CliRunner().invoke(petskin_tune, [word.format(typed) for word in words])
+        assert refused.exit_code == 2
+        said = refused.output.lower().partition("error: ")[2]
+        assert said
+        assert said.count("\n") == 1
+        assert "\x1b" not in said
+        assert "secret" not in said
+
+
+@pytest.mark.parametrize(
     ("command", "words"),
     [
         (petskin_tune, ["status", "--study", "demo", "--home", "a\0b"]),
