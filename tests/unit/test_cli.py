@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from petskin_tune.cli import petskin_tune, tune_worker
-from petskin_tune.commands.options import SCREEN, as_refusal
+from petskin_tune.commands.options import SCREEN, Places, as_refusal, warn_of_visible_password
 from petskin_tune.database.storage import open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.study import attributes
@@ -190,6 +190,28 @@ def test_a_word_that_click_refuses_fills_no_more_than_a_screen(words: list[str])
     assert "Usage: petskin-tune" in refused.stderr
     assert "xxx … xxx" in refused.stderr
     assert len(refused.stderr) < SCREEN + 200
+
+
+@pytest.mark.parametrize(
+    ("storage", "warned"),
+    [
+        ("postgresql://u:SECRET@h/x", True),
+        ("postgresql://h/x?user=u&password=SECRET", True),
+        ("postgresql://u@h/x", False),
+        ("sqlite:///tune.db", False),
+        (None, False),  # of TUNE_STORAGE
+    ],
+)
+def test_a_password_that_ps_shows_is_warned_of_in_one_line(
+    storage: str | None, warned: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_STORAGE", "postgresql://u:SECRET@h/x")
+    warn_of_visible_password(Places("demo", storage=storage))
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err == (
+        "warning: other users can see the password in --storage (by `ps`); TUNE_STORAGE hides it\n" * warned
+    )
 
 
 @pytest.mark.parametrize(
