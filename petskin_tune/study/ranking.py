@@ -18,6 +18,10 @@ def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     Complete trials come before pruned ones whatever their values: a pruned trial's value is the best epoch of a part of
     its training (also where memory ran out or the loss diverged). Trials that run or wait, frozen ones among them, and
     failed ones have no rank.
+
+    A trial that a person added to the study with Optuna (``study.add_trial``, a loop of their own) counts like any
+    other, also with values outside of the search space: Optuna's ``best_trial`` and its dashboard say the same, and the
+    sampler learns from it. Whoever does not want that adds it as FAIL.
     """
     valued = [
         trial for trial in trials if trial.state.name in _ORDER and trial.values and math.isfinite(trial.values[0])
