@@ -1,6 +1,6 @@
 """The two ways a command ends early, and the exit codes of every command."""
 
-from petskin_tune.printable import LONGEST_SENTENCE, printable, shortened
+from petskin_tune.printable import LONGEST_SENTENCE, sentence, shortened
 
 EXIT_DONE = 0
 EXIT_UNFORESEEN = 1
@@ -11,11 +11,12 @@ EXIT_SUSPENDED = 75  # EX_TEMPFAIL of sysexits.h: work is left, type the same co
 class UsageError(Exception):
     """Wrong usage, or a study that cannot run: one clear sentence for the user, exit code 2, no traceback.
 
-    What a sentence quotes may come from anywhere, so it is made printable and never longer than a screen.
+    What it quotes may come from anywhere, so it is one printable line, never longer than a screen, without the secret
+    of a URL.
     """
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(shortened(printable(sentence), LONGEST_SENTENCE, LONGEST_SENTENCE * 5 // 8))
+    def __init__(self, said: str) -> None:
+        super().__init__(shortened(sentence(said), LONGEST_SENTENCE, LONGEST_SENTENCE * 5 // 8))
 
 
 class LeaseLost(Exception):

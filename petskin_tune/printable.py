@@ -18,6 +18,10 @@ _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
+# ``USER:SECRET@`` of a URL, whose secret may hold anything up to the last ``@``, or of a text that is none.
+_CREDENTIALS = re.compile(
+    r"(://[^\s:@/]{0,100}:)(?!PASSWORD@)\S{1,2000}@|(?<![\w.+-])([\w.+-]{0,100}:)(?!PASSWORD@)[^\s/@]{1,2000}@"
+)
 
 
 def printable(text: object) -> str:
@@ -26,6 +30,20 @@ def printable(text: object) -> str:
     Tabs and line feeds stay: whoever wants one line takes them out.
     """
     return _UNSAFE.sub(_spelled, str(text))
+
+
+def one_line(text: object) -> str:
+    r"""``text`` as one printable line: a line feed is spelled ``\n``."""
+    return printable(text).replace("\n", "\\n")
+
+
+def sentence(text: object) -> str:
+    """``text`` as one printable line without the secrets of what looks like a URL in it.
+
+    People give URLs where a path or a name is asked for, and a refusal quotes them: of ``USER:SECRET@``, behind a
+    scheme or not, the secret is masked.
+    """
+    return _CREDENTIALS.sub(r"\1\2***@", one_line(text))
 
 
 def _spelled(found: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from petskin_tune.printable import printable
+from petskin_tune.printable import one_line
 from petskin_tune.protocol import Position
 
 DRIVE = PurePosixPath("/content/drive")  # where Colab mounts Google Drive
@@ -104,11 +104,7 @@ def durable(position: Position | None, epoch: int, store_place: str) -> str:
 
 def page(lines: Iterable[str]) -> str:
     r"""``lines`` as they are printed; a name in one of them cannot begin another: its line feed is spelled ``\n``."""
-    return "".join(f"{_spelled(line)}\n" for line in lines)
-
-
-def _spelled(line: str) -> str:
-    return printable(line).replace("\n", "\\n")
+    return "".join(f"{one_line(line)}\n" for line in lines)
 
 
 def wrapped(text: str, indent: str = "  ") -> list[str]:

@@ -11,7 +11,11 @@ from petskin_tune.checkpoints.base import Store
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import StoreError
-from petskin_tune.files.paths import resolved, typed
+from petskin_tune.files.paths import looks_like_url, resolved, typed
+
+_MISTYPED = re.compile(r"(?i)(s3|gs|gcs|az|file|https?):")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,40}://[^\x00-\x1f\x7f-\x9f]*")
 
 
 def store_address(url: str) -> str:
@@ -20,11 +24,15 @@ def store_address(url: str) -> str:
     Raises:
         UsageError: the URL carries credentials or a query, or has a scheme that is not known.
     """
-    scheme, separator, rest = url.partition("://")
-    if re.match(r"(?i)(s3|gs|gcs|az|file|https?):(?!//)", url) or "\0" in url:
-        raise UsageError("The store's URL cannot be read: expected a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER.")
-    if not separator or scheme == "file":
-        return str(resolved(typed(rest if separator else url)))
+    folder = url.removeprefix("file://") if url.startswith("file:///") else url
+    if not (_CONTROL.search(folder) or _MISTYPED.match(folder) or looks_like_url(folder)):
+        return str(resolved(typed(folder)))
+    scheme, _, rest = url.partition("://")
+    if not _URL.fullmatch(url) or scheme == "file":
+        raise UsageError(
+            "The store's URL cannot be read: expected a folder, file:///FOLDER, s3://BUCKET/FOLDER or "
+            "gs://BUCKET/FOLDER, without credentials and line ends (a folder that is called like a URL is ./NAME)."
+        )
     if scheme not in ("s3", "gs"):
         raise UsageError(f"A store is a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, not {scheme}://…")
     if "@" in rest.partition("/")[0] or "?" in rest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -187,7 +188,7 @@ def _data(found: Examination) -> Check:
     prepared = prepare_data(found.spec, found.home, found.folders, found.model or "", found.data)
     stored = found.study.attributes.get(attributes.FINGERPRINT) if found.study else None
     if stored is not None:
-        require_same_data(stored, prepared.fingerprint)
+        prepared = replace(prepared, fingerprint=require_same_data(stored, prepared.fingerprint))
     found.prepared = prepared
     train, val = found.images
     classes = words.counted(prepared.classes, "class", "classes")

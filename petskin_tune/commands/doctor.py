@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from petskin_tune import text as words
-from petskin_tune.commands.options import Places, data_here, on_a_study, one_sentence
+from petskin_tune.commands.options import Places, data_here, on_a_study, one_sentence, warn_of_visible_password
 from petskin_tune.errors import EXIT_DONE, EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def doctor(places: Places, data: str | None) -> int:
             click.echo(line)
     finally:
         found.home.close()
+    warn_of_visible_password(places)
     if problems:
         click.echo(f"{words.counted(problems, 'problem')}: the study cannot run here yet")
         return EXIT_USAGE

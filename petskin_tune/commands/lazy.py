@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from petskin_tune.error_text import shortened
-from petskin_tune.printable import LONGEST_SENTENCE
+from petskin_tune.errors import UsageError
 from petskin_tune.views.stream import filtered_output
 
-_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())  # of click 8.2 and later: the whole help, and nothing typed
+# On several lines, and nothing in them was typed: the choices there are, and of click 8.2 and later the whole help.
+_OF_CLICK_ALONE = (click.MissingParameter, getattr(click.exceptions, "NoArgsIsHelpError", click.MissingParameter))
 
 
 class FilteredCommand(click.Command):
@@ -27,12 +27,12 @@ class FilteredCommand(click.Command):
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         """Read the command's own words."""
-        with _on_one_screen():
+        with _in_a_sentence():
             return super().make_context(*args, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it, and read the words of the commands below it."""
-        with _on_one_screen():
+        with _in_a_sentence():
             return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -51,15 +51,16 @@ def _can_be_typed(word: str) -> bool:
 
 
 @contextlib.contextmanager
-def _on_one_screen() -> Iterator[None]:
-    """Shorten what click's refusals quote, whatever its length."""
+def _in_a_sentence() -> Iterator[None]:
+    """Say click's refusals as ours: on one line, on one screen, and without the secret of a URL that they quote."""
     try:
         yield
     except click.UsageError as refusal:
         said = refusal.format_message()
-        if isinstance(refusal, _HELP) or len(said) <= LONGEST_SENTENCE:
+        better = str(UsageError(said))
+        if isinstance(refusal, _OF_CLICK_ALONE) or said == better:
             raise
-        raise click.UsageError(shortened(said, LONGEST_SENTENCE), refusal.ctx) from None
+        raise click.UsageError(better, refusal.ctx) from None
 
 
 class LazyGroup(FilteredCommand, click.Group):

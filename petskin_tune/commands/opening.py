@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petskin_tune.checkpoints.opening import check_store
-from petskin_tune.commands.options import Places
+from petskin_tune.commands.options import Places, warn_of_visible_password
 from petskin_tune.database.addresses import mask, normalise_url
 from petskin_tune.database.engine import has_tables
 from petskin_tune.database.outages import Patience
@@ -166,6 +166,7 @@ def open_study(places: Places, mode: Mode = "reader", say: Say = print) -> Itera
             raise not_found(places.study)
         if study is None:
             raise NotBegun(f"The study {asked.name!r} has not begun yet; type: {places.to_type('tune-worker')}")
+        warn_of_visible_password(places)
         yield home, study
     finally:
         home.close()
@@ -211,6 +212,8 @@ def open_or_create(
             if not started:
                 start()
             opened = Opened(home, _create(draft, home), draft.prepared)  # 6. the first thing that is created
+        if places.mode != "guest":
+            warn_of_visible_password(places)
         _remember_answer(home)  # 7. whoever comes next waits for this database
         return opened
     except BaseException:

@@ -80,6 +80,15 @@ def _masked(url: str | None) -> str | None:
     return masked_url(url)
 
 
+def warn_of_visible_password(places: Places) -> None:
+    """Say on stderr that others can read the password of a ``--storage`` that was typed; a variable's they cannot."""
+    from petskin_tune.database.urls import read_url
+
+    read = read_url(places.storage) if places.storage else None
+    if read is not None and (read.password or read.query.get("password")):
+        click.echo("warning: other users can see the password in --storage (by `ps`); TUNE_STORAGE hides it", err=True)
+
+
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 

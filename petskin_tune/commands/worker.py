@@ -17,7 +17,15 @@ import click
 
 from petskin_tune import __version__
 from petskin_tune.commands.lazy import FilteredCommand
-from petskin_tune.commands.options import Places, data_here, max_hours, on_a_study, on_this_machine, one_sentence
+from petskin_tune.commands.options import (
+    Places,
+    data_here,
+    max_hours,
+    on_a_study,
+    on_this_machine,
+    one_sentence,
+    warn_of_visible_password,
+)
 from petskin_tune.errors import EXIT_SUSPENDED, UsageError
 from petskin_tune.interrupts import Interrupted, Signals, end_now, unless
 from petskin_tune.views.stream import filtered_output
@@ -284,6 +292,7 @@ def _one_worker_each(devices: Sequence[str], places: Places, request: Request, s
     if home.network:
         typed_at -= LAST_COPY_SECONDS
         home.start("owner", take_over=request.take_over, say=print)
+    warn_of_visible_password(places)
     workers = WorkerProcesses(signals)
     try:
         return workers.work(ONE_OF_SEVERAL, _requests(devices, places, request, typed_at))

@@ -14,6 +14,7 @@ from typing import Any
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.examined import Examined
 from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.names import read_alike
 from petskin_tune.datasets.trainable import TRAINED, require_trainable
 from petskin_tune.errors import UsageError
 from petskin_tune.printable import raw
@@ -78,7 +79,7 @@ def fingerprint(data_yaml: Path, cache: Path | None = None, *, for_training: boo
 
 def difference(stored: Fingerprint, mine: Fingerprint) -> str | None:
     """Say in plain words how the data here differs from the study's; None where it does not."""
-    if stored.digest == mine.digest:
+    if stored.digest == mine.digest or (stored.splits == mine.splits and read_alike(stored.names, mine.names)):
         return None
     found = []
     if stored.names != mine.names:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files.yaml_guard import BadYaml, parse_yaml
 
 _MOST_CLASSES = 100_000
 _LONGEST_NAME = 255  # characters
@@ -70,6 +71,22 @@ def _text(yaml_path: Path, number: int, name: Any) -> str:
 
 def _kind(value: Any) -> str:
     return "nothing" if value is None else "a list or a mapping"
+
+
+def read_alike(before: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether the names of classes are those of ``before``, which may come from when ``010`` was read as 8."""
+    return len(before) == len(names) and all(
+        old in (new, _as_number(new)) for old, new in zip(before, names, strict=True)
+    )
+
+
+def _as_number(name: str) -> str | None:
+    """The name that a class had that is written like a number, before it was taken as it is written."""
+    try:
+        value = parse_yaml(name)
+    except BadYaml:
+        return None
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def repeated(names: Sequence[str]) -> list[str]:

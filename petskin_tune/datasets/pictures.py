@@ -27,7 +27,8 @@ _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 _ORIENTATION = 0x0112  # EXIF tag
 # Pillow's names of what Ultralytics trains on (IMG_FORMATS in ultralytics/data/utils.py); a DNG is a TIFF.
 _FORMATS = frozenset(("AVIF", "BMP", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP"))
-_TURNED_ALIKE = frozenset(("JPEG", "MPO", "PNG", "AVIF"))  # by OpenCV as by Pillow; others are decoded to tell
+_TURNED_ALIKE = frozenset(("JPEG", "MPO", "PNG"))  # by OpenCV as by Pillow; others are decoded to tell
+_OTHERWISE_DECODED = (".tif", ".tiff", ".avif", ".heic", ".heif")  # Ultralytics goes by these names, whatever it is
 _LONGEST_REASON = 100  # characters of what a library says
 _LOOKED_AT = 64  # bytes at the beginning of a file
 _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # brands, ISO/IEC 23008-12
@@ -61,7 +62,7 @@ class Picture:
     image: Image.Image  # not decoded yet
     size: tuple[int, int]
     stored: tuple[int, int]  # the same before the rotation
-    orientation: int = 1  # EXIF
+    orientation: int = 1  # EXIF, as far as the training heeds it
 
     def shown(self, points: Iterable[Point]) -> tuple[Point, ...]:
         """Points of the stored picture, where a quarter's turn shows them."""
@@ -104,8 +105,10 @@ def open_picture(source: bytes | BinaryIO, suffix: str = "") -> Picture:
     orientation = _orientation(image)
     size = stored
     if orientation in _TURNED:
-        alike = image.format in _TURNED_ALIKE
+        alike = image.format in _TURNED_ALIKE and suffix.lower() not in _OTHERWISE_DECODED
         size = stored[::-1] if alike else Picture(file, suffix, image, stored, stored).pixels().size
+        if size == stored and len(set(size)) > 1:  # the decoder turns nothing
+            orientation = 1
     if min(size) < SMALLEST_SIDE:
         raise BadPicture(f"smaller than {SMALLEST_SIDE} pixels")
     return Picture(file, suffix, image, size, stored, orientation)

@@ -10,7 +10,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,10 +40,12 @@ class Model:
     Attributes:
         task: "segment", "detect", …; None where its last layer is not known.
         layers: how many it has, numbered as ``freeze`` counts them.
+        architecture: what they are, as in an architecture file, with a list of rows in ``backbone`` and in ``head``.
     """
 
     task: str | None
     layers: int
+    architecture: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def read_model(path: Path) -> Model | None:
@@ -55,7 +57,9 @@ def read_model(path: Path) -> Model | None:
     architecture = _architecture(path) if path.suffix.lower() in SUFFIXES else _of_weights(path)
     try:
         layers = [*architecture["backbone"], *architecture["head"]] if architecture else []
-        return Model(_task(str(layers[-1][-2]).lower()), len(layers)) if layers else None
+        if not architecture or not layers:
+            return None
+        return Model(_task(str(layers[-1][-2]).lower()), len(layers), architecture)
     except (KeyError, TypeError, IndexError):
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,11 @@ _DIGEST = 16  # hexadecimal digits that tell shortened names apart
 def typed(text: str | Path) -> Path:
     """``text`` as a path: ``~`` is the home folder, and ``~nobody`` a name like any other."""
     return Path(os.path.expanduser(text))
+
+
+def looks_like_url(text: str) -> bool:
+    """Whether ``text`` was meant as a URL and not as a path: ``SCHEME:/…``, also with a slash or a scheme left out."""
+    return re.match(r"[^/]*:/|/*[^/]*:[^/]*@", text) is not None
 
 
 def resolved(path: Path) -> Path:

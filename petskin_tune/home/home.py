@@ -27,7 +27,7 @@ from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.errors import UsageError
 from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.durable import StoreError
-from petskin_tune.files.paths import resolved, typed
+from petskin_tune.files.paths import looks_like_url, resolved, typed
 from petskin_tune.home.astray import require_not_astray
 from petskin_tune.printable import printable, quoted
 
@@ -282,7 +282,7 @@ def _home_folder(home: str) -> Path:
     Raises:
         UsageError: it is the URL of something else, or holds a control character.
     """
-    if "://" in home:
+    if "://" in home or looks_like_url(home):
         raise UsageError(
             "A home is a folder of this machine, not a URL: name a bucket by --checkpoints and a database by --storage."
         )

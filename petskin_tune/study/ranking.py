@@ -24,6 +24,10 @@ def ranked(trials: Iterable[FrozenTrial], stored: Mapping[str, Any] | None = Non
     its training (also where memory ran out or the loss diverged). Trials that run or wait, frozen ones among them, and
     failed ones have no rank.
 
+    A trial that a person added to the study with Optuna (``study.add_trial``, a loop of their own) counts like any
+    other, also with values outside of the search space: Optuna's ``best_trial`` and its dashboard say the same, and the
+    sampler learns from it. Whoever does not want that adds it as FAIL.
+
     Args:
         trials: all of the study, or all that have ended.
         stored: the study's user attributes; None: nothing is recommended.

@@ -125,17 +125,19 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
     )
 
 
-def require_same_data(stored: dict, mine: fingerprints.Fingerprint) -> None:
-    """Refuse a data set that is not the one the study's trials were trained on.
+def require_same_data(stored: dict, mine: fingerprints.Fingerprint) -> fingerprints.Fingerprint:
+    """The study's fingerprint, by which its snapshots know their data; an older release may have taken it otherwise.
 
     Raises:
-        UsageError: says what differs.
+        UsageError: the data set is not the one the study's trials were trained on; says what differs.
     """
-    if difference := fingerprints.difference(fingerprints.Fingerprint.from_json(stored), mine):
+    studys = fingerprints.Fingerprint.from_json(stored)
+    if difference := fingerprints.difference(studys, mine):
         raise UsageError(
             f"The data set here is not the one that this study was begun with: {difference}. Give the same data set "
             "with --data, or begin another study."
         )
+    return studys
 
 
 def model_identity(model: str) -> str:

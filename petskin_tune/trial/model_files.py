@@ -13,6 +13,7 @@ from petskin_tune.files.yaml_kinds import is_architecture
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.arguments import ultralytics_folder
 from petskin_tune.study.file import shipped_folder
+from petskin_tune.trial.architectures import require_buildable
 from petskin_tune.trial.weights import PUBLISHED
 
 SCALES = "nsmlx"
@@ -36,6 +37,7 @@ def find_model(model: str, folders: Sequence[Path] = ()) -> str:
             continue
         if candidate.suffix == ".pt" or is_architecture(candidate):
             require_segmentation(candidate)
+            require_buildable(candidate)
             return str(candidate.absolute())
         passed_over.append(candidate)
     if _is_own_architecture(model):

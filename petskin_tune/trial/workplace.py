@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,8 +118,7 @@ class Workplace:
         """
         self.processes.warm_up()
         if self._inputs is None or not self._inputs.model:
-            self._inputs = prepare(self.study.spec, self.home, self.study.folders, self.options.data)
-            self._require_same_data(self._inputs)
+            self._inputs = self._of_study(prepare(self.study.spec, self.home, self.study.folders, self.options.data))
         self._require_same_model(model_identity(self._inputs.model))
         return self._inputs
 
@@ -132,14 +131,21 @@ class Workplace:
         if snapshot is None or attributes.MODEL not in self.study.attributes:
             return self.inputs()
         if self._inputs is None:
-            self._inputs = prepare_data(self.study.spec, self.home, self.study.folders, "", self.options.data)
-            self._require_same_data(self._inputs)
+            self._inputs = self._of_study(
+                prepare_data(self.study.spec, self.home, self.study.folders, "", self.options.data)
+            )
         return self._inputs
 
-    def _require_same_data(self, prepared: Prepared) -> None:
+    def _of_study(self, prepared: Prepared) -> Prepared:
+        """``prepared`` with the study's fingerprint.
+
+        Raises:
+            UsageError: its data set is not the study's.
+        """
         stored = self.study.attributes.get(attributes.FINGERPRINT)
-        if stored is not None:
-            require_same_data(stored, prepared.fingerprint)
+        if stored is None:
+            return prepared
+        return replace(prepared, fingerprint=require_same_data(stored, prepared.fingerprint))
 
     def _require_same_model(self, mine: str) -> None:
         """Refuse a model file that is not the one the study's first trial began with; that is remembered here.

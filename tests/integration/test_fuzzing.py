@@ -2,9 +2,7 @@
 
 The commands and their options are read from click's own tree (``tests.support.typed``) and typed in one process without
 rights (``tests.support.fuzzed``), in a small tree of files. No command gets as far as a training: where one would start
-a process, the case ends, and is a good one. By hand, ten thousand cases that are others each time::
-
-    PETSKIN_TUNE_FUZZING=10000 pytest -n 0 tests/integration/test_fuzzing.py
+a process, the case ends, and is a good one. ``PETSKIN_TUNE_FUZZING=10000`` tries more, see ``tests.support.fuzzing``.
 """
 
 from __future__ import annotations
@@ -16,15 +14,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE
 from petskin_tune.printable import LONGEST_SENTENCE, printable
 from tests.support.fuzzed import Fuzzed
+from tests.support.fuzzing import cases
 from tests.support.typed import commands
 
-BY_HAND = "PETSKIN_TUNE_FUZZING"
-CASES = int(os.environ.get(BY_HAND, "150"))
 AROUND = 400  # characters around the one sentence: click's usage, a warning, progress
 FOUND_IN_DATA = ["petskin-tune", "data", "check"]  # the command whose exit code 1 means what it found
 
@@ -62,12 +59,7 @@ def faults(words: list[str], found: dict[str, Any]) -> Iterator[str]:
         yield "a refusal without a word"
 
 
-@settings(
-    max_examples=CASES,
-    derandomize=BY_HAND not in os.environ,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)
+@cases(150, derandomize=True, database=None)
 @given(words=commands())
 def test_whatever_is_typed_is_answered_and_nothing_else_is_touched(shell: Fuzzed, words: list[str]) -> None:
     found = shell.type(words)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from petskin_tune.cli import petskin_tune, tune_worker
-from petskin_tune.commands.options import SCREEN, as_refusal
+from petskin_tune.commands.options import SCREEN, Places, as_refusal, warn_of_visible_password
 from petskin_tune.database.storage import open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.study import attributes
@@ -190,6 +190,62 @@ def test_a_word_that_click_refuses_fills_no_more_than_a_screen(words: list[str])
     assert "Usage: petskin-tune" in refused.stderr
     assert "xxx … xxx" in refused.stderr
     assert len(refused.stderr) < SCREEN + 200
+
+
+@pytest.mark.parametrize(
+    ("storage", "warned"),
+    [
+        ("postgresql://u:SECRET@h/x", True),
+        ("postgresql://h/x?user=u&password=SECRET", True),
+        ("postgresql://u@h/x", False),
+        ("sqlite:///tune.db", False),
+        (None, False),  # of TUNE_STORAGE
+    ],
+)
+def test_a_password_that_ps_shows_is_warned_of_in_one_line(
+    storage: str | None, warned: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_STORAGE", "postgresql://u:SECRET@h/x")
+    warn_of_visible_password(Places("demo", storage=storage))
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err == (
+        "warning: other users can see the password in --storage (by `ps`); TUNE_STORAGE hides it\n" * warned
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show", "--study", "{}"],
+        ["status", "--study", "demo", "--home", "{}"],
+        ["status", "--study", "demo", "--storage", "{}"],
+        ["status", "--study", "demo", "--checkpoints", "{}"],
+        ["status", "--study", "demo", "{}"],
+        ["{}"],
+        ["init", "--study", "demo", "--data", "{}"],
+        ["try", "--study", "demo", "{}"],
+        ["try", "--study", "demo", "{}=1"],
+        ["try", "--study", "demo", "lr0={}"],
+        ["diagnose", "{}"],
+        ["data", "check", "{}"],
+        ["best", "--study", "demo", "--yaml", "{}/x/y"],
+        ["report", "--study", "demo", "-o", "{}/x/y"],
+    ],
+    ids=" ".join,
+)
+def test_whatever_is_typed_a_refusal_is_one_line_and_repeats_no_secret(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for typed in ("a\nb\x1b[2J", "https://u:SECRET@h/x"):
+        refused = CliRunner().invoke(petskin_tune, [word.format(typed) for word in words])
+        assert refused.exit_code == 2
+        said = refused.output.lower().partition("error: ")[2]
+        assert said
+        assert said.count("\n") == 1
+        assert "\x1b" not in said
+        assert "secret" not in said
 
 
 @pytest.mark.parametrize(

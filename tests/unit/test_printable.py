@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petskin_tune.errors import UsageError
-from petskin_tune.printable import LONGEST_SENTENCE, from_raw, printable, quoted, raw
+from petskin_tune.printable import LONGEST_SENTENCE, from_raw, one_line, printable, quoted, raw, sentence
 
 KOREAN = os.fsdecode("털".encode("cp949"))  # b"\xc5\xd0"
 
@@ -47,6 +47,34 @@ def test_a_refusal_is_printable_no_longer_than_a_screen_and_survives_pickling() 
     assert str(refused).startswith(r"begins \xc5\xd0")
     assert str(refused).endswith("ends")
     assert str(pickle.loads(pickle.dumps(refused))) == str(refused)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("file://u:SECRET@h/x", "file://u:***@h/x"),
+        ("file:/u:SECRET@h/x", "file:/u:***@h/x"),
+        ("u:SECRET@h/x", "u:***@h/x"),
+        ("//u:SECRET@h", "//u:***@h"),
+        ("s3:k:SECRET@b", "s3:***@b"),
+        ("https://u:SEC/R@ET:S@h/x", "https://u:***@h/x"),
+        ("https://:SECRET@h", "https://:***@h"),
+        ("postgresql://u:***@h/x", "postgresql://u:***@h/x"),
+        ("https://h/x@y", "https://h/x@y"),
+        ("me@example.org", "me@example.org"),
+        ("postgresql://USER:PASSWORD@HOST/DATABASE", "postgresql://USER:PASSWORD@HOST/DATABASE"),
+    ],
+)
+def test_a_refusal_quotes_no_secret_of_what_looks_like_a_url(typed: str, said: str) -> None:
+    assert str(UsageError(f"There is no study `{typed}`, neither here nor there: look.")) == (
+        f"There is no study `{said}`, neither here nor there: look."
+    )
+    assert sentence(said) == said
+
+
+def test_a_refusal_is_one_line_whatever_it_quotes() -> None:
+    assert str(UsageError("there is no `a\nb\x1b[2J`")) == r"there is no `a\nb\x1b[2J`"
+    assert one_line("a\tb\nc") == "a\tb\\nc"
 
 
 def test_what_a_sentence_quotes_leaves_room_for_the_sentence() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,8 @@ def test_pretrained_weights_are_resumed_without_the_weights(root, monkeypatch, f
     resumed = helpers.run_here(replace(job, snapshot=written.path, model="weights-that-are-gone.pt"))
     assert isinstance(resumed[-1], Finished), resumed[-1]
     assert helpers.differences(helpers.final_state(alone.run_folder), helpers.final_state(job.run_folder)) == []
+    for run_folder in (alone.run_folder, job.run_folder):
+        shutil.rmtree(run_folder)
 
 
 def test_a_fall_back_goes_on_with_the_class_branch_of_the_weights(root, monkeypatch):

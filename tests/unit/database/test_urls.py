@@ -17,6 +17,7 @@ from petskin_tune.database.hosts import is_this_machine
 from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.error_text import masked, masked_url
 from petskin_tune.errors import UsageError
+from tests.support.fuzzing import cases
 
 SCREEN = 1600  # characters
 SECRET = "Hunter2Secret"
@@ -222,6 +223,7 @@ def refusal_of(url: str) -> str:
     return mask(parsed)
 
 
+@cases(100)
 @given(urls())
 def test_no_secret_of_any_url_is_printed_and_every_refusal_is_a_sentence(url: str) -> None:
     said = [masked_url(url), Places("x", storage=url).to_type("tune-worker"), refusal_of(url)]
@@ -229,6 +231,7 @@ def test_no_secret_of_any_url_is_printed_and_every_refusal_is_a_sentence(url: st
     assert len(said[-1]) < SCREEN
 
 
+@cases(100)
 @given(st.text(max_size=60) | st.text("sqlite:/postgre%@?&=#[]\0", max_size=60))
 def test_any_text_at_all_is_read_or_refused(text: str) -> None:
     assert len(refusal_of(text)) < SCREEN

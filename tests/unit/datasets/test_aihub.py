@@ -25,6 +25,7 @@ from petskin_tune.datasets.aihub.report import Counts, Report
 from petskin_tune.datasets.aihub.taxonomy import class_code
 from petskin_tune.datasets.archives.names import zip_entry_name
 from petskin_tune.errors import UsageError
+from tests.support.fuzzing import cases
 from tests.support.places import SHARED
 
 SQUARE = ((10.0, 10.0), (50.0, 10.0), (50.0, 50.0), (10.0, 50.0))
@@ -192,7 +193,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@cases(200)
 @given(
     st.dictionaries(
         st.sampled_from(["species", "lesions", "Path", "age", "breed", "resolution", "합성유무"]), anything
@@ -303,7 +304,7 @@ def test_what_is_dropped_has_its_reason_and_everything_is_counted() -> None:
 points = st.tuples(st.integers(-300, 2300), st.integers(-300, 1400))
 
 
-@settings(max_examples=60)
+@cases(60)
 @given(st.lists(st.lists(points, max_size=12), min_size=1, max_size=4), st.sampled_from([0.2, 1.0]))
 def test_any_outlines_at_all_become_valid_rows_inside_the_image(
     rings: list[list[tuple[int, int]]], scale: float

@@ -1,16 +1,20 @@
+import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from petskin_tune.datasets import demo, fingerprint, layout, subset
 from petskin_tune.datasets import labels as labels_of
 from petskin_tune.datasets.fingerprint import Fingerprint, difference
 from petskin_tune.errors import UsageError
+from petskin_tune.trial.inputs import require_same_data
 
 
 @pytest.fixture
@@ -37,6 +41,33 @@ def test_a_subset_has_a_fingerprint_of_its_own_that_is_the_same_everywhere(tmp_p
 
     assert mine == theirs != take(demo_yaml)
     assert difference(take(demo_yaml), mine) == "train has 4 images here and 6 in the study"
+
+
+def test_a_study_begun_when_010_was_read_as_8_goes_on_with_its_own_fingerprint(demo_yaml: Path) -> None:
+    content = yaml.safe_load(demo_yaml.read_text())
+    as_read_before = {
+        "010": "8",
+        "1.10": "1.1",
+        "0x10": "16",
+        "12:30": "750",
+        "1_000": "1000",
+        "1e3": "1e3",
+        "yes": "yes",
+    }
+    for written, read in as_read_before.items():
+        others = ["a", "b", *[f"c{n}" for n in range(len(content["names"]) - 3)]]
+        demo_yaml.write_text(f"train: images/train\nval: images/val\nnames: [{', '.join([written, *others])}]\n")
+        mine = take(demo_yaml)
+        assert mine.names[0] == written
+        old_names = (read, *others)
+        described = json.dumps([old_names, {split: asdict(summary) for split, summary in mine.splits.items()}])
+        stored = replace(mine, names=old_names, digest=hashlib.sha256(described.encode()).hexdigest())
+        assert difference(stored, mine) is None
+        assert require_same_data(json.loads(json.dumps(stored.to_json())), mine) == stored
+        other = replace(stored, names=("9", *others), digest="another")
+        assert "the classes are" in str(difference(other, mine))
+        fewer = replace(stored, names=stored.names[:-1], digest="another")
+        assert "the classes are" in str(difference(fewer, mine))
 
 
 def relabel(folder: Path) -> None:

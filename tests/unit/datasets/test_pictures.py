@@ -72,6 +72,24 @@ def test_a_window_shows_what_it_frames(window: rendering.Window, imgsz: int | No
     assert shown.size == rendering.written_size(window, imgsz)
 
 
+@pytest.mark.parametrize("orientation", [6, 8])
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".TIFF", ".avif"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_whatever_a_picture_is_called_its_size_is_that_of_its_pixels_in_the_training(
+    kind: str, suffix: str, orientation: int, tmp_path: Path
+) -> None:
+    from ultralytics.utils.patches import imread
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"picture{suffix}"
+    Image.new("RGB", (40, 24)).save(path, kind, exif=exif)
+    picture = pictures.open_picture(path.read_bytes(), suffix)
+    assert picture.size == imread(str(path)).shape[1::-1]
+    corner = {6: (24, 0), 8: (0, 40)}[orientation] if picture.size != picture.stored else (0, 0)
+    assert picture.shown([(0, 0)]) == (corner,)
+
+
 def test_a_turned_photograph_is_seen_as_it_is_shown() -> None:
     picture = pictures.open_picture(jpeg(640, 480, orientation=6))  # shown turned clockwise: red above blue
 

@@ -1,19 +1,18 @@
 """Whatever stands in a data.yaml, a label file or a picture: an answer, or one refusal no longer than a screen.
 
-``PETSKIN_TUNE_EXAMPLES=10000 pytest tests/unit/datasets/test_property.py`` tries more.
+``PETSKIN_TUNE_FUZZING=10000`` tries more, see ``tests.support.fuzzing``.
 """
 
 from __future__ import annotations
 
 import io
-import os
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,11 +22,9 @@ from petskin_tune.datasets.outlines import read_outlines
 from petskin_tune.datasets.rendering import render
 from petskin_tune.errors import UsageError
 from petskin_tune.printable import LONGEST_SENTENCE, printable
+from tests.support.fuzzing import cases
 
-EXAMPLES = settings(
-    max_examples=int(os.environ.get("PETSKIN_TUNE_EXAMPLES", "200")),
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+EXAMPLES = cases(200)
 KINDS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif", "BMP": ".bmp"}
 KINDS |= {"JPEG2000": ".jp2", "GIF": ".jpg", "PPM": ".jpg"}
 

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from petskin_tune.diagnosis.explain import of_run
 from petskin_tune.diagnosis.run_files import MOST_RESULTS, read_run
 from petskin_tune.errors import UsageError
 from tests.support.curves import BOX, MASK
+from tests.support.fuzzing import cases
 
 HEADER = f"epoch,time,train/box_loss,{BOX},{MASK},val/box_loss,lr/pg0"
 MOST_SECONDS = 2.0  # of this process, however busy the machine is
@@ -179,11 +180,7 @@ BYTES = st.one_of(
 
 
 @pytest.mark.filterwarnings("error")
-@settings(
-    max_examples=int(os.environ.get("PETSKIN_TUNE_EXAMPLES", "200")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@cases(200)
 @given(content=BYTES, arguments=ARGUMENTS)
 def test_whatever_the_files_hold_the_answer_is_short_and_soon_there(
     tmp_path: Path, content: bytes, arguments: str

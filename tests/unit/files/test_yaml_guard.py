@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petskin_tune.files import yaml_guard
+from tests.support.fuzzing import cases
 
 
 def billion_laughs(levels: int = 9) -> str:
@@ -73,6 +74,7 @@ def test_a_file_in_another_encoding_is_refused_with_what_to_do(tmp_path: Path) -
         yaml_guard.load_yaml(tmp_path / "data.yaml")
 
 
+@cases(100)
 @given(st.text(alphabet=st.sampled_from("&*ab[]{},:-? \n'\"|>!<#0129.~%@\t\u0085"), max_size=80))
 def test_no_text_ends_in_another_error(text: str) -> None:
     with suppress(yaml_guard.BadYaml):

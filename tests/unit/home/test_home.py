@@ -246,10 +246,34 @@ def test_credentials_in_a_stores_url_are_refused_and_not_repeated(url: str) -> N
     assert "token@" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("url", ["http://x/y", "s3://", "gs:///"])
-def test_a_url_that_is_no_store_is_refused(url: str) -> None:
-    with pytest.raises(UsageError):
+NO_STORES = [
+    "file://u:SECRET@h/x",
+    "file:///u:SECRET@h/x",
+    "file://new",
+    "file:x",
+    "FILE:///x",
+    "s3:/k:SECRET@b",
+    "s3:k",
+]
+NO_STORES += ["x:/y", "u:SECRET@h/x", "//u:SECRET@h/x", "sftp://u:SECRET@h/x", "u:SECRET@h://x", "a\nb", "s3://b/\nx"]
+
+
+@pytest.mark.parametrize("url", ["http://x/y", "s3://", "gs:///", *NO_STORES])
+def test_a_url_that_is_no_store_is_refused_and_no_secret_of_it_is_repeated(url: str) -> None:
+    with pytest.raises(UsageError, match=r"^(The store's URL|A store is)") as refusal:
         store_address(url)
+    assert "SECRET" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["s3:/k:SECRET@b", "postgres:/u:SECRET@h/x", "u:SECRET@h/x", "//u:SECRET@h/x"])
+def test_what_looks_like_a_url_is_no_home(url: str) -> None:
+    with pytest.raises(UsageError, match="A home is a folder of this machine, not a URL"):
+        resolve(home=url)
+
+
+@pytest.mark.parametrize("path", ["./a:/b", "a:b", "12:30/x", "me@work/x", "piel/피부"])
+def test_a_folder_may_have_colons_in_its_name(path: str) -> None:
+    assert store_address(path) == str(Path.cwd() / path)
 
 
 def test_a_folder_is_kept_as_an_absolute_path(tmp_path: Path) -> None:

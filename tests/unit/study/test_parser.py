@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from petskin_tune.errors import UsageError
 from petskin_tune.study.file import dump, parse
 from petskin_tune.study.space import make_range, parse_point
 from petskin_tune.study.spec import Range, StudySpec
+from tests.support.fuzzing import cases
 
 KEYS = [name for name in StudySpec.model_fields if name != "search"]
 REQUIRED = {
@@ -159,7 +160,7 @@ ONE_KEY = st.tuples(st.sampled_from(KEYS), PIECES | st.text(max_size=40)).map(la
 TEXTS = ROWS.map("\n".join) | ROWS.map("".join) | ONE_KEY
 
 
-@settings(max_examples=300, deadline=None)
+@cases(300)
 @given(text=TEXTS)
 def test_any_text_is_a_study_or_refused_at_once_on_less_than_a_screen(text: str) -> None:
     began, said = time.process_time(), ""

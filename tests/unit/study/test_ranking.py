@@ -53,6 +53,14 @@ def test_trials_are_ranked(name: str) -> None:
     assert [trial.number for trial in ranked(made(trials).trials)] == expected
 
 
+def test_a_persons_own_trial_counts_like_any_other_as_for_optuna() -> None:
+    study = made([("COMPLETE", 0.3)])
+    wider = {"lr0": optuna.distributions.FloatDistribution(1e-5, 10.0)}  # than the study's space
+    study.add_trial(optuna.create_trial(value=0.9, params={"lr0": 5.0}, distributions=wider))
+    assert [trial.number for trial in ranked(study.trials)] == [1, 0]
+    assert study.best_trial.number == 1
+
+
 def told(study: optuna.Study, tmp_path: Path) -> dict[str, int | None]:
     """Who everybody calls the best."""
     mine = ours(study)

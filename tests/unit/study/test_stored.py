@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import text
@@ -25,6 +25,7 @@ from petskin_tune.study.stored import read_spec, recorded, study_attributes
 from petskin_tune.study.study import create_study, find_study, settings_of
 from petskin_tune.views import export, report, status
 from tests.support import curves
+from tests.support.fuzzing import cases
 from tests.support.leased_studies import LeasedStudy, new_study
 from tests.support.studies import NOW, a_spec, a_study, add, trained
 
@@ -279,7 +280,7 @@ def read_or_refused(read: Any, *arguments: Any) -> None:
     assert time.process_time() - began < 2
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@cases(150)
 @given(kept=st.dictionaries(st.sampled_from(OF_A_TRIAL), json_values, max_size=6), ours=st.booleans())
 def test_whatever_is_stored_with_a_trial_every_view_shows_the_study(kept: dict[str, Any], ours: bool) -> None:
     study = a_study(a_spec())
@@ -294,13 +295,13 @@ def mutated(spec: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(keys, json_values, max_size=3).map(lambda changes: {**spec, **changes})
 
 
-@settings(max_examples=300, deadline=None)
+@cases(300)
 @given(content=mutated(a_spec().model_dump(mode="json")) | json_values)
 def test_whatever_is_stored_as_spec_is_read_or_refused_in_one_sentence(content: Any) -> None:
     read_or_refused(read_spec, {attributes.SPEC: content})
 
 
-@settings(max_examples=150, deadline=None)
+@cases(150)
 @given(content=st.dictionaries(st.sampled_from(sorted(stored._OF_A_STUDY)), json_values, max_size=3))
 def test_whatever_is_stored_with_a_study_is_read_or_refused_in_one_sentence(content: dict[str, Any]) -> None:
     read_or_refused(study_attributes, content)

@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState, create_trial
 
 from petskin_tune.database.storage import PetskinStorage, open_storage
@@ -103,7 +104,15 @@ class Life:
 
 @pytest.fixture
 def begin(storage: PetskinStorage, tmp_path: Path) -> Callable[..., Life]:
-    def begin(*says: Any, target: int = 2, options: dict[str, Any] | None = None, **spec: Any) -> Life:
+    shared = storage
+
+    def begin(
+        *says: Any,
+        target: int = 2,
+        options: dict[str, Any] | None = None,
+        storage: PetskinStorage = shared,
+        **spec: Any,
+    ) -> Life:
         script = Script(*(says or [TRAINS] * 20))
         asked = a_spec(target_trials=target, epochs=1, sampler=SamplerSpec(name="random"), **spec)
         place = a_workplace(storage, tmp_path, script, asked, **(options or {}))
@@ -306,6 +315,42 @@ def test_a_study_that_somebody_deletes_ends_the_worker(begin: Callable[..., Life
     life.suspension.happens = [lambda: storage.delete_study(life.place.study.id)]
     with pytest.raises(UsageError, match="was deleted from the database"):
         life.work()
+
+
+def test_a_database_that_lets_the_user_in_no_more_suspends_the_worker_in_order(begin: Callable[..., Life]) -> None:
+    class Denied(Exception):
+        pgcode = "28P01"
+
+    def denied() -> None:
+        raise sqlalchemy.exc.OperationalError("SELECT 1", {}, Denied("password authentication failed"))
+
+    life = begin(target=2)
+    life.held_by_another()
+    patience = life.place.study.storage.patience
+    life.held_by_another()
+    life.suspension.happens = [lambda: patience.call(denied)]
+    try:
+        assert life.work() == EXIT_SUSPENDED
+    finally:
+        life.suspension.close()
+        patience.cancelled.clear()
+        patience.on_denied = None
+    assert life.said.count("the database refuses this user or the password by now: suspending, within") == 1
+
+
+def test_a_database_file_that_is_deleted_in_mid_run_ends_the_worker_and_is_written_back(
+    begin: Callable[..., Life], tmp_path: Path
+) -> None:
+    path = tmp_path / "own.db"
+    opened = open_storage(f"sqlite:///{path}")
+    life = begin(target=2, storage=opened)
+    life.held_by_another()
+    life.held_by_another()
+    life.suspension.happens = [path.unlink, *[lambda: life.suspension.decide("the test is over")] * 2]
+    with pytest.raises(UsageError, match=r"own\.db was deleted while this worker had it open.* was written back there"):
+        life.work()
+    assert path.is_file()
+    opened.engine.dispose()
 
 
 def test_every_lease_is_done_when_the_study_is(begin: Callable[..., Life]) -> None:
