@@ -249,10 +249,13 @@ def test_start_points_keep_their_order_and_may_leave_names_to_the_sampler():
     assert points[2] == {"mosaic": 0.0}
 
 
+TINY = "nc: 1\nbackbone: [[-1, 1, Conv, [16, 3, 2]]]\nhead: [[[0], 1, Segment, [nc, 32, 256]]]\n"
+
+
 def test_a_model_is_found_beside_the_study_then_by_ultralytics_own_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mine.yaml").write_text("nc: 1\nbackbone: []\nhead: [[-1, 1, Segment, [nc, 32, 256]]]\n")
+    (tmp_path / "models" / "mine.yaml").write_text(TINY)
     with zipfile.ZipFile(tmp_path / "w.pt", "w") as saved:
         saved.writestr("archive/data.pkl", pickle.dumps(SimpleNamespace()))
     assert find_model("mine.yaml", [tmp_path]) == str(tmp_path / "models" / "mine.yaml")

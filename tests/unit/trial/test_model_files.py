@@ -63,7 +63,7 @@ def test_nor_is_a_folder_or_a_data_set_of_that_name(here: Path, place: str) -> N
 def test_an_architecture_of_ones_own_is_taken_where_study_files_of_its_name_lie_before_it(here: Path) -> None:
     mine = here / "elsewhere" / "models" / "mine-seg.yaml"
     mine.parent.mkdir(parents=True)
-    mine.write_text("nc: 1\nbackbone: []\nhead: [[-1, 1, Segment, [nc]]]\n")
+    mine.write_text("nc: 1\nbackbone: [[-1, 1, Conv, [16, 3, 2]]]\nhead: [[[0], 1, Segment, [nc, 32, 256]]]\n")
     for place in ("mine-seg.yaml", "studies/mine-seg.yaml", "elsewhere/mine-seg.yaml"):
         write_study(here / place, "mine-seg.yaml")
     assert find_model("mine-seg.yaml", [here / "elsewhere"]) == str(mine)
