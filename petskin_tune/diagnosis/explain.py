@@ -27,7 +27,7 @@ from petskin_tune.diagnosis.verdict import LEAST_EPOCHS, judge
 from petskin_tune.error_text import tail
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import Failure
-from petskin_tune.study.foreign import Foreign, foreign_of
+from petskin_tune.study.foreign import Foreign, foreign_of, without_foreign
 from petskin_tune.study.ranking import best
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind, failure_of, find_trial, spec_of
@@ -64,7 +64,7 @@ def of_study(study: Study, number: int | None = None) -> str:
         return words.page(_trial_lines(find_trial(study.study_name, trials, number), trials))
     spec = spec_of(study)
     lines = [
-        f"study {study.study_name}: {words.counted(len(trials), 'trial')}",
+        f"study {study.study_name}: {words.counted(len(without_foreign(trials)), 'trial')}",
         *search.warnings(trials, spec),
     ]
     lines += _by_kind(trials)

@@ -75,7 +75,7 @@ def fit(run: Run, terms: Terms) -> FrozenTrial:
     notes = [_check_epochs(run, known, spec)]
     params = _point(known, run, terms)
     scale, measured = _scale(run, known, terms)
-    notes += [*measured, _others(known, run, terms)]
+    notes += [*measured, _optimizer(known, run, terms), _others(known, run, terms)]
     if not run.values and not run.diverged:
         raise Unfit("none of its epochs has a fitness")
     foreign = Foreign(
@@ -130,6 +130,17 @@ def _check_optimizer(known: Mapping[str, Any], run: Run, terms: Terms) -> None:
     fixed = str(spec.train.get("optimizer", "auto")).lower()
     if "optimizer" not in spec.search and searched and optimizer and optimizer != fixed:
         raise Unfit(f"its optimizer is {optimizer}, the study's {fixed}: their lr0 cannot be compared")
+
+
+def _optimizer(known: Mapping[str, Any], run: Run, terms: Terms) -> str:
+    """A note on an optimizer that is taken for the study's."""
+    rates = [name for name in ("lr0", "momentum") if name in terms.spec.search]
+    if not rates or _value("optimizer", known, run, terms) is not None:
+        return ""
+    return (
+        f"it does not say its optimizer, taken as the study's; if that was `auto`, its {' and '.join(rates)} had no "
+        "effect"
+    )
 
 
 def _value(name: str, known: Mapping[str, Any], run: Run, terms: Terms) -> Any:
@@ -196,6 +207,10 @@ def _measures(known: Mapping[str, Any], run: Run, terms: Terms) -> list[str]:
 
 def _others(known: Mapping[str, Any], run: Run, terms: Terms) -> str:
     """A note on the arguments that the study does not search and would train otherwise."""
+    if not run.defaults:  # a log: what varies in it
+        also = sorted((FREE & run.arguments.keys()) - terms.spec.search.keys())
+        more = f" and {len(also) - _MOST_NAMED} more" if len(also) > _MOST_NAMED else ""
+        return f"it also varies {', '.join(also[:_MOST_NAMED])}{more}, which the study does not search" if also else ""
     differing = []
     for name in sorted(FREE - terms.spec.search.keys()):
         ours = terms.spec.train.get(name, arguments()[name].default)

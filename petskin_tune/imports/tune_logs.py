@@ -142,7 +142,7 @@ def nothing_varies(runs: Sequence[Run]) -> str | None:
     """Why nothing can be learnt from a log; None where something can."""
     values = {value for run in runs for value in run.values}
     if not values:
-        return f"all its {len(runs)} runs have failed (fitness 0)"
+        return f"all its {len(runs)} runs have failed (fitness 0 or none)"
     if len(values) == 1 and len(runs) > 1 and not any(run.diverged for run in runs):
         return f"all its {len(runs)} runs have the same fitness, {values.pop():g}"
     return None

@@ -113,7 +113,6 @@ class Status:
     running: tuple[Running, ...]
     waiting: tuple[Waiting, ...]
     foreign: tuple[int, ...]  # numbers of RUNNING trials of others, never touched by us
-    imported: Imported | None  # runs of elsewhere that teach the search
     failures: Mapping[str, int]  # by kind, out-of-memory trials told as pruned included
     snapshot_every: float | None  # seconds; 0: every epoch
     store: str | None
@@ -123,6 +122,7 @@ class Status:
     troubles: tuple[Trouble, ...] = ()  # the newest last
     options: str = ""  # that name the study
     environment: tuple[str, ...] = field(default=())  # how this machine's packages differ from the study's
+    imported: Imported | None = None  # runs of elsewhere that teach the search
 
     def to_json(self) -> dict[str, Any]:
         """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
