@@ -24,6 +24,7 @@ ARGUMENTS = {
     "epochs": EPOCHS,
     "imgsz": 480,
     "batch": 16,
+    "warmup_epochs": 1,
     "optimizer": "AdamW",
     "lr0": 0.001,
     "momentum": 0.9,
