@@ -77,7 +77,7 @@ def import_all(
             raise UsageError(f"Nothing can be imported. {_why(outcomes)}")
         added = add(study, [trial for one in outcomes for trial in one.trials])
         trials = study.trials()
-        said = [line for one in outcomes for line in lines(one, added)]
+        said = lines(outcomes, added)
         said += expectation(trials, read_leases(study.storage, study.id), study.spec)
         if first := best_of(trials):
             said.append(_way_on(places, study, first))

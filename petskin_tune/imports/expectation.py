@@ -81,8 +81,8 @@ def _by_model(trials: Sequence[FrozenTrial], leases: Sequence[Lease], spec: Stud
     expected, other = why.figures["mean"], why.figures["best_other"]
     said = [
         f"its next configuration is the model's, not a random one: {point}",
-        f"  because of all epochs that could be trained its first teach most: it is expected to end at {expected:.4f},"
-        f" the best known one at {other:.4f}{scale}",
+        f"  because its first epochs are to teach most about what is best: it is expected to end at {expected:.4f}"
+        f"{', but little is known there;' if expected < other else ','} the best known one at {other:.4f}{scale}",
     ]
     if names := [name for name, length in sorted(why.lengths.items(), key=lambda item: item[1]) if length < 1]:
         said.append(f"  by these runs, what matters most is {', '.join(names[:_NAMED])}")

@@ -15,6 +15,7 @@ from petskin_tune.study.foreign import Foreign, foreign_of
 from petskin_tune.text import counted, score
 
 _MOST_REASONS = 5
+_MOST_NOTES = 8
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,32 @@ def outcome(source: str, runs: Sequence[Run], terms: Terms) -> Outcome:
     return Outcome(source, len(runs), tuple(trials), tuple(left_out))
 
 
-def lines(outcome: Outcome, stored: Collection[FrozenTrial]) -> list[str]:
-    """What to tell a person of a source.
+def lines(outcomes: Sequence[Outcome], stored: Collection[FrozenTrial]) -> list[str]:
+    """What to tell a person of all sources.
 
     Args:
-        outcome: of it.
-        stored: the trials that were added to the study, from whatever source.
+        outcomes: of them.
+        stored: the trials that were added to the study; one that is in several sources is told of the first.
     """
-    digests = {_of(trial).digest for trial in outcome.trials}
-    added = [trial for trial in stored if _of(trial).digest in digests]
+    left = {_of(trial).digest: trial for trial in stored}
+    said = []
+    for one in outcomes:
+        digests = dict.fromkeys(_of(trial).digest for trial in one.trials)
+        said += _source_lines(one, [left.pop(digest) for digest in digests if digest in left])
+    return said + _notes(stored)
+
+
+def _source_lines(one: Outcome, added: Sequence[FrozenTrial]) -> list[str]:
     said = []
     if added:
-        of = f" of {counted(outcome.count, 'run')}" if outcome.count > 1 else ""
-        said.append(f"imported {outcome.source}{':' if not of else f': {len(added)}{of},'} {_best(added)}")
-    elif outcome.trials:
-        said.append(f"known already: {outcome.source}")
-    said += [f"  noted: {note}" for note in _notes(added)]
-    if outcome.left_out:
-        rows = f"{len(outcome.left_out)} of {counted(outcome.count, 'run')}: " if outcome.trials else ""
-        said.append(f"  left out: {rows}{outcome.reasons}" if rows else f"left out {outcome.source}: {outcome.reasons}")
+        how_many = f" {len(added)} of {counted(one.count, 'run')}," if one.count > 1 else ""
+        said.append(f"imported {one.source}:{how_many} {_best(added)}")
+    elif one.trials:
+        said.append(f"known already: {one.source}")
+    if one.trials and one.left_out:
+        said.append(f"  left out: {len(one.left_out)} of {counted(one.count, 'run')}: {one.reasons}")
+    elif one.left_out:
+        said.append(f"left out {one.source}: {one.reasons}")
     return said
 
 
@@ -83,13 +91,11 @@ def _best(added: Sequence[FrozenTrial]) -> str:
     return f"{which}, best {what} {score(max(known, default=None))}{failed}"
 
 
-def _notes(added: Sequence[FrozenTrial]) -> list[str]:
-    counts = Counter(note for trial in added for note in _of(trial).notes)
-    found = counts.most_common()
-    if len(found) > _MOST_REASONS:
-        rest = len(found) - _MOST_REASONS
-        return [note for note, _ in found[:_MOST_REASONS]] + [f"{rest} more, kept with the trials"]
-    return [note for note, _ in found]
+def _notes(added: Collection[FrozenTrial]) -> list[str]:
+    found = Counter(note for trial in added for note in _of(trial).notes).most_common()
+    said = [f"noted of {counted(count, 'run')}: {note}" for note, count in found[:_MOST_NOTES]]
+    rest = len(found) - _MOST_NOTES
+    return [*said, f"{counted(rest, 'more note')}, kept with the trials"] if rest > 0 else said
 
 
 def _of(trial: FrozenTrial) -> Foreign:
