@@ -38,6 +38,12 @@ def resolved(arguments: Mapping[str, Any], curves: Curves) -> dict[str, Any]:
     return {**others, "optimizer": "AdamW", "lr0": lr0, "momentum": BUILT_MOMENTUM, "warmup_bias_lr": 0.0}
 
 
+def unknown(arguments: Mapping[str, Any]) -> frozenset[str]:
+    """What ``auto`` has set, and :func:`resolved` could not tell."""
+    left = arguments.get("optimizer") == "auto"
+    return frozenset(name for name in SET if name not in arguments) if left else frozenset()
+
+
 def _lr0(curves: Curves) -> float | None:
     """lr0 by the first rate after the warm-up; None where there is none."""
     epochs = curves.planned

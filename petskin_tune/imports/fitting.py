@@ -110,7 +110,7 @@ def _point(known: Mapping[str, Any], run: Run, terms: Terms) -> dict[str, Any]:
     _check_optimizer(known, run, terms)
     point = {}
     for name in search:
-        if name not in known and not (run.defaults or terms.defaults):
+        if not _is_known(name, known, run, terms):
             raise Unfit(f"it does not say its `{name}`: type --assume {name}=…")
         try:
             point |= check_point({name: _value(name, known, run, terms)}, search)
@@ -145,9 +145,13 @@ def _optimizer(known: Mapping[str, Any], run: Run, terms: Terms) -> str:
 
 def _value(name: str, known: Mapping[str, Any], run: Run, terms: Terms) -> Any:
     """The run's value of an argument; None where it is not known."""
-    if name in known:
-        return known[name]
-    return arguments()[name].default if run.defaults or terms.defaults else None
+    if not _is_known(name, known, run, terms):
+        return None
+    return known[name] if name in known else arguments()[name].default
+
+
+def _is_known(name: str, known: Mapping[str, Any], run: Run, terms: Terms) -> bool:
+    return name in known or ((run.defaults or terms.defaults) and name not in run.unknown)
 
 
 # ---- what its fitness can be compared with ---------------------------------------------------------------------------

@@ -34,7 +34,8 @@ class Run:
         epochs: that were asked for; None: not known.
         complete: whether all of them were trained.
         diverged: whether it ended in no number.
-        defaults: whether ``arguments`` leaves out only what has Ultralytics' default.
+        defaults: whether ``arguments`` leaves out only what has Ultralytics' default, but for ``unknown``.
+        unknown: names of arguments that neither ``arguments`` nor a default tells.
         masks: whether its fitness is that of masks; None: not known.
         scale: what its fitness is; "": mask mAP50-95.
         data: fingerprint of its data set; None: ``arguments`` may name a path.
@@ -50,6 +51,7 @@ class Run:
     complete: bool = True
     diverged: bool = False
     defaults: bool = False
+    unknown: frozenset[str] = frozenset()
     masks: bool | None = True
     scale: str = ""
     data: str | None = None
@@ -80,15 +82,17 @@ def read_folder(path: Path) -> Run:
         raise UsageError(f"{path} does not say what it was trained with: {why}")
     known = {name: value for name, value in curves.arguments.items() if name in arguments()}
     curve = _curve(curves)
+    in_force = automatic.resolved(known, curves)
     return Run(
         source=str(path),
         digest=digest_of([sorted(_telling(known).items()), list(curve.items())]),
-        arguments=automatic.resolved(known, curves),
+        arguments=in_force,
         curve=curve,
         epochs=curves.planned or curves.number(-1),
         complete=not curves.in_progress,
         diverged=curves.mask is not None and diverged(curves) is not None,
         defaults=True,
+        unknown=automatic.unknown(in_force),
         masks=curves.mask is not None,
     )
 

@@ -113,6 +113,14 @@ def test_a_searched_optimizer_that_no_file_says_is_asked_for(tmp_path: Path) -> 
     assert fit(read_folder(long), assumed).params == {"lr0": 0.01, "momentum": 0.9, "optimizer": "SGD"}
 
 
+def test_an_lr0_that_auto_has_set_and_nobody_knows_is_not_the_default(tmp_path: Path) -> None:
+    run = read_folder(run_folder(tmp_path / "a", rising(0.4), optimizer="auto", warmup_epochs=100))
+    with pytest.raises(Unfit, match="does not say its `lr0`"):
+        fit(run, Terms(spec(), assumed={"optimizer": "AdamW"}))
+    known = {"optimizer": "AdamW", "lr0": 0.003, "momentum": 0.9}
+    assert fit(run, Terms(spec(), assumed=known)).params == {"lr0": 0.003, "momentum": 0.9}
+
+
 def test_equal_runs_have_one_digest_wherever_they_lie(tmp_path: Path) -> None:
     first = read_folder(run_folder(tmp_path / "a", rising(0.4), name="train3"))
     moved = read_folder(run_folder(tmp_path / "b", rising(0.4), name="train4", data="/elsewhere/petskin/data.yaml"))
