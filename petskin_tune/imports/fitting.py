@@ -108,7 +108,7 @@ def _check_epochs(run: Run, known: Mapping[str, Any], spec: StudySpec) -> str:
 def _point(known: Mapping[str, Any], run: Run, terms: Terms) -> dict[str, Any]:
     search = terms.spec.search
     _check_optimizer(known, run, terms)
-    point = {}
+    point: dict[str, Any] = {}
     for name in search:
         if not _is_known(name, known, run, terms):
             raise Unfit(f"it does not say its `{name}`: type --assume {name}=…")

@@ -24,8 +24,6 @@ from petskin_tune.study.study import Study, find_study
 from tests.support import foreign_runs
 from tests.support.foreign_runs import EPOCHS, SEARCH, rising, run_folder
 
-OTHER = "sqlite"
-
 
 def trained_here(study: Study, scores: list[float], lr0: float) -> None:
     """A complete trial as a worker leaves it."""
