@@ -25,7 +25,7 @@ def expectation(trials: Sequence[FrozenTrial], leases: Sequence[Lease], spec: St
         leases: of all its trials that have one.
         spec: of the study.
     """
-    teaching = [trial for trial in comparable(trials) if foreign_of(trial)]
+    teaching = _foreign(trials)
     if not teaching:
         return [f"the search learns nothing from them yet: it takes {ENOUGH} runs that differ, of one scale"]
     said = [f"the search begins with the knowledge of {counted(len(teaching), 'run')} of elsewhere"]
@@ -37,6 +37,11 @@ def expectation(trials: Sequence[FrozenTrial], leases: Sequence[Lease], spec: St
     if waiting:
         said.append(f"first it tries the {counted(waiting, 'point')} that {'waits' if waiting == 1 else 'wait'}")
     return [*said, *_next(trials, leases, spec)]
+
+
+def _foreign(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The foreign trials of which something is taken."""
+    return [trial for trial in comparable(trials) if foreign_of(trial)]
 
 
 def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -74,7 +79,8 @@ def _by_model(trials: Sequence[FrozenTrial], leases: Sequence[Lease], spec: Stud
     point = parameters(getattr(decision.action, "point", {}))
     why = decision.why
     if why.rule != "model":
-        return [f"its next configuration is a random one, because {why.text}: {point}"]
+        why_not = f"a model takes {ENOUGH} runs of elsewhere" if len(_foreign(trials)) < ENOUGH else why.text
+        return [f"its next configuration is a random one ({why_not}): {point}"]
     own = any(trial.values or trial.intermediate_values for trial in without_foreign(trials))
     same = any((foreign := foreign_of(trial)) and not foreign.scale for trial in trials)
     scale = "" if own or same else " on the scale of those runs"

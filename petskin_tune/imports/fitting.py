@@ -97,7 +97,9 @@ def _check_epochs(run: Run, known: Mapping[str, Any], spec: StudySpec) -> str:
     epochs = run.epochs or known.get("epochs")
     if epochs is None:
         return f"it does not say of how many epochs: taken as {spec.epochs}"
-    if epochs != spec.epochs or max(run.curve, default=0) > spec.epochs:
+    if epochs == spec.epochs and (last := max(run.curve, default=0)) > spec.epochs:
+        raise Unfit(f"it was planned for {spec.epochs} epochs and has {last}: it was gone on with")
+    if epochs != spec.epochs:
         raise Unfit(f"it is a run of {epochs:g} epochs, and those of the study have {spec.epochs}")
     return "" if run.complete else f"it ended after {len(run.curve)} of {counted(spec.epochs, 'epoch')}"
 

@@ -43,6 +43,7 @@ def test_what_args_yaml_leaves_out_had_ultralytics_default(tmp_path: Path) -> No
     [
         ({"masks": False}, "no mask mAP"),
         ({"epochs": 100}, "a run of 100 epochs, and those of the study have 9"),
+        ({"scores": rising(0.4, 12)}, "planned for 9 epochs and has 12"),
         ({"lr0": 0.5}, "`lr0` 0.5 is outside of its range"),
         ({"optimizer": "SGD"}, "its optimizer is sgd, the study's adamw"),
         ({"optimizer": "auto", "warmup_epochs": 100}, "type --assume optimizer=…"),
@@ -52,7 +53,7 @@ def test_a_run_that_cannot_be_compared_is_left_out_with_the_reason(
     tmp_path: Path, changes: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(Unfit, match=why):
-        kept(run_folder(tmp_path / "a", rising(0.4), **changes))
+        kept(run_folder(tmp_path / "a", **{"scores": rising(0.4), **changes}))
 
 
 @pytest.mark.parametrize(
