@@ -13,6 +13,7 @@ __all__ = ["petskin_tune", "tune_worker"]
 COMMANDS = {
     "init": "petskin_tune.commands.study:init",
     "show": "petskin_tune.commands.study:show",
+    "import": "petskin_tune.commands.imports:import_runs",
     "try": "petskin_tune.commands.study:try_point",
     "stop": "petskin_tune.commands.study:stop",
     "status": "petskin_tune.commands.results:status",

@@ -251,7 +251,9 @@ VALUES_AT_STEP = sa.text(
     """
     SELECT t.number, t.state, v.intermediate_value, v.intermediate_value_type
     FROM trial_intermediate_values v JOIN trials t ON t.trial_id = v.trial_id
-    WHERE t.study_id = :study_id AND v.step = :step
+    WHERE t.study_id = :study_id AND v.step = :step AND NOT EXISTS (
+        SELECT 1 FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND a."key" = :foreign
+    )
     """
 )
 

@@ -27,6 +27,7 @@ from petskin_tune.diagnosis.verdict import LEAST_EPOCHS, judge
 from petskin_tune.error_text import tail
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import Failure
+from petskin_tune.study.foreign import Foreign, foreign_of, without_foreign
 from petskin_tune.study.ranking import best
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind, failure_of, find_trial, spec_of
@@ -63,7 +64,7 @@ def of_study(study: Study, number: int | None = None) -> str:
         return words.page(_trial_lines(find_trial(study.study_name, trials, number), trials))
     spec = spec_of(study)
     lines = [
-        f"study {study.study_name}: {words.counted(len(trials), 'trial')}",
+        f"study {study.study_name}: {words.counted(len(without_foreign(trials)), 'trial')}",
         *search.warnings(trials, spec),
     ]
     lines += _by_kind(trials)
@@ -78,6 +79,8 @@ def of_study(study: Study, number: int | None = None) -> str:
 
 
 def _trial_lines(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[str]:
+    if foreign := foreign_of(trial):
+        return _foreign_lines(foreign, trial)
     lines = [f"trial {trial.number} ({trial.state.name.lower()}): {words.parameters(trial.params)}"]
     if failure := failure_of(trial):
         lines += _failure_lines(failure, trial)
@@ -86,6 +89,16 @@ def _trial_lines(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[str]
         return [*lines, "It has no finished epoch, so there are no curves."]
     findings = judge(curves)
     return [*lines, _summary(curves), *_verdict(curves, findings), *compare(trial, trials, findings)]
+
+
+def _foreign_lines(foreign: Foreign, trial: FrozenTrial) -> list[str]:
+    noted = [f"Noted: {note}." for note in foreign.notes]
+    return [
+        f"trial {trial.number} (imported): {words.parameters(trial.params)}",
+        f"It was trained elsewhere: {foreign.source}.",
+        *noted,
+        "Its losses are not here; to hear what its curves say, let petskin-tune diagnose read the run where it lies.",
+    ]
 
 
 def _failure_lines(failure: Failure, trial: FrozenTrial) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from petskin_tune.diagnosis.comparison import curves_of
 from petskin_tune.diagnosis.curves import fitness_noise
 from petskin_tune.study import attributes
+from petskin_tune.study.foreign import without_foreign
 from petskin_tune.study.ranking import best
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import recorded
@@ -26,6 +27,7 @@ Concern = Literal["same-value", "same-failure", "no-better-than-defaults"]
 
 def concerns(trials: Sequence[FrozenTrial], spec: StudySpec | None, in_a_row: int = IN_A_ROW) -> dict[Concern, str]:
     """What is wrong with the search itself, each in a sentence; empty where nothing is."""
+    trials = without_foreign(trials)
     said: dict[Concern, str | None] = {
         "same-value": _same_value(trials, in_a_row),
         "same-failure": _same_failure(trials, in_a_row),
@@ -41,7 +43,9 @@ def warnings(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> list[str]
 
 def identical_failures(trials: Sequence[FrozenTrial]) -> tuple[str, int] | None:
     """The kind of failure with which the trials that ended last all ended, and how many in a row; None: otherwise."""
-    newest_first = sorted((trial for trial in trials if trial.state.is_finished()), key=_ended, reverse=True)
+    newest_first = sorted(
+        (trial for trial in without_foreign(trials) if trial.state.is_finished()), key=_ended, reverse=True
+    )
     kinds = [failure_kind(trial) for trial in newest_first]
     if not kinds or kinds[0] is None:
         return None

@@ -111,10 +111,11 @@ class HeldTrial:
         return news or {}
 
     def values_at(self, epoch: int) -> dict[int, tuple[TrialState, float]]:
-        """State and reported fitness at ``epoch`` of every trial of the study that reached it, by trial number."""
+        """State and reported fitness at ``epoch`` of every trial trained here that reached it, by trial number."""
+        wanted = {"study_id": self._claims.study_id, "step": epoch, "foreign": attributes.FOREIGN}
 
         def work(session: Session) -> dict[int, tuple[TrialState, float]]:
-            rows = session.execute(queries.VALUES_AT_STEP, {"study_id": self._claims.study_id, "step": epoch})
+            rows = session.execute(queries.VALUES_AT_STEP, wanted)
             return {number: (TrialState[state], _value(value, kind)) for number, state, value, kind in rows}
 
         return self.storage.transaction(work)

@@ -19,13 +19,14 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from petskin_tune.search import gaussian
+from petskin_tune.search.foreign import comparable
 from petskin_tune.study.space import check_point, distributions
 from petskin_tune.study.spec import Scalar, StudySpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-_STARTUP_TRIALS = 10  # random draws before the model takes over: Optuna's own default, for TPE and GP
+STARTUP_TRIALS = 10  # random draws before the model takes over: Optuna's own default, for TPE and GP
 _TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -57,7 +58,7 @@ def draw(trials: Sequence[FrozenTrial], number: int, spec: StudySpec, fixed: Map
         return Draw(params, space, {})
     known = [] if spec.sampler.name == "random" else _known(trials, number, space)
     seed = seed_of(spec.seed, number)
-    startup = spec.sampler.startup_trials or _STARTUP_TRIALS
+    startup = spec.sampler.startup_trials or STARTUP_TRIALS
     if spec.sampler.name == "gp":
         known = gaussian.as_complete(known)
         if sum(trial.state == TrialState.COMPLETE for trial in known) >= startup:
@@ -120,7 +121,7 @@ def _sampler(name: str, startup: int, seed: int) -> BaseSampler:
 
 def _known(trials: Sequence[FrozenTrial], number: int, space: dict[str, BaseDistribution]) -> list[FrozenTrial]:
     """The other trials that tell something about this very space, in the order of their numbers."""
-    telling = (trial for trial in trials if trial.state in _TELLING and trial.number != number)
+    telling = (trial for trial in comparable(trials) if trial.state in _TELLING and trial.number != number)
     return sorted(
         (trial for trial in telling if all(trial.distributions.get(name) == space[name] for name in space)),
         key=lambda trial: trial.number,

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from petskin_tune.leases.segments import Begin, Choice, Continue
+from petskin_tune.search.foreign import comparable, scales
 from petskin_tune.search.freeze_thaw import choice, recommend
 from petskin_tune.search.freeze_thaw.state import Continue as GoOn
-from petskin_tune.search.freeze_thaw.state import SearchState, Standing, TrialRecord
+from petskin_tune.search.freeze_thaw.state import Decision, SearchState, Standing, TrialRecord
 from petskin_tune.study import attributes
 from petskin_tune.study.arguments import arguments
+from petskin_tune.study.foreign import Foreign, foreign_of
+from petskin_tune.study.ranking import ended
 from petskin_tune.study.stored import enqueued_params, recorded
 from petskin_tune.study.trials import failure_kind
 
@@ -53,7 +56,7 @@ def choose(
     if pace := seconds_per_epoch(trials):
         reach = None if seconds is None else max(0, int(seconds / pace))
         state = replace(state, reach=reach, ahead=int(state.workers * DAY / pace))
-    ours = state.trials
+    ours = state.own
     paid = [record for record in ours if record.number in held]
     if (left := (spec.budget or math.inf) - used(paid)) <= 0:
         return _last_run(state, left)
@@ -67,6 +70,19 @@ def choose(
     drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
     found = None if outlook is None else asdict(outlook)
     return Choice(_segment(decision.action), drop, decision.why.text, found)
+
+
+def first_choice(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: StudySpec) -> Decision:
+    """What a worker that is free would begin with now, had it not to go on with anything: for people.
+
+    Args:
+        trials: of the study; those that wait are passed over.
+        leases: of all its trials that have one.
+        spec: of the study; its sampler is ``freeze-thaw``.
+    """
+    state = _state(trials, {lease.number: lease for lease in leases}, spec)
+    settled = tuple(replace(t, standing="ended") if t.standing == "frozen" else t for t in state.trials)
+    return choice.choose(replace(state, trials=settled, full=False))
 
 
 def recommendation(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: StudySpec) -> dict[str, Any] | None:
@@ -84,14 +100,17 @@ def recommendation(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec:
     complete = {trial.number for trial in trials if trial.state == TrialState.COMPLETE}
     order = [forecast.number for forecast in found.forecasts] or [found.number]
     first = next((number for number in order if number in complete), found.number)
-    ended = sum(trial.state.is_finished() for trial in trials)
-    return {"trial": first, "ended": ended, "reason": found.text}
+    return {"trial": first, "ended": ended(trials), "reason": found.text}
 
 
 def _state(
     trials: Iterable[FrozenTrial], held: Mapping[int, Lease], spec: StudySpec, asking: int | None = None
 ) -> SearchState:
-    records = [_record(trial, held.get(trial.number), asking) for trial in trials if _tells(trial)]
+    seen = [trial for trial in comparable(trials) if _tells(trial)]
+    scale = scales(seen)
+    records = [
+        replace(_record(trial, held.get(trial.number), asking), scale=scale.get(trial.number, 0)) for trial in seen
+    ]
     return SearchState(
         space=spec.search,
         epochs=spec.epochs,
@@ -145,9 +164,19 @@ def _tells(trial: FrozenTrial) -> bool:
 
 
 def _record(trial: FrozenTrial, lease: Lease | None, asking: int | None) -> TrialRecord:
+    if foreign := foreign_of(trial):
+        return _foreign_record(trial, foreign)
     standing = _standing(trial, lease, asking)
     until = lease.until if lease and standing == "running" else None
     return TrialRecord(trial.number, _point(trial), _curve(trial.intermediate_values), standing, until)
+
+
+def _foreign_record(trial: FrozenTrial, foreign: Foreign) -> TrialRecord:
+    """An imported run: epochs of which nothing is known, all but the last of one without a curve, are nan."""
+    standing: Standing = "complete" if trial.state == TrialState.COMPLETE else "ended"
+    known = trial.intermediate_values
+    curve = tuple(known.get(epoch, math.nan) for epoch in range(1, max(known, default=0) + 1))
+    return TrialRecord(trial.number, _point(trial), curve, "diverged" if foreign.diverged else standing, foreign=True)
 
 
 def _standing(trial: FrozenTrial, lease: Lease | None, asking: int | None) -> Standing:

@@ -28,6 +28,7 @@ FINDINGS = "petskin-tune:findings"  # {"stuck": sentence, …}: what its curves 
 WEIGHTS = "petskin-tune:weights"  # store key of its best weights, while they are kept
 FIXED = "petskin-tune:fixed"  # {argument: value} that this trial alone trains with, beside its parameters
 ORIGIN = "petskin-tune:origin"  # "start point", "person", "search"
+FOREIGN = "petskin-tune:foreign"  # of a run that was imported and not trained here: see `foreign.py`
 
 SECONDS_COLUMN = "seconds"  # of the history: what an epoch took, validation included
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from petskin_tune.study import attributes
+from petskin_tune.study.foreign import without_foreign
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -22,7 +23,7 @@ def ranked(trials: Iterable[FrozenTrial], stored: Mapping[str, Any] | None = Non
 
     Complete trials come before pruned ones whatever their values: a pruned trial's value is the best epoch of a part of
     its training (also where memory ran out or the loss diverged). Trials that run or wait, frozen ones among them, and
-    failed ones have no rank.
+    failed ones have no rank, and neither have foreign ones: their weights are not here.
 
     A trial that a person added to the study with Optuna (``study.add_trial``, a loop of their own) counts like any
     other, also with values outside of the search space: Optuna's ``best_trial`` and its dashboard say the same, and the
@@ -32,7 +33,7 @@ def ranked(trials: Iterable[FrozenTrial], stored: Mapping[str, Any] | None = Non
         trials: all of the study, or all that have ended.
         stored: the study's user attributes; None: nothing is recommended.
     """
-    trials = list(trials)
+    trials = without_foreign(trials)
     recommended = recommended_of(trials, stored or {})
     valued = [
         trial for trial in trials if trial.state.name in _ORDER and trial.values and math.isfinite(trial.values[0])
@@ -52,9 +53,14 @@ def highest(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
 def recommended_of(trials: Iterable[FrozenTrial], stored: Mapping[str, Any]) -> int | None:
     """The number of the trial that was recommended when the study ended; None once it has gone on."""
     found = stored.get(attributes.RECOMMENDED)
-    if found is None or found["ended"] != sum(trial.state.is_finished() for trial in trials):
+    if found is None or found["ended"] != ended(trials):
         return None
     return int(found["trial"])
+
+
+def ended(trials: Iterable[FrozenTrial]) -> int:
+    """How many trials of the study itself have ended; imported ones began and ended elsewhere."""
+    return sum(trial.state.is_finished() for trial in without_foreign(trials))
 
 
 def best(trials: Iterable[FrozenTrial], stored: Mapping[str, Any] | None = None) -> FrozenTrial | None:

@@ -20,6 +20,7 @@ from petskin_tune.files import regular
 from petskin_tune.files.paths import writing
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import Failure
+from petskin_tune.study.foreign import foreign_of, is_foreign
 from petskin_tune.study.ranking import ranked
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_of
@@ -73,13 +74,14 @@ def render(study: Study, now: float, leases: Sequence[Lease] = ()) -> str:
 
     shown = status.collect(study, leases, now)
     frozen = {trial.number for trial in shown.running if trial.hold == "frozen"}
-    with _copy(study) as copy:
-        trials = copy.get_trials(deepcopy=False)
+    trials = study.get_trials(deepcopy=False)
+    with _copy(study, trials) as copy:
         sections = [
             _section("Diagnosis", _preformatted(diagnose.of_study(study))),
-            *_plots(copy, trials),
+            *_plots(copy, copy.get_trials(deepcopy=False)),
             _section(f"Trials ({len(trials)})", _trials_table(trials, frozen, study.user_attrs)),
             _section("Failures", _failures_table(trials)),
+            *_imported(trials),
         ]
     name = escape(study.study_name)
     body = f"<h1>{name}</h1>{_summary(shown)}<script>{get_plotlyjs()}</script>" + "".join(sections)
@@ -88,15 +90,19 @@ def render(study: Study, now: float, leases: Sequence[Lease] = ()) -> str:
 
 
 @contextmanager
-def _copy(study: Study) -> Iterator[Study]:
-    """The study in memory: every plot reads all trials, and they should all see the same ones."""
+def _copy(study: Study, trials: Sequence[FrozenTrial]) -> Iterator[Study]:
+    """The study in memory: every plot reads all trials, and they should all see the same ones.
+
+    Imported ones, of which no plot would say that they are, keep their numbers and nothing else.
+    """
     import optuna
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
-        copy.add_trials(study.get_trials(deepcopy=False))
+        nothing = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
+        copy.add_trials([nothing if is_foreign(trial) else trial for trial in trials])
         yield copy
     finally:
         optuna.logging.set_verbosity(verbosity)
@@ -166,9 +172,10 @@ def _trial_row(trial: FrozenTrial, names: Sequence[str], frozen: Collection[int]
     attrs = recorded(trial)
     curves = curves_of(trial)
     seconds = attrs.get(attributes.SECONDS)
+    state = "frozen" if trial.number in frozen else "imported" if is_foreign(trial) else trial.state.name.lower()
     return [
         str(trial.number),
-        "frozen" if trial.number in frozen else trial.state.name.lower(),
+        state,
         "" if (value := _value(trial)) is None else words.score(value),
         str(attrs.get(attributes.BEST_EPOCH, "")),
         str(attrs.get(attributes.EPOCHS, "")),
@@ -192,6 +199,14 @@ def _failures_table(trials: Sequence[FrozenTrial]) -> str:
         for trial, failure in failed
     ]
     return _table(["trial", "kind", "message"], rows)
+
+
+def _imported(trials: Sequence[FrozenTrial]) -> Iterator[str]:
+    """Where runs of elsewhere are from, and how they differ from the study's; nothing where there are none."""
+    found = [(trial, foreign) for trial in trials if (foreign := foreign_of(trial))]
+    if found:
+        rows = (map(_cell, (str(trial.number), kept.source, "; ".join(kept.notes))) for trial, kept in found)
+        yield _section(f"Imported ({len(found)})", _table(["trial", "source", "noted"], ([*row] for row in rows)))
 
 
 def _folded(failure: Failure) -> str:

@@ -19,6 +19,7 @@ from petskin_tune.protocol import Position
 from petskin_tune.study import attributes, outlook
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.extent import Extent, extent
+from petskin_tune.study.foreign import foreign_of, without_foreign
 from petskin_tune.study.ranking import best
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import enqueued_params, recorded, study_attributes
@@ -90,6 +91,15 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """Runs of elsewhere, see :mod:`petskin_tune.study.foreign`: none of them counts as a trial of the study."""
+
+    count: int
+    sources: tuple[str, ...]  # of all, by number
+    best: Best | None  # of those whose fitness can be compared with that of the study's trials
+
+
+@dataclass(frozen=True)
 class Status:
     """A study at one instant; plain values all through (:meth:`to_json`)."""
 
@@ -98,7 +108,7 @@ class Status:
     target: int | None  # trials
     done: int  # trials of ours that are over, of whatever end
     extent: Extent
-    states: Mapping[str, int]  # complete, pruned, failed, running, frozen, waiting
+    states: Mapping[str, int]  # complete, pruned, failed, running, frozen, waiting; imported ones are none of these
     best: Best | None
     running: tuple[Running, ...]
     waiting: tuple[Waiting, ...]
@@ -112,6 +122,7 @@ class Status:
     troubles: tuple[Trouble, ...] = ()  # the newest last
     options: str = ""  # that name the study
     environment: tuple[str, ...] = field(default=())  # how this machine's packages differ from the study's
+    imported: Imported | None = None  # runs of elsewhere that teach the search
 
     def to_json(self) -> dict[str, Any]:
         """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
@@ -157,12 +168,13 @@ def collect(
         target=spec.target_trials if spec else None,
         done=done,
         extent=so_far,
-        states=_states(trials, sum(trial.hold == "frozen" for trial in running)),
+        states=_states(without_foreign(trials), sum(trial.hold == "frozen" for trial in running)),
         best=Best(first.number, first.values[0], dict(first.params), first.state.name.lower()) if first else None,
         running=running,
         waiting=waiting,
         foreign=tuple(t.number for t in trials if t.state.name == "RUNNING" and t.number not in our_numbers),
         failures=dict(Counter(kind for trial in trials if (kind := failure_kind(trial)))),
+        imported=_imported(trials),
         snapshot_every=spec.snapshot_every if spec else None,
         store=store or study.user_attrs.get(attributes.STORE),
         next_command=command,
@@ -198,6 +210,14 @@ def _states(trials: Sequence[FrozenTrial], frozen: int) -> dict[str, int]:
         "frozen": frozen,
         "waiting": counts["WAITING"],
     }
+
+
+def _imported(trials: Sequence[FrozenTrial]) -> Imported | None:
+    found = [(trial, foreign) for trial in trials if (foreign := foreign_of(trial))]
+    alike = [trial for trial, foreign in found if not foreign.scale and not foreign.diverged and trial.values]
+    first = max(alike, key=lambda trial: trial.values[0], default=None)
+    best = Best(first.number, first.values[0], dict(first.params), first.state.name.lower()) if first else None
+    return Imported(len(found), tuple(foreign.source for _, foreign in found), best) if found else None
 
 
 def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) -> Running:
@@ -298,6 +318,8 @@ def render(status: Status) -> str:
     lines = [headline(status)]
     if status.best:
         lines.append(best_line(status.best))
+    if status.imported:
+        lines.append(_imported_line(status.imported))
     if status.failures:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.failures.items()))
         lines.append(f"failures: {kinds}")
@@ -335,6 +357,13 @@ def best_line(best: Best) -> str:
     """The best trial in one line."""
     pruned = " (pruned)" if best.state == "pruned" else ""
     return f"best: mask mAP {words.score(best.value)} in trial {best.number}{pruned}: {words.parameters(best.params)}"
+
+
+def _imported_line(imported: Imported) -> str:
+    """The runs of elsewhere in one line."""
+    line = f"imported: {words.counted(imported.count, 'run')} of elsewhere, for the search to learn from"
+    first = imported.best
+    return f"{line}; the best of them, {words.score(first.value)}, is trial {first.number}" if first else line
 
 
 def headline(status: Status) -> str:

@@ -21,6 +21,7 @@ from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
 from petskin_tune.study.extent import Extent, begun_here, extent
+from petskin_tune.study.foreign import without_foreign
 from petskin_tune.trial.ends import UPLOAD_SECONDS, Outcome, give_up
 from petskin_tune.trial.job import parameters
 from petskin_tune.trial.run import TrialRun
@@ -190,7 +191,7 @@ class Worker:
             settings,
             self._study.spec.epochs,
             best,
-            len(self._study.trials(TrialState.PRUNED)),
+            len(without_foreign(self._study.trials(TrialState.PRUNED))),
             resumed_from=lease.snapshot.position if lease and lease.snapshot else None,
         )
         self._place.run = run = TrialRun(trial, settings, self._place, heartbeat, best)

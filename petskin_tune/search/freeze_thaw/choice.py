@@ -11,7 +11,7 @@ from petskin_tune.search.freeze_thaw.candidates import propose, random_point
 from petskin_tune.search.freeze_thaw.encoding import Encoding
 from petskin_tune.search.freeze_thaw.gain import log_gain
 from petskin_tune.search.freeze_thaw.kernel import Places, own_covariance
-from petskin_tune.search.freeze_thaw.model import StudyModel, TooLittleKnown, generator, known_trials
+from petskin_tune.search.freeze_thaw.model import ENOUGH, StudyModel, TooLittleKnown, generator, known_trials
 from petskin_tune.search.freeze_thaw.options import Proposal, can_go_on, shortlist, together
 from petskin_tune.search.freeze_thaw.outlook import outlook
 from petskin_tune.search.freeze_thaw.state import Begin, Continue, Decision, Point, Rule, SearchState, Why
@@ -38,7 +38,7 @@ def choose(state: SearchState, propose: Proposal = propose) -> Decision:
     if state.start:
         point = _completed(state, state.start[0])
         return Decision(Begin(point, state.rungs[0], start=True), Why("start", "a start point"))
-    if len(state.trials) < max(FIRST, state.workers):
+    if _is_beginning(state):
         return _random(state, "first", f"one of the first {max(FIRST, state.workers)} configurations")
     try:
         with np.errstate(divide="raise", invalid="raise", over="raise"):
@@ -47,6 +47,12 @@ def choose(state: SearchState, propose: Proposal = propose) -> Decision:
         return _random(state, "first", str(reason))
     except Exception as error:  # noqa: BLE001 - whatever it was, a worker must have something to train
         return _random(state, "fallback", f"the model failed: {type(error).__name__}: {error}")
+
+
+def _is_beginning(state: SearchState) -> bool:
+    """Whether too little is known for a model: a few configurations, unless foreign trials teach enough."""
+    foreign = len(state.trials) - len(state.own)
+    return foreign < ENOUGH and len(state.trials) < max(FIRST, state.workers)
 
 
 def _random(state: SearchState, rule: Rule, text: str) -> Decision:

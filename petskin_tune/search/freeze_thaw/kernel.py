@@ -6,6 +6,9 @@ length per parameter, the model of a trial x at epoch t is
     z(x, t) = c(t) + g(x, t) + noise of variance sn² / weight
     cov c   = s0² kt                                                   the course that all trials share
     cov g   = (s1² + s2² kt) kx + [same trial] (s3² + s4² kt)          what tells configurations, and trials, apart
+
+Observations that were measured on another scale than the study's have one more term in common, of the variance OFFSET²:
+how high they all lie. It is theirs alone, so that nothing is concluded from it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 AMPLITUDES = 5  # s0 ... s4
+OFFSET = 1.0  # in the model's units: as much as configurations differ
 _SQRT5 = math.sqrt(5)
 
 
@@ -47,6 +51,7 @@ class Places:
     identity: NDArray[np.intp]  # (m,) equal for one and the same trial
     row: NDArray[np.intp]  # (n,) which of the m
     time: Array  # (n,) s, 0 to 1
+    scale: NDArray[np.intp] | None = None  # (m,) on which each was measured; 0, or None of all: the study's
 
     def __len__(self) -> int:
         return len(self.row)
@@ -63,8 +68,16 @@ def covariance(hyper: Hyperparameters, left: Places, right: Places, *, shared: b
     kx = matern(squared_distances(hyper, left, right))[0][left.row[:, None], right.row]
     kt = np.exp(-np.abs(left.time[:, None] - right.time) / hyper.time_length)
     same = left.identity[left.row][:, None] == right.identity[right.row]
-    found = (variances[1] + variances[2] * kt) * kx + same * (variances[3] + variances[4] * kt)
+    found = (variances[1] + variances[2] * kt) * kx + same * (variances[3] + variances[4] * kt) + offsets(left, right)
     return found + variances[0] * kt if shared else found
+
+
+def offsets(left: Places, right: Places) -> Array | float:
+    """What the scales of measurement add to the covariance: shape (len(left), len(right)), or 0."""
+    if left.scale is None or right.scale is None:
+        return 0.0
+    here, there = left.scale[left.row][:, None], right.scale[right.row]
+    return OFFSET**2 * ((here == there) & (here > 0))
 
 
 def own_covariance(hyper: Hyperparameters, time: Array, other: Array, *, shared: bool) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from petskin_tune.search.freeze_thaw.kernel import Hyperparameters, Places, matern, squared_distances
+from petskin_tune.search.freeze_thaw.kernel import Hyperparameters, Places, matern, offsets, squared_distances
 
 Array = NDArray[np.float64]
 JITTER = 1e-8  # on the diagonal, in the model's units
@@ -25,6 +25,7 @@ class Likelihood:
         self._between_times = np.abs(times[:, None] - times)
         self._elapsed = self._spread(self._between_times, self._time)
         self._same = (places.identity[places.row][:, None] == places.identity[places.row]).astype(float)
+        self._offsets = offsets(places, places)
         self._of_trial = (np.arange(len(places.features))[:, None] == places.row).astype(float)
 
     def __call__(self, vector: Array) -> tuple[float, Array]:
@@ -40,7 +41,7 @@ class Likelihood:
         kt = self._spread(np.exp(-self._between_times / hyper.time_length), self._time)
         noise = hyper.noise**2 / self._weights
         by_kt = v[0] + v[2] * kx + v[4] * self._same
-        covariance = by_kt * kt + v[1] * kx + v[3] * self._same
+        covariance = by_kt * kt + v[1] * kx + v[3] * self._same + self._offsets
         covariance[np.diag_indices_from(covariance)] += noise + JITTER
 
         value, inner = _value(covariance, self._values)

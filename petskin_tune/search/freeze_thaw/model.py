@@ -101,7 +101,9 @@ class StudyModel:
         """Places of observations, with the features of their trials alone."""
         trials, row = np.unique(seen.trial, return_inverse=True)
         time = scaled_time(seen.epoch, self.state.epochs)
-        return Places(self._features[trials], self.encoding.owners, trials, row.reshape(-1), time)
+        scale = np.array([self.trials[place].scale for place in trials], dtype=np.intp)
+        features = self._features[trials]
+        return Places(features, self.encoding.owners, trials, row.reshape(-1), time, scale if scale.any() else None)
 
     def _pending(self) -> Places | None:
         running = [place for place, trial in enumerate(self.trials) if trial.standing == "running"]

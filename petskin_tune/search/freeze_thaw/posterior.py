@@ -73,4 +73,5 @@ def _joined(first: Places, second: Places) -> Places:
         identity=np.concatenate([first.identity, second.identity]),
         row=np.concatenate([first.row, second.row + len(first.features)]),
         time=np.concatenate([first.time, second.time]),
+        scale=None if first.scale is None else np.concatenate([first.scale, np.zeros(len(second.features), np.intp)]),
     )

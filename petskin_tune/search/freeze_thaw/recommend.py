@@ -21,14 +21,17 @@ class Recommendation:
 
 
 def recommend(state: SearchState) -> Recommendation | None:
-    """The best trial; None while no trial has a finite value.
+    """The best trial of the study's own; None while none has a finite value.
 
     Where no model can be made it is the one with the best mean of three epochs among those trained longest.
     """
     try:
         with np.errstate(divide="raise", invalid="raise", over="raise"):
             model = StudyModel(state)
-            forecasts = model.forecasts()
+            own = {trial.number for trial in state.own}
+            forecasts = tuple(forecast for forecast in model.forecasts() if forecast.number in own)
+        if not forecasts:
+            return _without_model(state, "no trial of the study itself has a forecast")
         return _of(state, forecasts[0].number, forecasts, "the largest expected fitness at the last epoch")
     except TooLittleKnown as reason:
         return _without_model(state, str(reason))
@@ -59,7 +62,7 @@ def _of(state: SearchState, number: int, forecasts: tuple[Forecast, ...], text: 
 
 
 def _without_model(state: SearchState, text: str) -> Recommendation | None:
-    rated = [(rating, trial.number) for trial in state.trials if (rating := _rating(trial)) is not None]
+    rated = [(rating, trial.number) for trial in state.own if (rating := _rating(trial)) is not None]
     if not rated:
         return None
     return _of(state, max(rated, key=lambda one: (*one[0], -one[1]))[1], (), text)

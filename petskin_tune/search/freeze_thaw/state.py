@@ -26,9 +26,11 @@ class TrialRecord:
 
     number: int
     point: Point  # values of all searched names
-    curve: tuple[float, ...]  # fitness of epochs 1, 2, ..., larger is better; nan where it was not a number
+    curve: tuple[float, ...]  # fitness of epochs 1, 2, ..., larger is better; nan where there is no number
     standing: Standing
     until: int | None = None  # running: the epoch at which its segment ends; None: the next rung
+    foreign: bool = False  # trained elsewhere: it teaches, and is neither gone on with nor recommended
+    scale: int = 0  # its fitness is compared with that of trials of the same scale; 0: with the study's
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class SearchState:
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which a segment ends, increasing; the last is ``epochs``."""
         return self.pauses or rungs(self.epochs, self.warmup, sparse=self.sparse)
+
+    @property
+    def own(self) -> tuple[TrialRecord, ...]:
+        """The trials that are not foreign."""
+        return tuple(trial for trial in self.trials if not trial.foreign)
 
     @property
     def next_number(self) -> int:

@@ -1,0 +1,1 @@
+"""Runs of elsewhere as trials of a study: read, held against the study, stored."""
