@@ -47,3 +47,4 @@ ENVIRONMENT = "petskin-tune:environment"  # {"versions": …, "snapshot_format":
 OTHER_RELEASES = "petskin-tune:other-releases"  # of Ultralytics, with which a person allowed workers to go on
 RECOMMENDED = "petskin-tune:recommended"  # by the model: {"trial": number, "ended": trials by then, "reason": …}
 STOP_REQUESTED = "petskin-tune:stop"  # how often `petskin-tune stop` was typed; a worker suspends when it goes up
+DELETING = "petskin-tune:deleting"  # somebody has begun to delete it: workers and commands leave it alone

@@ -90,6 +90,7 @@ _OF_A_STUDY: Mapping[str, Any] = {
     attributes.OTHER_RELEASES: list[str],
     attributes.RECOMMENDED: _Recommended,
     attributes.STOP_REQUESTED: Count,
+    attributes.DELETING: bool,
 }
 
 
