@@ -154,11 +154,12 @@ def to_type(before: str, command: str, wide: int = WIDTH) -> list[str]:
     if columns.width(before + command) <= wide:
         return [before + command]
     lines = [before.rstrip()] if before else []
-    indent, held = "  ", ""
+    first = " " * (len(before) - len(before.lstrip(" ")) + 2)
+    indent, held = first, ""
     for word in _typed_together(command):
         if held and columns.width(f"{indent}{held} {word} \\") > wide:
             lines.append(f"{indent}{held} \\")
-            indent, held = "    ", ""
+            indent, held = f"{first}  ", ""
         held = f"{held} {word}" if held else word
     return [*lines, indent + held]
 

@@ -30,11 +30,11 @@ def render(status: Status, *, watching: bool = False) -> str:
         watching: it is shown again and again, to somebody who typed --watch already.
     """
     lines = [*_wrapped(f"{how_far(status)} · {datetime.fromtimestamp(status.at):%H:%M:%S}"), *_best(status)]
-    lines += [*_end(status), *_spent(status), *_failures(status)]
+    lines += [*_end(status), *_spent(status)]
     if status.running:
         lines += ["", *_table(status), *_explained(status), *_reasons(status)]
         lines += trouble_lines(status.troubles, "given back", status.options)
-    lines += [*_waiting(status), *_foreign(status)]
+    lines += [*_failures(status), *_waiting(status), *_foreign(status)]
     lines += ["", *_costs(status)]
     lines += [line for note in (*status.notes, *status.environment) for line in _wrapped(note)]
     return words.page([*lines, *_next(status, watching)])
@@ -86,7 +86,7 @@ def _failures(status: Status) -> list[str]:
     if not status.failures:
         return []
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.failures.items()))
-    return [*_wrapped(f"failures: {kinds}"), *trouble_lines(status.troubles, "failed", status.options)]
+    return ["", *_wrapped(f"failures: {kinds}"), *trouble_lines(status.troubles, "failed", status.options)]
 
 
 def _reasons(status: Status) -> list[str]:
@@ -128,8 +128,8 @@ def _costs(status: Status) -> list[str]:
     if status.snapshot_every is None:
         return []
     every = words.duration(status.snapshot_every) if status.snapshot_every else "epoch"
-    place = f" on {words.place(status.store)}" if status.store else ""
-    lines = _wrapped(f"saved: a snapshot every {every}{place}")
+    place = f", to {words.place(status.store)}" if status.store else ""
+    lines = _wrapped(f"snapshots: every {every}{place}")
     costs = [trial.disconnect_seconds for trial in status.running if trial.disconnect_seconds is not None]
     if costs:
         lines.append(f"a kill or a disconnect now costs at most about {words.duration(max(costs))} of training")

@@ -178,4 +178,4 @@ def _failure(page: TrialPage, columns: int) -> list[str]:
     for line in failure.detail.splitlines():
         indent = "  | " + " " * (len(line) - len(line.lstrip()))
         lines += fitting.wrapped(printable(line), columns, first=indent, then=indent + "  ")
-    return [*lines, *([f"  all of it: {failure.log}"] if failure.log else [])]
+    return [*lines, *(_wrapped(f"all of it: {failure.log}", columns) if failure.log else [])]

@@ -43,7 +43,7 @@ def live(home: str) -> None:
 def main(home: str, *views: str) -> None:
     """Show the views."""
     for name in views:
-        print("\x1b[H\x1b[2J", end="", flush=True)
+        print("\x1b[H\x1b[2J\x1b[3J", end="", flush=True)
         if name == "live":
             live(home)
             continue

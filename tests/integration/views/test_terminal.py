@@ -44,7 +44,7 @@ def screens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_status_names_the_study_its_workers_and_what_a_kill_costs(screens: dict[str, list[str]]) -> None:
     text = "\n".join(screens["status"])
     assert f"study {NAME}: 5 of 60 trials done" in text
-    for word in ("코랩-세션-하나", "worker died", "a kill costs", "0.012 above the defaults", "AdamW"):
+    for word in ("코랩-세션-하나", "worker died", "a kill costs", "0.012 above the defaults"):
         assert word in text
     assert "tune-worker" in text or "--watch" in text
 
