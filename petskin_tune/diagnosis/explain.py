@@ -143,8 +143,8 @@ def _answer_of(seen: _Seen) -> str:
 
 
 def _ended(trials: Sequence[FrozenTrial]) -> str:
-    names = {"FAIL": "failed"}
-    counts = Counter(names.get(trial.state.name, trial.state.name.lower()) for trial in trials)
+    names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    counts = Counter(names.get(trial.state.name, "not over") for trial in trials)
     said = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     return f"{words.counted(len(trials), 'trial')}{f': {said}' if said else ''}"
 
