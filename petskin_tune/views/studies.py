@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from petskin_tune.database.storage import PetskinStorage
 
-LONGEST_NAME = 30  # columns
+LEAST_NAME = 12  # columns
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,10 @@ def render(rows: Sequence[StudyRow], where: str) -> str:
     """The table for people, in at most 80 columns; a name that is longer is cut."""
     if not rows:
         return words.page([f"there is no study in {where}"])
-    lines = fitting.table([("study", "done", "mask mAP", "last sign of life", "begun"), *map(_cells, rows)], right=(2,))
-    return words.page(lines)
+    cells = [("done", "mask mAP", "last sign of life", "begun"), *map(_cells, rows)]
+    room = max(LEAST_NAME, words.WIDTH - 2 - max(map(fitting.width, fitting.table(cells))))
+    names = ["study", *(fitting.cut(" ".join(printable(row.study).split()), room) for row in rows)]
+    return words.page(fitting.table([(name, *row) for name, row in zip(names, cells, strict=True)], right=(2,)))
 
 
 def _cells(row: StudyRow) -> tuple[str, ...]:
@@ -120,7 +122,6 @@ def _cells(row: StudyRow) -> tuple[str, ...]:
     now = f"{words.counted(row.workers, 'worker')} at work" if row.workers else seen
     begun = datetime.fromisoformat(row.created).astimezone().strftime("%Y-%m-%d %H:%M") if row.created else "–"
     return (
-        fitting.cut(printable(row.study), LONGEST_NAME),
         f"{row.done}/{row.of}{unit}" if row.of is not None else f"{row.done}{unit}",
         words.score(row.best),
         row.state or now,
