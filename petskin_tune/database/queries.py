@@ -195,7 +195,7 @@ def delete_study(optunas: sa.MetaData) -> list[sa.Delete]:
     Args:
         optunas: Optuna's tables, whichever this release has.
     """
-    study = sa.bindparam("of_study")
+    study: sa.BindParameter[int] = sa.bindparam("of_study")
     trials = optunas.tables["trials"]
     of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study)
     statements = []
