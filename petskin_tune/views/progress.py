@@ -72,7 +72,6 @@ class Progress:
 
     def doing(self, what: str) -> None:
         """What goes on from now on, until the next event: it is said again while nothing else is."""
-        log.info("%s", what)
         self._pulse.doing(what)
 
     def study(self, name: str, extent: Extent, *, best: float | None, home: str) -> None:
