@@ -171,7 +171,7 @@ class Progress:
 
     def _left(self) -> str:
         """What is left of the trial in work and of the study; "" while it is not known."""
-        if self._trial is None or (left := self._trial.seconds_left(self._clock())) is None:
+        if self._trial is None or (left := self._trial.seconds_left(self._clock())) is None or left < 0.5:
             return ""
         study = self._pace.seconds_left(self._trial, left)
         said = f"{words.duration(left)} left in this trial"
@@ -203,7 +203,7 @@ class Progress:
 
     def trial_ended(self, number: int, state: TrialEnd, value: float | None, seconds: float, reason: str = "") -> None:
         """Trial ``number`` left this worker after ``seconds`` of training here; ``value`` is its best mask mAP."""
-        because = f": {reason}" if reason else ""
+        because = f": {'Ctrl-C' if reason == 'SIGINT' else reason}" if reason else ""
         best = f" · best mask mAP {words.score(value)}" if value is not None else ""
         with self._lock:
             self._trial = None
