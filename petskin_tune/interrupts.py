@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -68,11 +69,13 @@ class Signals:
     Attributes:
         came: the name of the first signal, once there was one.
         before_exit: called on the second Ctrl-C, for half a second at most.
+        last_words: printed then, behind it.
     """
 
     def __init__(self) -> None:
         self.came: str | None = None
         self.before_exit: Callable[[], None] = lambda: None
+        self.last_words = ""
         self._stop: Callable[[str], None] | None = None
         self._interrupted = False
         self._before: dict[int, Any] = {}
@@ -107,4 +110,7 @@ class Signals:
         closing = threading.Thread(target=self.before_exit, daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)
+        if self.last_words:
+            with contextlib.suppress(OSError):  # not through a stream, of which the main thread may hold the lock
+                os.write(1, f"{self.last_words}\n".encode())
         os._exit(EXIT_SUSPENDED)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-import textwrap
+import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
+from petskin_tune import columns
 from petskin_tune.printable import one_line
 from petskin_tune.protocol import Position
 
@@ -31,6 +33,14 @@ def duration(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def clock(at: float, now: float) -> str:
+    """The local time of the instant ``at``, seen from ``now``: ``18:40``, ``Tue 18:40``, ``2026-03-12 18:40``."""
+    then, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
+    if then.date() == today.date():
+        return f"{then:%H:%M}"
+    return f"{then:%a %H:%M}" if abs(at - now) < 6 * 86400 else f"{then:%Y-%m-%d %H:%M}"
 
 
 def size(count: float) -> str:
@@ -68,14 +78,21 @@ def ordinal(number: int) -> str:
     return f"{number}{suffix}"
 
 
-def place(store: str) -> str:
-    """What a person calls the store at this URL or path: ``Drive``, ``s3://bucket``, its home, this disk."""
+def place(store: str, *, network: bool | None = None) -> str:
+    """What a person calls the store at this URL or path: ``Drive``, ``s3://bucket``, its home, this disk.
+
+    Args:
+        store: URL or path.
+        network: whether it is on a network disk, where that is known.
+    """
     parts = urlsplit(store)
     if parts.scheme == "home":  # how a study names the store inside its own home
         return "the study's home"
     if parts.scheme and parts.scheme != "file":
         return f"{parts.scheme}://{parts.hostname or ''}"
-    return "Drive" if PurePosixPath(parts.path).is_relative_to(DRIVE) else THIS_DISK
+    if PurePosixPath(parts.path).is_relative_to(DRIVE):
+        return "Drive"
+    return "the network disk" if network else THIS_DISK
 
 
 def done(position: Position) -> str:
@@ -89,16 +106,19 @@ def done(position: Position) -> str:
 def durable(position: Position | None, epoch: int, store_place: str) -> str:
     """What a machine that vanishes now would cost, after ``epoch`` (1-based) is done.
 
+    To stop is safe at any time: a worker that is asked to takes a snapshot first.
+
     Args:
         position: what the study's store holds for certain; None: nothing yet.
         epoch: the epoch just done here.
         store_place: :func:`place` of the store.
     """
-    leave = "stop" if store_place == THIS_DISK else "disconnect"
-    if position is None or position == Position(0, 0):
-        return f"not safe to {leave} yet: nothing is on {store_place}"
-    if position < Position(epoch, 0):
-        return f"durable: {done(position)}; here: epoch {epoch}"
+    here = store_place == THIS_DISK
+    if position is None or position < Position(epoch, 0):
+        event = "a power cut" if here else "a disconnect"
+        since = "from the start" if position in (None, Position(0, 0)) else f"since {done(position)}"
+        return f"{event} now would cost the training {since}"
+    leave = "stop" if here else "disconnect"
     return f"safe to {leave}: {done(position)} {'are' if position.batch else 'is'} on {store_place}"
 
 
@@ -109,11 +129,43 @@ def page(lines: Iterable[str]) -> str:
 
 def wrapped(text: str, indent: str = "  ") -> list[str]:
     """``text`` in lines of WIDTH columns; paths and commands stay whole."""
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent="    ",
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
+    return columns.wrapped(text, WIDTH, first=indent, then="    ")
+
+
+def fitted(text: str, wide: int = WIDTH) -> str:
+    """The lines of ``text`` broken between words where they are longer than ``wide`` columns, each under its indent."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip(" ")))
+        fits = columns.width(line) <= wide
+        lines += [line] if fits else columns.wrapped(line, wide, first=indent, then=f"{indent}  ")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def to_type(before: str, command: str, wide: int = WIDTH) -> list[str]:
+    r"""``command`` behind ``before``; where ``wide`` columns cannot hold it, in lines that can be typed as they are.
+
+    A word of it that is longer than a line stays whole.
+    """
+    if columns.width(before + command) <= wide:
+        return [before + command]
+    lines = [before.rstrip()] if before else []
+    first = " " * (len(before) - len(before.lstrip(" ")) + 2)
+    indent, held = first, ""
+    for word in _typed_together(command):
+        if held and columns.width(f"{indent}{held} {word} \\") > wide:
+            lines.append(f"{indent}{held} \\")
+            indent, held = f"{first}  ", ""
+        held = f"{held} {word}" if held else word
+    return [*lines, indent + held]
+
+
+def _typed_together(command: str) -> list[str]:
+    """The words of a command, an option with its value as one; what is quoted is one word."""
+    found: list[str] = []
+    for word in re.findall(r"(?:'[^']*'|\S)+", command):
+        if found and re.fullmatch(r"--\S+", found[-1]) and not word.startswith("-"):
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+    return found

@@ -76,3 +76,6 @@ class Store(ABC):
     @abstractmethod
     def entries(self, prefix: str = "") -> list[Entry]:
         """All files whose key lies in the folder ``prefix``, unfinished ones too, by key."""
+
+    def remove_empty_folders(self, prefix: str) -> None:  # noqa: B027 (a bucket has none)
+        """Remove the folders of ``prefix`` in which nothing lies any more, where a store has folders."""

@@ -95,6 +95,13 @@ class FolderStore(Store):
                     found.append(Entry(key, status.st_size, max(0.0, now - status.st_mtime)))
         return found
 
+    def remove_empty_folders(self, prefix: str) -> None:
+        """See :meth:`Store.remove_empty_folders`."""
+        self._disk.require()
+        for path, _, _ in os.walk(self._folder / prefix, topdown=False):
+            with contextlib.suppress(OSError):  # something lies in it
+                os.rmdir(path)
+
     def _path(self, key: str) -> Path:
         path = self._folder / key
         if ".." in path.parts or not path.is_relative_to(self._folder):

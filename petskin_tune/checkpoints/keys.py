@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from petskin_tune.protocol import Position
 
+_OF_A_TRIAL = re.compile(r"[^/]+/trial-\d{6,}/.+")
 _WEIGHTS = re.compile(r"best-(\d+)-([0-9a-f]{16})\.pt")
 _SNAPSHOT = re.compile(r"snapshot-(\d+)-(\d+)-(\d+)-[0-9a-f]+\.pt")
 
@@ -50,3 +51,8 @@ def digest_in(key: str) -> str | None:
     """The start of the SHA-256 that a key of weights promises; None: the key promises nothing."""
     found = _WEIGHTS.fullmatch(PurePosixPath(key).name)
     return found[2] if found else None
+
+
+def is_of_a_trial(key: str) -> bool:
+    """Whether a file lies in the folder of a trial, where everything is the study's."""
+    return _OF_A_TRIAL.fullmatch(key) is not None

@@ -20,7 +20,7 @@ from petskin_tune.checkpoints.opening import check_store
 from petskin_tune.commands import training_checks
 from petskin_tune.commands.estimate import Estimate
 from petskin_tune.commands.examination import Check, Examination
-from petskin_tune.commands.opening import open_existing
+from petskin_tune.commands.opening import names, open_existing
 from petskin_tune.commands.options import SCREEN, as_refusal
 from petskin_tune.database import queries
 from petskin_tune.database.addresses import mask, normalise_url
@@ -46,37 +46,47 @@ SUPPORTED_ULTRALYTICS = "8.4."
 def run(found: Examination) -> Iterator[Check]:
     """All checks in the order in which one needs what the other found; what cannot be looked at is left out."""
     yield _versions()
-    database = _checked("database", lambda: _database(found))
+    database = _checked(found, "database", lambda: _database(found))
     yield database
     if found.study is None and found.asked.spec is None:
         if database.verdict == "problem":
             return  # nothing more is known of the study
-        raise not_found(found.places.study)
+        raise not_found(found.places.study, names(found.home))
     if found.study is not None and (check := _environment(found.study, found.home)):
         yield check
-    yield _checked("clock", lambda: _clock(found))
-    yield _checked("store", lambda: _store(found))
-    yield _checked("weights", lambda: _weights(found))
-    yield _checked("data", lambda: _data(found))
+    yield _checked(found, "clock", lambda: _clock(found))
+    yield _checked(found, "store", lambda: _store(found))
+    yield _checked(found, "weights", lambda: _weights(found))
+    yield _checked(found, "data", lambda: _data(found))
     if found.model is not None and found.prepared is not None:
-        found.say("training a few batches, which may take a minute …")
-        yield _checked("training", lambda: training_checks.training(found))
+        yield _checked(found, "training", lambda: training_checks.training(found))
     if found.probe is not None and found.probe.started is not None:
         yield training_checks.device(found)
-    yield from _as_far_as_possible("trials", training_checks.trials(found))
-    yield _checked("disk", lambda: _disk(found))
+    yield from _as_far_as_possible(found, "trials", training_checks.trials(found))
+    yield _checked(found, "disk", lambda: _disk(found))
 
 
-def _checked(name: str, look: Callable[[], Check]) -> Check:
+# What is said while a check takes long.
+DOING = {
+    "weights": "looking at the weights, which are fetched where they are not here",
+    "data": "looking at every image and label of the data set",
+    "training": "training a few batches, which may take a minute",
+    "trials": "starting the trials that wait, each from its snapshot",
+}
+
+
+def _checked(found: Examination, name: str, look: Callable[[], Check]) -> Check:
     try:
-        return look()
+        with found.pulse.during(DOING.get(name, f"looking at the {name}")):
+            return look()
     except Exception as error:  # noqa: BLE001 (raised again, unless it is a refusal)
         return _problem(name, error)
 
 
-def _as_far_as_possible(name: str, checks: Iterator[Check]) -> Iterator[Check]:
+def _as_far_as_possible(found: Examination, name: str, checks: Iterator[Check]) -> Iterator[Check]:
     try:
-        yield from checks
+        with found.pulse.during(DOING[name]):
+            yield from checks
     except Exception as error:  # noqa: BLE001 (raised again, unless it is a refusal)
         yield _problem(name, error)
 

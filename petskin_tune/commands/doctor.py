@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from petskin_tune import text as words
-from petskin_tune.commands.options import Places, data_here, on_a_study, one_sentence, warn_of_visible_password
+from petskin_tune.commands.options import data_here, on_a_study, one_sentence
+from petskin_tune.commands.places import Places, warn_of_visible_password
 from petskin_tune.errors import EXIT_DONE, EXIT_USAGE
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def doctor(places: Places, data: str | None) -> int:
         for line in _expectations(found):
             click.echo(line)
     finally:
+        found.pulse.close()
         found.home.close()
     warn_of_visible_password(places)
     if problems:
@@ -55,7 +57,7 @@ def doctor(places: Places, data: str | None) -> int:
 
 def _expectations(found: Examination) -> Iterator[str]:
     """What a study of these figures will see here; nothing where no batch was trained."""
-    from petskin_tune.commands.estimate import FEWEST_TRIALS, suggestions
+    from petskin_tune.commands.estimate import FEWEST_TRIALS, fits_a_session, of_the_study, suggestions
     from petskin_tune.study.extent import begun_here, extent
 
     measured = found.probe.measured if found.probe else None
@@ -69,16 +71,14 @@ def _expectations(found: Examination) -> Iterator[str]:
     )
     yield f"a full trial of {words.counted(spec.epochs, 'epoch')}: {words.duration(figures.full_trial)}"
     done = extent(spec, begun_here(found.study.trials()) if found.study else ())
-    each = figures.a_trial if done.unit == "trial" else figures.a_trial / figures.epochs_of_a_trial
-    yield (
-        f"this study: {done.left} of {done.whole} left, about "
-        f"{words.duration(done.left * each)} on a device like this one"
-    )
-    yield (
-        f"a session of 24 hours: about {figures.trials:.0f} trials {_with(spec)}, "
-        f"{figures.epochs_of_a_trial:.3g} epochs each on average"
-    )
-    if ways := suggestions(spec, figures, train, val):
+    yield of_the_study(done, figures)
+    ways = suggestions(spec, figures, train, val)
+    if ways or not fits_a_session(done, figures):
+        yield (
+            f"a session of 24 hours: about {figures.trials:.0f} trials {_with(spec)}, "
+            f"{figures.epochs_of_a_trial:.3g} epochs each on average"
+        )
+    if ways:
         yield f"warning  that is fewer than {FEWEST_TRIALS}; any one of these makes room for them: {'; '.join(ways)}"
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from petskin_tune import text as words
 from petskin_tune.search.pruners import rungs
+from petskin_tune.study.extent import Extent
 from petskin_tune.study.spec import StudySpec
 
 SESSION_SECONDS = 24 * 3600.0
@@ -86,6 +88,27 @@ def estimate(spec: StudySpec, measured: Measured, train_images: int, val_images:
         + frozen * (measured.snapshot_bytes + measured.weights_bytes),
         written=round(snapshots * measured.snapshot_bytes),
     )
+
+
+def of_the_study(extent: Extent, figures: Estimate) -> str:
+    """How long what is left of the study takes, and how many sessions see it, in a sentence."""
+    if not extent.left:
+        return f"this study: all of its {extent.whole} are done"
+    seconds = _seconds_left(extent, figures)
+    sessions = "one 24-hour session sees all of it"
+    if not fits_a_session(extent, figures):
+        sessions = f"that is {seconds / SESSION_SECONDS:.1f} sessions of 24 hours"
+    return f"this study: {extent.left} of {extent.whole} left, about {words.duration(seconds)} here; {sessions}"
+
+
+def fits_a_session(extent: Extent, figures: Estimate) -> bool:
+    """Whether a session sees all that is left of the study."""
+    return _seconds_left(extent, figures) <= SESSION_SECONDS
+
+
+def _seconds_left(extent: Extent, figures: Estimate) -> float:
+    each = figures.a_trial if extent.unit == "trial" else figures.a_trial / figures.epochs_of_a_trial
+    return extent.left * each
 
 
 def expected_epochs(spec: StudySpec) -> float:

@@ -15,6 +15,9 @@ from petskin_tune.home.home import Home
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study import Study, Wanted
 from petskin_tune.trial.inputs import Prepared
+from petskin_tune.views.pulse import Pulse
+
+SILENT_SECONDS = 4.0  # after which it is said what is looked at
 
 Verdict = Literal["ok", "warning", "problem"]
 
@@ -45,6 +48,7 @@ class Examination:
         model: path of the weights or of the architecture.
         prepared: the data set in force.
         probe: what a few real batches took.
+        pulse: says what is looked at while that takes long.
     """
 
     places: Places
@@ -56,6 +60,9 @@ class Examination:
     model: str | None = None
     prepared: Prepared | None = None
     probe: Probe | None = None
+
+    def __post_init__(self) -> None:
+        self.pulse = Pulse(lambda text: self.say(f"…        {text}"), SILENT_SECONDS)
 
     @property
     def spec(self) -> StudySpec:

@@ -13,29 +13,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petskin_tune.checkpoints.opening import check_store
-from petskin_tune.commands.options import Places, warn_of_visible_password
+from petskin_tune.commands.places import Places, warn_of_visible_password
 from petskin_tune.database.addresses import mask, normalise_url
 from petskin_tune.database.engine import has_tables
 from petskin_tune.database.outages import Patience
 from petskin_tune.database.privileges import require_writable
 from petskin_tune.database.sqlite_file import may_write
-from petskin_tune.database.storage import open_storage, unreachable
+from petskin_tune.database.storage import PetskinStorage, open_storage, unreachable
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home, resolve_home
 from petskin_tune.home.replica import Mode
 from petskin_tune.study import attributes
-from petskin_tune.study.file import not_found
+from petskin_tune.study.file import not_found, shipped
 from petskin_tune.study.parser import check_study_name
 from petskin_tune.study.space import fit_point
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.start_points import start_points
-from petskin_tune.study.study import Study, Wanted, create_study, find_study, refuse_differences, take_changes, wanted
+from petskin_tune.study.study import (
+    Study,
+    Wanted,
+    create_study,
+    find_study,
+    our_names,
+    refuse_deleted,
+    refuse_differences,
+    take_changes,
+    wanted,
+)
 
 if TYPE_CHECKING:
     from petskin_tune.trial.inputs import Prepared
 
 START_PATIENCE_SECONDS = 8.0  # a hosted database that was asleep needs a few seconds to answer
 WORTH_SAYING_SECONDS = 2.0  # of waiting for a database
+MOST_NAMED = 10  # studies in a sentence
 
 Say = Callable[[str], None]
 
@@ -81,7 +92,21 @@ def open_existing(home: Home, asked: Wanted, patience: Patience | None = None, m
         mode: a ``reader`` needs no right to write.
 
     Raises:
-        UsageError: the database cannot be reached, may only be read, or the study differs from the file named.
+        UsageError: the database cannot be reached, may only be read, or the study differs from the file named or is
+            being deleted.
+    """
+    study = find_existing(home, asked.name, patience, mode)
+    if study is not None:
+        refuse_deleted(study)
+        refuse_differences(study, asked)
+    return study
+
+
+def find_existing(home: Home, name: str, patience: Patience | None = None, mode: Mode = "reader") -> Study | None:
+    """The study of that name, also where somebody has begun to delete it; see :func:`open_existing`.
+
+    Raises:
+        UsageError: the database cannot be reached, or may only be read.
     """
     if home.database_is_left_over:
         return None
@@ -95,10 +120,62 @@ def open_existing(home: Home, asked: Wanted, patience: Patience | None = None, m
         raise unreachable(url, error) from error
     if not there:
         return None
-    study = find_study(open_storage(home.storage_url, read_only=_is_protected(home)), asked.name)
-    if study is not None:
-        refuse_differences(study, asked)
-    return study
+    return find_study(open_storage(home.storage_url, read_only=_is_protected(home)), name)
+
+
+@contextlib.contextmanager
+def open_places(
+    places: Places, mode: Mode = "reader", say: Say = print
+) -> Iterator[tuple[Home, PetskinStorage | None]]:
+    """The home and its database, None where there is none yet; the home is closed in the end.
+
+    Raises:
+        UsageError: the home cannot be used, or the database cannot be reached.
+    """
+    home = resolve(places)
+    try:
+        if home.network and home.is_there:
+            home.start(mode, say=say)
+        yield home, _open_database(home)
+    finally:
+        home.close()
+
+
+def _open_database(home: Home) -> PetskinStorage | None:
+    if home.database_is_left_over:
+        return None
+    url = normalise_url(home.storage_url)
+    try:
+        there = has_tables(url, Patience(START_PATIENCE_SECONDS))
+    except Exception as error:
+        raise unreachable(url, error) from error
+    return open_storage(home.storage_url, read_only=_is_protected(home)) if there else None
+
+
+def names(home: Home) -> list[str]:
+    """The names of our studies in a home's database, which is open already or was looked for."""
+    storage = _open_database(home)
+    return our_names(storage) if storage else []
+
+
+def only_study(places: Places) -> str:
+    """The name of the only study in the places that were named.
+
+    Raises:
+        UsageError: there is none, or there are several: says which.
+    """
+    with open_places(places) as (home, storage):
+        found = our_names(storage) if storage else []
+    where = str(home.folder) if home.database else mask(normalise_url(home.storage_url))
+    if not found:
+        raise UsageError(f"There is no study in {where} yet: name one with --study, such as {_some(shipped())}.")
+    if len(found) > 1:
+        raise UsageError(f"There are {len(found)} studies in {where}, {_some(found)}: name one with --study.")
+    return found[0]
+
+
+def _some(found: Sequence[str]) -> str:
+    return ", ".join(found[:MOST_NAMED]) + (", …" if len(found) > MOST_NAMED else "")
 
 
 def _is_protected(home: Home) -> bool:
@@ -163,7 +240,7 @@ def open_study(places: Places, mode: Mode = "reader", say: Say = print) -> Itera
             home.start(mode, say=say)
         study = open_existing(home, asked, mode=mode)
         if study is None and asked.spec is None:
-            raise not_found(places.study)
+            raise not_found(places.study, names(home))
         if study is None:
             raise NotBegun(f"The study {asked.name!r} has not begun yet; type: {places.to_type('tune-worker')}")
         warn_of_visible_password(places)
@@ -272,7 +349,7 @@ def _draft(
     asked: Wanted, home: Home, places: Places, say: Say, data: str | None, more_points: Sequence[Mapping[str, Any]]
 ) -> _Draft:
     if asked.spec is None:
-        raise not_found(places.study)
+        raise not_found(places.study, names(home))
     for warning in asked.warnings:
         say(f"warning: {warning}")
     folders = [asked.folder] if asked.folder else []

@@ -9,21 +9,17 @@ import errno
 import functools
 import math
 import os
-import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import click
 
-from petskin_tune.error_text import masked_url, shortened
+from petskin_tune.commands.places import Places
+from petskin_tune.error_text import shortened
 from petskin_tune.errors import EXIT_UNFORESEEN, EXIT_USAGE, UsageError
 from petskin_tune.files.durable import StoreError
-
-if TYPE_CHECKING:
-    from petskin_tune.home.replica import Mode
-    from petskin_tune.study.study import Wanted
 
 HOURS_OF_A_YEAR = 8760
 SCREEN = 1600  # characters of a refusal
@@ -42,76 +38,51 @@ OF_THE_DISK = (
 Command = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class Places:
-    """The options that every command takes."""
-
-    study: str
-    home: str | None = None
-    storage: str | None = None
-    checkpoints: str | None = None
-    mode: Mode = "owner"
-    take_over: bool = False
-    ephemeral: bool = False
-    local_checkpoints: bool = False
-    command: str = "tune-worker"
-    asked: Wanted | None = None  # what ``study`` means, where no file or database need be asked
-
-    @property
-    def typed(self) -> str:
-        """The options beside ``--study`` that a person types again to mean the same places, the password masked."""
-        given = {"--home": self.home, "--storage": _masked(self.storage), "--checkpoints": self.checkpoints}
-        return "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
-
-    def to_type(self, command: str, study: str | None = None) -> str:
-        """``command`` as a person types it for this study (or another in the same places)."""
-        return f"{command} --study {shlex.quote(study or self.study)}{self.typed}"
-
-
-def _masked(url: str | None) -> str | None:
-    if not url:
-        return url
-    from petskin_tune.database.urls import read_url
-
-    try:
-        read_url(url)
-    except UsageError:
-        return None  # it is refused elsewhere, and never quoted
-    return masked_url(url)
-
-
-def warn_of_visible_password(places: Places) -> None:
-    """Say on stderr that others can read the password of a ``--storage`` that was typed; a variable's they cannot."""
-    from petskin_tune.database.urls import read_url
-
-    read = read_url(places.storage) if places.storage else None
-    if read is not None and (read.password or read.query.get("password")):
-        click.echo("warning: other users can see the password in --storage (by `ps`); TUNE_STORAGE hides it", err=True)
-
-
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 
-def on_a_study(*, required: bool = True) -> Callable[[Command], Command]:
+def on_a_study(*, unless: str = "") -> Callable[[Command], Command]:
     """The options that say which study, and where it lies; the command gets them as its ``places``.
 
+    Without ``--study`` (and TUNE_STUDY) it is the only one that lies there.
+
     Args:
-        required: without it, the command's ``places`` are None where no study was named.
+        unless: a parameter of the command in whose presence no study is looked for; ``places`` are None then.
     """
 
     def decorate(command: Command) -> Command:
-        @click.option("--study", required=required, metavar="NAME|FILE", help="Name of a study, or a study file.")
-        @click.option("--home", metavar="DIR", help="Folder of everything without servers.  [TUNE_HOME; runs]")
-        @click.option("--storage", metavar="URL", help="Database of the study.  [TUNE_STORAGE; in the home]")
-        @click.option("--checkpoints", metavar="URL", help="Store of snapshots.  [TUNE_CHECKPOINTS; the study's]")
+        @click.option("--study", metavar="NAME|FILE", help="Study, by name or file.  [TUNE_STUDY; the only one there]")
+        @in_places
         @functools.wraps(command)
         def run(study: str | None, home: str | None, storage: str | None, checkpoints: str | None, **more: Any) -> None:
-            places = None if study is None else Places(study, home, storage, checkpoints, command=_command())
-            command(places=places, **more)
+            where = Places(study or "", home, storage, checkpoints, command=_command())
+            if study is not None:
+                command(places=where, **more)
+            elif more.get(unless) is not None:
+                command(places=None, **more)
+            else:
+                named = os.environ.get("TUNE_STUDY") or _only_study(where, more.get("ephemeral", False))
+                command(places=replace(where, study=named), **more)
 
         return run
 
     return decorate
+
+
+def in_places(command: Command) -> Command:
+    """The options that say where studies lie."""
+    home = click.option("--home", metavar="DIR", help="Folder of everything without servers.  [TUNE_HOME; runs]")
+    storage = click.option("--storage", metavar="URL", help="Database of the study.  [TUNE_STORAGE; in the home]")
+    store = click.option("--checkpoints", metavar="URL", help="Store of snapshots.  [TUNE_CHECKPOINTS; the study's]")
+    return home(storage(store(command)))
+
+
+def _only_study(places: Places, ephemeral: bool) -> str:
+    """The name of the only study in these places; where there is none, or another, this process ends with why."""
+    from petskin_tune.commands.opening import only_study
+
+    places = replace(places, study="NAME", ephemeral=ephemeral)
+    return _answered(lambda: only_study(places), places)
 
 
 def _command() -> str:
@@ -155,19 +126,23 @@ def one_sentence(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            code = command(*args, **kwargs)
-        except BrokenPipeError:
-            code = EXIT_UNFORESEEN
-        except Exception as error:
-            refusal = as_refusal(error) or _of_damage(kwargs.get("places"))
-            if refusal is None:
-                raise
-            click.echo(f"error: {shortened(str(refusal), SCREEN)}", err=True)
-            code = EXIT_USAGE
-        sys.exit(code or 0)
+        sys.exit(_answered(lambda: command(*args, **kwargs), kwargs.get("places")) or 0)
 
     return run
+
+
+def _answered(work: Callable[[], Any], places: Places | None) -> Any:
+    """What ``work`` returns; what it refuses is said, and ends this process."""
+    try:
+        return work()
+    except BrokenPipeError:
+        sys.exit(EXIT_UNFORESEEN)
+    except Exception as error:
+        refusal = as_refusal(error) or _of_damage(places)
+        if refusal is None:
+            raise
+        click.echo(f"error: {shortened(str(refusal), SCREEN)}", err=True)
+        sys.exit(EXIT_USAGE)
 
 
 def _of_damage(places: Places | None) -> UsageError | None:

@@ -14,37 +14,44 @@ from petskin_tune.commands.options import Places, on_a_study, one_sentence
 from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import require_folder, writing
 from petskin_tune.files.regular import require_replaceable
+from petskin_tune.text import fitted
 
 if TYPE_CHECKING:
     from petskin_tune.home.home import Home
     from petskin_tune.study.study import Study
+    from petskin_tune.views.status import Status
 
 
 @click.command()
 @on_a_study()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--watch", is_flag=True, help="Show it again every few seconds.")
+@click.option("--watch", is_flag=True, help="Show it again every few seconds, until the study is done.")
 @one_sentence
 def status(places: Places, as_json: bool, watch: bool) -> None:
-    """Say who works on what, and what a disconnect would cost."""
+    """Say how far the study is, when it ends, who works on what, and what a kill would cost."""
     from petskin_tune.commands.opening import open_study
     from petskin_tune.leases.lease import read_leases
-    from petskin_tune.views import status as view
+    from petskin_tune.views import status_text as view
+    from petskin_tune.views.status import collect
 
     with open_study(places) as (home, study):
 
-        def read() -> view.Status:
+        def read() -> Status:
             leases = read_leases(study.storage, study.id)
             options = places.typed.strip()
-            return view.collect(study.optuna, leases, time.time(), options=options, home=home.folder)
+            return collect(study.optuna, leases, time.time(), options=options, home=home.folder)
 
         if watch:
             study.storage.patience.seconds = None  # whoever watches sees it come back
-            view.watch(read, sys.stdout)
+            view.watch(read, sys.stdout, show=_in_one_line if as_json else None)
         elif as_json:
             click.echo(json.dumps(read().to_json(), indent=2))
         else:
             click.echo(view.render(read()).rstrip("\n"))
+
+
+def _in_one_line(status: Status) -> str:
+    return json.dumps(status.to_json()) + "\n"
 
 
 @click.command()
@@ -70,27 +77,27 @@ def report(places: Places, output: str) -> None:
 
 
 @click.command()
-@on_a_study(required=False)
+@on_a_study(unless="path")
 @click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Only this trial of the study.")
 @click.argument("path", required=False)
 @one_sentence
 def diagnose(places: Places | None, path: str | None, trial: int | None) -> None:
-    """Say what curves show, and what to try.
+    """Say whether anything is wrong, what to try, and what the curves show.
 
     Of a study, of one of its trials, or of any results.csv or run folder of Ultralytics.
     """
-    if (path is None) == (places is None):
+    if path is not None and places is not None:
         raise UsageError("Name either --study, or the path of a results.csv or of a run's folder.")
     from petskin_tune.diagnosis import explain
 
     if path is not None:
-        click.echo(explain.of_run(Path(path)))
+        click.echo(fitted(explain.of_run(Path(path))), nl=False)
         return
     from petskin_tune.commands.opening import open_study
 
     assert places is not None
     with open_study(places) as (_, study):
-        click.echo(explain.of_study(study.optuna, trial))
+        click.echo(fitted(explain.of_study(study.optuna, trial)), nl=False)
 
 
 @click.command()

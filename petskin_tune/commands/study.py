@@ -11,6 +11,7 @@ import click
 from petskin_tune.commands.options import Places, data_here, on_a_study, one_sentence
 from petskin_tune.errors import UsageError
 from petskin_tune.text import counted
+from petskin_tune.views.pulse import Pulse
 
 if TYPE_CHECKING:
     from petskin_tune.leases.claims import Claims
@@ -56,7 +57,10 @@ def init_study(
     if file is not None:
         name, places = places.study, replace(places, study=file)
     points = _offered(places, source) if source else ()
-    opened = open_or_create(places, say, data, name=name, more_points=points)
+    pulse = Pulse(say)
+    with pulse.during("looking at data set and model"):
+        opened = open_or_create(places, say, data, name=name, more_points=points)
+    pulse.close()
     study, home = opened.study, opened.home
     try:
         check_store(home.open_store(study.store, study.uid))

@@ -18,16 +18,16 @@ import click
 from petskin_tune import __version__
 from petskin_tune.commands.lazy import FilteredCommand
 from petskin_tune.commands.options import (
-    Places,
     data_here,
     max_hours,
     on_a_study,
     on_this_machine,
     one_sentence,
-    warn_of_visible_password,
 )
+from petskin_tune.commands.places import Places, warn_of_visible_password
 from petskin_tune.errors import EXIT_SUSPENDED, UsageError
 from petskin_tune.interrupts import Interrupted, Signals, end_now, unless
+from petskin_tune.printable import printable
 from petskin_tune.views.stream import filtered_output
 
 if TYPE_CHECKING:
@@ -175,6 +175,8 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
     logger.info("petskin-tune %s, Python %s, process %d: %s", __version__, sys.version, os.getpid(), sys.argv)
     view = open_progress(plain=request.verbose)
     signals.before_exit = view.close
+    way_on = f"tune-worker --study {shlex.quote(places.study)}{places.typed}{request.typed}"
+    signals.last_words = printable(f"stopped at once; its trial goes on from the last snapshot. Type: {way_on}")
     try:
         opened = unless(lambda: signals.came is not None, lambda: _open(places, request, view))
         processes, options = Runner(opened.home.work / "ultralytics"), _options(places, request)
@@ -183,7 +185,7 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
         deadline = None if options.max_hours is None else Deadline(began, options.max_hours, place.times)
         return _work_until_the_end(place, Suspension(place, deadline), signals)
     except Interrupted:
-        view.suspended(f"tune-worker --study {shlex.quote(places.study)}{places.typed}{request.typed}")
+        view.suspended(way_on)
         return EXIT_SUSPENDED
     except UsageError as refusal:
         logger.error("%s", refusal)
@@ -201,6 +203,7 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
 def _open(places: Places, request: Request, view: Progress) -> Opened:
     from petskin_tune.commands.opening import open_or_create
 
+    view.doing("opening the study, its data set and its model")
     opened = open_or_create(replace(places, take_over=request.take_over), view.note, request.data)
     if changes := _changes(request, opened.study.spec):
         opened.study.change(**changes)

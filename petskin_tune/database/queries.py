@@ -186,6 +186,27 @@ STUDY_NEWS = sa.text(
     "SELECT key, value_json FROM study_user_attributes WHERE study_id = :study_id AND key IN (:spec, :stop)"
 )
 
+# ---- the end of a study ----------------------------------------------------------------------------------------------
+
+
+def delete_study(optunas: sa.MetaData) -> list[sa.Delete]:
+    """Delete every row of the study ``of_study``, in an order that no foreign key refuses.
+
+    Args:
+        optunas: Optuna's tables, whichever this release has.
+    """
+    study: sa.BindParameter[int] = sa.bindparam("of_study")
+    trials = optunas.tables["trials"]
+    of_study = sa.select(trials.c.trial_id).where(trials.c.study_id == study)
+    statements = []
+    for table in (trial_leases, *reversed(optunas.sorted_tables)):
+        if "study_id" in table.c:
+            statements.append(sa.delete(table).where(table.c.study_id == study))
+        elif "trial_id" in table.c:
+            statements.append(sa.delete(table).where(table.c.trial_id.in_(of_study)))
+    return statements
+
+
 # ---- take-over -------------------------------------------------------------------------------------------------------
 
 _READ = """

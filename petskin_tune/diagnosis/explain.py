@@ -6,8 +6,9 @@ every Ultralytics training leaves behind.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from petskin_tune import text as words
 from petskin_tune.diagnosis import search
+from petskin_tune.diagnosis.advice import advice
 from petskin_tune.diagnosis.comparison import compare, curves_of
 from petskin_tune.diagnosis.curves import Curves, fitness_noise
 from petskin_tune.diagnosis.divergence import COMES_BACK
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 NEARLY_ALL = 0.9  # of the best value: when it was reached says how the run spent its time
 NOISY = 0.05  # of the best value: noise of which it is said that it explains a best that stands out
+USUAL_NEARLY, USUAL_FALL = 0.43, 0.027  # when that is, and how far runs end below their best: medians of public runs
+LATE_TIMES, FAR_TIMES = 2.0, 4.0  # times the usual, from which on a run is not called usual
+ENDS_LOW, LATE = "ends far below its best", "good only in the end"
 FALLEN = 0.5  # of the best value: a run that ends below it is not called healthy
 
 
@@ -48,7 +53,8 @@ def of_run(path: Path) -> str:
         UsageError: there is none, it cannot be read, or it is not Ultralytics'.
     """
     curves = read_run(path)
-    return words.page([f"{path}: {_summary(curves)}", *curves.remarks, *_verdict(curves, judge(curves))])
+    answer, lines = _verdict(curves, judge(curves))
+    return words.page([f"{path}: {answer}", *lines, _summary(curves), *curves.remarks])
 
 
 def of_study(study: Study, number: int | None = None) -> str:
@@ -62,12 +68,12 @@ def of_study(study: Study, number: int | None = None) -> str:
     trials = study.get_trials(deepcopy=False)
     if number is not None:
         return words.page(_trial_lines(find_trial(study.study_name, trials, number), trials))
-    spec = spec_of(study)
-    lines = [
-        f"study {study.study_name}: {words.counted(len(without_foreign(trials)), 'trial')}",
-        *search.warnings(trials, spec),
-    ]
-    lines += _by_kind(trials)
+    spec, own = spec_of(study), without_foreign(trials)
+    seen = _seen(own)
+    advised = [*search.warnings(trials, spec), *advice(seen.shown, seen.judged, seen.complete, spec)]
+    answer = "look at this first" if advised else _answer_of(seen)
+    lines = [f"study {study.study_name}: {answer}", *(f"  → {sentence}" for sentence in advised)]
+    lines += [f"  {_ended(own)}", *_by_kind(seen)]
     if (first := best(trials, study.user_attrs)) is not None:
         lines += ["", "The best trial:", *_trial_lines(first, trials)]
     elif not any(curves_of(trial) for trial in trials):
@@ -88,7 +94,8 @@ def _trial_lines(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> list[str]
     if curves is None:
         return [*lines, "It has no finished epoch, so there are no curves."]
     findings = judge(curves)
-    return [*lines, _summary(curves), *_verdict(curves, findings), *compare(trial, trials, findings)]
+    _, said = _verdict(curves, findings)
+    return [*lines, *said, _summary(curves), *compare(trial, trials, findings)]
 
 
 def _foreign_lines(foreign: Foreign, trial: FrozenTrial) -> list[str]:
@@ -112,22 +119,54 @@ def _failure_lines(failure: Failure, trial: FrozenTrial) -> list[str]:
     return lines
 
 
-def _by_kind(trials: Sequence[FrozenTrial]) -> list[str]:
-    """One line for each finding and failure, with the trials that show it; the healthy ones last."""
-    shown: defaultdict[str, list[int]] = defaultdict(list)
-    healthy: list[int] = []
+@dataclass
+class _Seen:
+    """What the trials of a study show: their numbers by kind of finding and failure, and those that show nothing."""
+
+    shown: dict[str, list[int]] = field(default_factory=dict)
+    healthy: list[int] = field(default_factory=list)
+    judged: list[int] = field(default_factory=list)  # long enough for a verdict
+    complete: list[int] = field(default_factory=list)  # trained to their end
+
+
+def _seen(trials: Sequence[FrozenTrial]) -> _Seen:
+    seen = _Seen()
     for trial in trials:
         curves = curves_of(trial)
         kinds = [f"failed, {kind}"] if (kind := failure_kind(trial)) else []
-        kinds += [finding.kind for finding in judge(curves)] if curves else []
+        if curves is not None and len(curves.sound()) >= LEAST_EPOCHS:
+            seen.judged.append(trial.number)
+            if trial.state.name == "COMPLETE":
+                seen.complete.append(trial.number)
+            kinds += [finding.kind for finding in judge(curves)] or _unusual(curves.sound())
+            if not kinds and curves.fitness[curves.best] >= NOTHING_FOUND:
+                seen.healthy.append(trial.number)
+        elif curves is not None:
+            kinds += [finding.kind for finding in judge(curves)]
         for kind in kinds:
-            shown[kind].append(trial.number)
-        if not kinds and curves and len(curves) >= LEAST_EPOCHS and curves.fitness[curves.best] >= NOTHING_FOUND:
-            healthy.append(trial.number)
-    lines = [
-        f"  {kind}: {_numbers(numbers)}" for kind, numbers in sorted(shown.items(), key=lambda item: -len(item[1]))
-    ]
-    return lines + ([f"  no sign of trouble: {_numbers(healthy)}"] if healthy else [])
+            seen.shown.setdefault(kind, []).append(trial.number)
+    return seen
+
+
+def _answer_of(seen: _Seen) -> str:
+    """Whether anything is wrong, where no advice holds for most of the trials."""
+    if not seen.judged:
+        return "too early for a verdict"
+    return "nothing is wrong with it as a whole" if seen.shown else "nothing is wrong"
+
+
+def _ended(trials: Sequence[FrozenTrial]) -> str:
+    names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    counts = Counter(names.get(trial.state.name, "not over") for trial in trials)
+    said = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+    return f"{words.counted(len(trials), 'trial')}{f': {said}' if said else ''}"
+
+
+def _by_kind(seen: _Seen) -> list[str]:
+    """One line for each finding and failure, with the trials that show it; the healthy ones last."""
+    kinds = sorted(seen.shown.items(), key=lambda item: -len(item[1]))
+    lines = [f"  {kind}: {_numbers(numbers)}" for kind, numbers in kinds]
+    return lines + ([f"  no sign of trouble: {_numbers(seen.healthy)}"] if seen.healthy else [])
 
 
 def _numbers(numbers: Sequence[int]) -> str:
@@ -149,40 +188,82 @@ def _summary(curves: Curves) -> str:
     return "; ".join(parts) + "."
 
 
-def _verdict(curves: Curves, findings: Sequence[Finding]) -> list[str]:
+def _verdict(curves: Curves, findings: Sequence[Finding]) -> tuple[str, list[str]]:
+    """Whether anything is wrong in a few words, and what to do in sentences."""
     if findings:
-        return [line for finding in findings for line in (finding.message, f"  → {finding.advice}")]
+        kinds = ", ".join(finding.kind for finding in findings)
+        only = "nothing is wrong, but it ended too soon"
+        answer = only if kinds == "still-improving" else f"something is wrong: {kinds}"
+        return answer, [line for finding in findings for line in (finding.message, f"  → {finding.advice}")]
     sound = curves.sound()
     if len(sound) < LEAST_EPOCHS:
         counted = words.counted(len(curves), "epoch")
         if len(sound) < len(curves):
             counted = f"only {len(sound)} of {counted} validated and recorded in numbers"
-        return [f"Too short for a verdict: {counted}, {LEAST_EPOCHS} are needed."]
-    return [_no_finding(sound)]
+        return "too short", [f"Too short for a verdict: {counted}, {LEAST_EPOCHS} are needed."]
+    return _no_finding(sound)
 
 
-def _no_finding(curves: Curves) -> str:
+def _no_finding(curves: Curves) -> tuple[str, list[str]]:
     """What to say of a run on which no rule has found anything."""
-    best, last = float(curves.fitness[curves.best]), float(np.mean(curves.fitness[-3:]))
-    best_epoch = curves.number(curves.best)
+    best, last = float(curves.fitness[curves.best]), _last(curves)
     if best < NOTHING_FOUND:
-        return (
+        return "no verdict yet", [
             f"No verdict yet: after {len(curves)} epochs nothing is found ({curves.fitness_name} below "
             f"{NOTHING_FOUND}). From scratch that may take {LEAST_TO_FIND} epochs; if it goes on, compare the labels "
             "and the classes of train and val (petskin-tune data check)."
-        )
+        ]
     if last < FALLEN * best:
-        return (
-            f"No verdict yet: {curves.fitness_name} fell from {best:.3f} (epoch {best_epoch}) to {last:.3f}. In the "
-            f"first epochs that often heals; {COMES_BACK} epochs after the best it can be told."
-        )
+        return "no verdict yet", [
+            f"No verdict yet: {curves.fitness_name} fell from {best:.3f} (epoch {curves.number(curves.best)}) to "
+            f"{last:.3f}. In the first epochs that often heals; {COMES_BACK} epochs after the best it can be told."
+        ]
     if curves.in_progress:
-        return f"No sign of trouble so far, {curves.number(-1)} of {curves.planned} epochs are done."
-    noise = fitness_noise(curves)
+        done = f"{curves.number(-1)} of {curves.planned} epochs are done"
+        return "nothing is wrong so far", [f"No sign of trouble so far, {done}."]
+    if unusual := _unusual(curves):
+        return "worth a look", _of_an_unusual_end(curves, unusual)
+    return "nothing is wrong", [f"No sign of trouble: {_course(curves)}."]
+
+
+def _last(curves: Curves) -> float:
+    return float(np.mean(curves.fitness[-3:]))
+
+
+def _nearly(curves: Curves) -> int:
+    """The index of the epoch at which nearly all of the best was there."""
+    return int(np.argmax(curves.fitness >= NEARLY_ALL * curves.fitness[curves.best]))
+
+
+def _unusual(curves: Curves) -> list[str]:
+    """What is out of the ordinary about a run that has no finding."""
+    best = float(curves.fitness[curves.best])
+    if curves.in_progress or best < NOTHING_FOUND:
+        return []
+    ends_low = 1 - _last(curves) / best > FAR_TIMES * USUAL_FALL
+    late = (_nearly(curves) + 1) / len(curves) > LATE_TIMES * USUAL_NEARLY
+    return [name for name, found in ((ENDS_LOW, ends_low), (LATE, late)) if found]
+
+
+def _of_an_unusual_end(curves: Curves, unusual: Sequence[str]) -> list[str]:
+    best, noise = float(curves.fitness[curves.best]), fitness_noise(curves)
+    lines = [f"Its course is unusual: {_course(curves)}."]
+    if ENDS_LOW in unusual and noise > NOISY * best:
+        lines.append("  → The best epoch may be luck: validate on more images, or compare with other seeds.")
+    elif ENDS_LOW in unusual:
+        epoch = curves.number(curves.best)
+        lines.append(f"  → The weights of epoch {epoch} are the best; fewer epochs or a smaller lrf would have done.")
+    if LATE in unusual:
+        lines.append(f"  → It was good only in the end: {2 * len(curves)} epochs may make it better.")
+    return lines
+
+
+def _course(curves: Curves) -> str:
+    """When the run was nearly as good as its best, and how it ended, beside what is usual."""
+    best, noise, nearly = float(curves.fitness[curves.best]), fitness_noise(curves), _nearly(curves)
     noisy = f", with noise of {noise:.3f} from one epoch to the next" if noise > NOISY * best else ""
-    nearly = int(np.argmax(curves.fitness >= NEARLY_ALL * best))
     return (
-        f"No sign of trouble: 90 % of the best was there at epoch {curves.number(nearly)} "
-        f"({(nearly + 1) / len(curves):.0%} of the run; 43 % is usual), the last epochs lie {1 - last / best:.1%} "
-        f"below the best (2.7 % is usual){noisy}."
+        f"90 % of the best was there at epoch {curves.number(nearly)} "
+        f"({(nearly + 1) / len(curves):.0%} of the run; {USUAL_NEARLY:.0%} is usual), the last epochs lie "
+        f"{1 - _last(curves) / best:.1%} below the best ({USUAL_FALL:.1%} is usual){noisy}"
     )

@@ -62,5 +62,5 @@ def trouble_lines(troubles: Sequence[Trouble], state: str, options: str) -> list
         last = trouble.detail[-SHOWN_LINES:]
         lines += [f"    | {line}" for line in tail("\n".join(last), SHOWN_LINES, words.WIDTH - 6)]
         if trouble.detail or trouble.log:
-            lines.append(f"    all of it: petskin-tune diagnose {options} --trial {trouble.number}")
+            lines += words.to_type("    all of it: ", f"petskin-tune diagnose {options} --trial {trouble.number}")
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,13 @@ __all__ = [
     "find",
     "not_found",
     "parse",
+    "shipped",
     "shipped_folder",
 ]
 
 _SUFFIXES = (".yaml", ".yml")
 _MISSING = "nothing"
+MOST_NAMED = 20  # studies in a sentence
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,22 @@ def find(name_or_path: str) -> FoundFile | None:
     return None
 
 
-def not_found(name_or_path: str) -> UsageError:
-    """The refusal of a study that is neither a file nor in the database, with the names that would be."""
-    known = sorted({found.stem for folder in (Path("studies"), shipped_folder()) for found in folder.glob("*.y*ml")})
-    hint = did_you_mean(name_or_path, known) or f"; known are {', '.join(known)}"
+def not_found(name_or_path: str, in_database: Iterable[str] = ()) -> UsageError:
+    """The refusal of a study that is neither a file nor in the database, with the names that would be.
+
+    Args:
+        name_or_path: as it was typed.
+        in_database: the names of the studies there.
+    """
+    files = {found.stem for folder in (Path("studies"), shipped_folder()) for found in folder.glob("*.y*ml")}
+    known = sorted(files | set(in_database))
+    hint = did_you_mean(name_or_path, known) or f"; known are {', '.join(known[:MOST_NAMED])}"
     return UsageError(f"there is no study `{name_or_path}`, neither as a file nor in this database{hint}")
+
+
+def shipped() -> list[str]:
+    """The names of the studies that come with the package."""
+    return sorted(found.stem for found in shipped_folder().glob("*.y*ml"))
 
 
 def shipped_folder() -> Path:

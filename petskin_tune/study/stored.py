@@ -99,6 +99,7 @@ _OF_A_STUDY: Mapping[str, Any] = {
     attributes.RECOMMENDED: _Recommended,
     attributes.OUTLOOK: _Outlook,
     attributes.STOP_REQUESTED: Count,
+    attributes.DELETING: bool,
 }
 
 

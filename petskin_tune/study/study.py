@@ -117,12 +117,13 @@ class Study:
         """Read the spec in force and the requests of other processes again.
 
         Raises:
-            UsageError: somebody deleted the study.
+            UsageError: somebody deleted the study, or has begun to.
         """
         try:
             self.attributes = self.optuna.user_attrs
         except KeyError:
             raise UsageError(f"The study {self.name!r} was deleted from the database.") from None
+        refuse_deleted(self)
         self.spec = read_spec(self.attributes)
 
     def set_attribute(self, key: str, value: Any) -> None:
@@ -251,6 +252,35 @@ def find_study(storage: PetskinStorage, name: str) -> Study | None:
     if spec.study != name or attributes.UID not in stored:
         raise UsageError(f"The study {name!r} in the database has lost its name or its uid: it cannot be gone on with.")
     return Study(storage, opened, spec, stored[attributes.UID], stored)
+
+
+def our_names(storage: PetskinStorage) -> list[str]:
+    """The names of the studies in this database that petskin-tune made, in the order in which they were created."""
+    return [study.study_name for study in storage.get_all_studies() if attributes.SPEC in study.user_attrs]
+
+
+def refuse_deleted(study: Study) -> None:
+    """Refuse a study that somebody has begun to delete: some of its files may be gone.
+
+    Raises:
+        UsageError: says how to end it.
+    """
+    if study.attributes.get(attributes.DELETING):
+        raise UsageError(
+            f"The study {study.name!r} is being deleted. To end it, type: petskin-tune delete {study.name}"
+        )
+
+
+def delete_rows(study: Study) -> None:
+    """Delete all that the database has of the study, Optuna's rows and ours, in one transaction."""
+    statements = queries.delete_study(models.BaseModel.metadata)
+
+    def work(session: Session) -> None:
+        session.execute(queries.LOCK_STUDY[study.storage.engine.name], {"study_id": study.id})
+        for statement in statements:
+            session.execute(statement, {"of_study": study.id})
+
+    study.storage.transaction(work)
 
 
 def refuse_differences(study: Study, asked: Wanted) -> None:

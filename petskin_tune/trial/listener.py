@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 
 from petskin_tune.checkpoints.base import Stored
 from petskin_tune.checkpoints.uploader import Uploader
@@ -118,6 +119,7 @@ class Listener:
         self._batches = event.batches
         self._batch = event.batch
         self.trains = True
+        self._place.view.trial_trains()
         self._epochs = int(event.arguments.get("epochs", 0))
         machine = event.machine
         facts = {
@@ -171,8 +173,15 @@ class Listener:
             event.fitness,
             max(curve.values()),
             self._best,
-            durable(state.durable, event.epoch, place(self._place.store.url)),
+            durable(state.durable, event.epoch, self._where()),
+            seconds=event.seconds,
+            loss=training_loss(event.metrics),
         )
+
+    def _where(self) -> str:
+        """What a person calls the store."""
+        url = self._place.store.url
+        return place(url, network=self._place.home.network_store(url))
 
     def remember(self, text: str) -> None:
         """Keep a sentence with the trial, and show it; once, however often it is said."""
@@ -189,3 +198,9 @@ class Listener:
     def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def training_loss(metrics: Mapping[str, float]) -> float | None:
+    """All parts of the training loss in a row of ``results.csv``; None where it has none."""
+    parts = [value for name, value in metrics.items() if name.startswith("train/") and name.endswith("_loss")]
+    return sum(parts) if parts else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TextIO, cast
 
 from rich.console import Console, Group, RenderableType
@@ -19,42 +18,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from petskin_tune import columns as fitting
 from petskin_tune import text as words
 from petskin_tune.printable import printable
 from petskin_tune.protocol import Position
 from petskin_tune.study.extent import Extent
-from petskin_tune.views.progress import Progress, TrialEnd, epoch_line, log, place_of
+from petskin_tune.views.pace import TrialPace
+from petskin_tune.views.progress import Progress, TrialEnd, log, place_of
 
 REDRAW_SECONDS = 0.25
 RECENT_LINES = 5
 BAR_COLUMNS = 40
-
-
-@dataclass
-class _Trial:
-    """What is known of the trial on the screen."""
-
-    number: int
-    params: Mapping[str, object]
-    epochs: int
-    position: Position
-    batches: int = 0
-    losses: Mapping[str, float] = field(default_factory=dict)
-    images_per_second: float = 0.0
-    fitness: float | None = None
-    best: float | None = None
-    durable: str = ""
-    began_at: int = 0  # epochs that the study counts as trained since before
-    paced_from: tuple[float, float] | None = None  # (clock, epochs done) when the first batch was heard of
-
-    def epochs_done(self) -> float:
-        return self.position.epoch + (self.position.batch / self.batches if self.batches else 0.0)
-
-    def seconds_left(self, now: float) -> float | None:
-        """What is left at the pace so far, validation included; None before there is a pace."""
-        if self.paced_from is None or (gained := self.epochs_done() - self.paced_from[1]) <= 0:
-            return None
-        return (self.epochs - self.epochs_done()) * (now - self.paced_from[0]) / gained
 
 
 class LiveProgress(Progress):
@@ -63,30 +37,40 @@ class LiveProgress(Progress):
     def __init__(
         self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic, console: Console | None = None
     ) -> None:
-        super().__init__(stream)
-        self._clock = clock
+        super().__init__(stream, clock=clock)
         # force_terminal: the stream was found to be one; rich would ask again and may disagree.
         self._console = console or Console(file=cast(TextIO, self._stream), force_terminal=True, highlight=False)
         self._live: Live | None = None
         self._drawn = float("-inf")
         self._study = ""
         self._study_best: float | None = None
-        self._extent = Extent(0, None)
         self._pruned = 0
-        self._ended: list[float] = []  # seconds of each trial that ended here
-        self._trial: _Trial | None = None
+        self._doing = ""
         self._recent: deque[str] = deque(maxlen=RECENT_LINES)
 
     # ---- events -----------------------------------------------------------------------------------------------------
 
     def _line(self, text: str) -> None:
         with self._lock:
-            self._console.print(printable(" ".join(text.split())), markup=False, soft_wrap=True)
+            for line in _broken(printable(" ".join(text.split())), self._console.width):
+                self._console.print(line, markup=False, soft_wrap=True)
+            self._spoke = self._clock()
+            self._pulse.spoken()
+
+    def doing(self, what: str) -> None:
+        """See :meth:`Progress.doing`."""
+        with self._lock:
+            self._doing = what
+            if self._live is None:
+                super().doing(what)
+            else:
+                self._pulse.doing(None)
+                self._draw(at_once=True)
 
     def study(self, name: str, extent: Extent, *, best: float | None, home: str) -> None:
         """See :meth:`Progress.study`."""
         with self._lock:
-            self._study, self._extent, self._study_best = name, extent, best
+            self._study, self._study_best = name, best
             super().study(name, extent, best=best, home=home)
 
     def trial_started(
@@ -98,14 +82,14 @@ class LiveProgress(Progress):
         best_value: float | None,
         pruned: int,
         resumed_from: Position | None = None,
+        curve: Mapping[int, float] | None = None,
     ) -> None:
         """See :meth:`Progress.trial_started`."""
         with self._lock:
-            self._extent, self._study_best, self._pruned = extent, best_value, pruned
-            begun = resumed_from or Position(0, 0)
-            self._trial = _Trial(number, params, epochs, begun, began_at=begun.epoch)
+            self._study_best, self._pruned = best_value, pruned
             self._recent.clear()
-            super().trial_started(number, extent, params, epochs, best_value, pruned, resumed_from)
+            super().trial_started(number, extent, params, epochs, best_value, pruned, resumed_from, curve)
+            self._pulse.doing(None)
             self._start()
             self._draw(at_once=True)
 
@@ -114,11 +98,8 @@ class LiveProgress(Progress):
         with self._lock:
             if self._trial is None:
                 return
-            trial = self._trial
-            trial.position, trial.batches = position, batches
-            trial.losses, trial.images_per_second = losses or trial.losses, images_per_second
-            if trial.paced_from is None:
-                trial.paced_from = (self._clock(), trial.epochs_done())
+            self._trial.saw_batch(self._clock(), position, batches, losses, images_per_second)
+            self._doing = "validating" if batches and position.batch >= batches else ""
             self._draw()
 
     def epoch(
@@ -130,24 +111,24 @@ class LiveProgress(Progress):
         best: float,
         study_best: float | None,
         durable: str,
+        *,
+        seconds: float | None = None,
+        loss: float | None = None,
     ) -> None:
         """See :meth:`Progress.epoch`."""
-        log.info("%s", epoch_line(number, epoch, epochs, fitness, best, durable))
         with self._lock:
-            self._study_best = study_best
+            self._study_best, self._doing = study_best, ""
             self._recent.append(f"epoch {epoch}/{epochs} mask mAP {words.score(fitness)} (best {words.score(best)})")
-            if self._trial is not None:
-                self._trial.position = Position(epoch, 0)
-                self._trial.fitness, self._trial.best, self._trial.durable = fitness, best, durable
+            super().epoch(number, epoch, epochs, fitness, best, study_best, durable, seconds=seconds, loss=loss)
             self._draw(at_once=True)
+
+    def _epoch_done(self, line: str) -> None:
+        log.info("%s", line)  # on the screen it is inside the view
 
     def trial_ended(self, number: int, state: TrialEnd, value: float | None, seconds: float, reason: str = "") -> None:
         """See :meth:`Progress.trial_ended`."""
         with self._lock:
-            self._trial = None
             self._pruned += state == "pruned"
-            if state in ("complete", "pruned", "failed"):
-                self._ended.append(seconds)
             self._stop()
             super().trial_ended(number, state, value, seconds, reason)
 
@@ -155,6 +136,7 @@ class LiveProgress(Progress):
         """See :meth:`Progress.close`."""
         with self._lock:
             self._stop()
+            super().close()
 
     # ---- drawing ----------------------------------------------------------------------------------------------------
 
@@ -173,57 +155,48 @@ class LiveProgress(Progress):
         if self._live is None or (not at_once and now - self._drawn < REDRAW_SECONDS):
             return
         self._drawn = now
-        self._live.update(self._picture(now), refresh=True)
+        self._live.update(self._picture(), refresh=True)
 
-    def _picture(self, now: float) -> RenderableType:
+    def _picture(self) -> RenderableType:
         rows: list[RenderableType] = [Text("")]
         if self._trial is not None:
             rows += [self._headline(self._trial), _text(words.parameters(self._trial.params), "dim")]
-            rows += [_bars(self._trial), self._scores(self._trial), _text(self._time_left(self._trial, now))]
+            rows += [_bars(self._trial), self._scores(self._trial), _text(self._doing or self._speed(self._trial))]
             if self._trial.durable:
-                rows.append(_text(self._trial.durable, "green" if "safe to" in self._trial.durable else "yellow"))
+                rows.append(_text(self._trial.durable, "green" if "safe to" in self._trial.durable else ""))
         rows += [_text(line, "dim") for line in self._recent]
         return Group(*rows)
 
-    def _headline(self, trial: _Trial) -> Text:
-        count = f", {place}" if (place := place_of(trial.number, self._extent)) else ""
+    def _headline(self, trial: TrialPace) -> Text:
+        count = f", {place}" if (place := place_of(trial.number, self._pace.extent)) else ""
         rest = f" · study best {words.score(self._study_best)} · {self._pruned} pruned"
         title = f"{self._study} · trial {trial.number}{count}".lstrip(" ·")
         return Text.assemble((printable(title), "bold"), rest)
 
-    def _scores(self, trial: _Trial) -> Text:
-        losses = "  ".join(f"{name.removeprefix('train/')} {value:.3f}" for name, value in trial.losses.items())
+    def _scores(self, trial: TrialPace) -> Text:
+        shown = {name.removeprefix("train/"): value for name, value in trial.losses.items() if value}
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
         scores = f"mask mAP {words.score(trial.fitness)}, best {words.score(trial.best)}"
         return Text.assemble((scores, "bold"), printable(f"  {losses}") if losses else "")
 
-    def _time_left(self, trial: _Trial, now: float) -> str:
-        left = trial.seconds_left(now)
+    def _speed(self, trial: TrialPace) -> str:
         speed = f"{trial.images_per_second:.0f} images/s · " if trial.images_per_second else ""
-        if left is None:
-            return f"{speed}time left: not known yet"
-        text = f"{speed}{words.duration(left)} left in this trial"
-        study = self._study_left(trial, left)
-        return text if study is None else f"{text}, {words.duration(study)} in the study at this worker's pace alone"
+        return f"{speed}{self._left() or 'time left: not known yet'}"
 
-    def _study_left(self, trial: _Trial, left: float) -> float | None:
-        """Seconds that the study takes this worker alone, of which its trial takes ``left``; None: not known yet."""
-        if self._extent.of is None:
-            return None
-        if self._extent.unit == "epoch":
-            epochs = trial.epochs - trial.epochs_done()
-            trained = trial.epochs_done() - trial.began_at
-            return max(0.0, self._extent.left - trained) * left / epochs if epochs > 0 else None
-        if not self._ended:
-            return None
-        others = max(0, self._extent.of - trial.number - 1)
-        return left + others * sum(self._ended) / len(self._ended)
+
+def _broken(text: str, columns: int) -> list[str]:
+    """A line for the terminal's width, broken between words; a command in it stays one that can be typed."""
+    before, named, command = text.partition("type: ")
+    if not named or fitting.width(text) <= columns:
+        return fitting.wrapped(text, columns, then="  ")
+    return [*fitting.wrapped(before + named, columns, then="  "), *words.to_type("", command, columns)]
 
 
 def _text(line: str, style: str = "") -> Text:
     return Text(printable(line), style=style)
 
 
-def _bars(trial: _Trial) -> Table:
+def _bars(trial: TrialPace) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_column()
     grid.add_column(width=BAR_COLUMNS)

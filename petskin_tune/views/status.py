@@ -1,20 +1,22 @@
-"""``petskin-tune status``: what a study did, what runs now, what a disconnect would cost and what to type next."""
+"""What a study did, what runs now, what a disconnect would cost and what to type next: figures for every view.
+
+``status_text.py`` says them to people.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any
 
 from petskin_tune import text as words
 from petskin_tune.diagnosis import search
-from petskin_tune.diagnosis.troubles import Trouble, trouble_lines, trouble_of
+from petskin_tune.diagnosis.troubles import Trouble, trouble_of
 from petskin_tune.protocol import Position
 from petskin_tune.study import attributes, outlook
 from petskin_tune.study import environment as study_environment
@@ -24,7 +26,8 @@ from petskin_tune.study.ranking import best
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import enqueued_params, recorded, study_attributes
 from petskin_tune.study.trials import failure_kind, spec_of
-from petskin_tune.views.stream import unfiltered
+from petskin_tune.views.holds import WORDS, Hold, hold_of
+from petskin_tune.views.status_time import Spent, spent, work_left
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -32,9 +35,8 @@ if TYPE_CHECKING:
 
     from petskin_tune.leases.lease import Lease
 
-WATCH_SECONDS = 5.0
 
-Hold = Literal["training", "silent", "released", "frozen", "unowned"]
+DONE = "the study is done"
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,7 @@ class Running:
     """A trial of ours that is not over.
 
     Attributes:
-        hold: "training" (its lease is alive), "silent" (its lease ran out: the next worker goes on with it),
-            "released" (suspended: the next worker goes on at once), "frozen" (the search pays for others now),
-            "unowned" (it lost its owner at birth).
+        hold: see :func:`petskin_tune.views.holds.hold_of`.
         last_sign: seconds since its worker was last heard of; None where nobody holds it.
         epoch: the last epoch reported, 1-based; 0: none.
         durable: the position that the store holds for certain.
@@ -63,6 +63,7 @@ class Running:
         seconds_lost: work done twice so far.
         crashes: deaths in a row without a newer durable position.
         disconnect_seconds: at most about what its machine's end now would cost; None where nobody trains it.
+        held_seconds: since its worker began or took it; None where nobody holds it.
     """
 
     number: int
@@ -79,6 +80,16 @@ class Running:
     crashes: int
     reason: str | None
     disconnect_seconds: float | None
+    held_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """The trial of the defaults, by which the best is measured; ``gain`` is how much better the best is."""
+
+    number: int
+    value: float
+    gain: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,12 @@ class Imported:
 
 @dataclass(frozen=True)
 class Status:
-    """A study at one instant; plain values all through (:meth:`to_json`)."""
+    """A study at one instant; plain values all through (:meth:`to_json`).
+
+    Attributes:
+        seconds_left: until it ends at this pace, with those who are at work now (one worker, where nobody is).
+        workers: how many are at work.
+    """
 
     study: str
     at: float  # seconds since 1970
@@ -123,6 +139,11 @@ class Status:
     options: str = ""  # that name the study
     environment: tuple[str, ...] = field(default=())  # how this machine's packages differ from the study's
     imported: Imported | None = None  # runs of elsewhere that teach the search
+    defaults: Defaults | None = None
+    spent: Spent = field(default_factory=lambda: Spent(0.0, 0.0, 0.0))
+    seconds_left: float | None = None
+    workers: int = 0
+    is_done: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
@@ -149,6 +170,7 @@ def collect(
         home: where the study's packages may be listed; None: this machine's are not compared with them.
     """
     trials = study.get_trials(deepcopy=False)
+    leases = list(leases)
     held = {lease.trial_id: lease for lease in leases}
     spec = spec_of(study)
     # A trial that died at birth has our mark and no lease; one without either belongs to somebody else.
@@ -162,6 +184,8 @@ def collect(
     so_far = extent(spec, ours)
     full = done >= spec.target_trials if spec else False
     command, reason = _next(named, spec, full or not so_far.left, running, first)
+    workers = sum(trial.hold == "training" for trial in running)
+    left = work_left(spec, ours, so_far)
     return Status(
         study=study.study_name,
         at=now,
@@ -183,10 +207,22 @@ def collect(
         troubles=tuple(trouble for trial in trials if (trouble := trouble_of(trial))),
         options=named,
         environment=tuple(_news(study, trials, home)) if home else (),
+        defaults=_defaults(trials, spec, first),
+        spent=spent(spec, ours, leases),
+        seconds_left=None if left is None else left / max(1, workers),
+        workers=workers,
+        is_done=reason == DONE,
     )
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _defaults(trials: Sequence[FrozenTrial], spec: StudySpec | None, first: FrozenTrial | None) -> Defaults | None:
+    found = search.defaults_trial(trials, spec)
+    if found is None or first is None or not found.values:
+        return None
+    return Defaults(found.number, found.values[0], first.values[0] - found.values[0])
 
 
 def _news(study: Study, trials: Sequence[FrozenTrial], home: Path) -> list[str]:
@@ -221,7 +257,8 @@ def _imported(trials: Sequence[FrozenTrial]) -> Imported | None:
 
 
 def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) -> Running:
-    hold, last_sign = _hold(lease)
+    hold = hold_of(lease)
+    held = lease if lease and lease.state == "running" else None
     epoch = max(trial.intermediate_values, default=0)
     values = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
     known = recorded(trial)
@@ -232,7 +269,7 @@ def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) ->
         number=trial.number,
         hold=hold,
         worker=lease.worker if lease else known.get(attributes.WORKER, "nobody"),
-        last_sign=last_sign,
+        last_sign=held.silence if held else None,
         epoch=epoch,
         epochs=spec.epochs if spec else None,
         value=max(values, default=None),
@@ -243,15 +280,8 @@ def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) ->
         crashes=lease.crashes if lease else 0,
         reason=lease.reason if lease else None,
         disconnect_seconds=_disconnect_cost(lease, epoch, per_epoch) if lease and hold == "training" else None,
+        held_seconds=held.held_for if held else None,
     )
-
-
-def _hold(lease: Lease | None) -> tuple[Hold, float | None]:
-    if lease is None:
-        return "unowned", None
-    if lease.state in ("released", "frozen"):
-        return ("frozen" if lease.state == "frozen" else "released"), None
-    return ("training" if lease.expires_in > 0 else "silent"), lease.silence
 
 
 def _disconnect_cost(lease: Lease, epoch: int, per_epoch: float | None) -> float:
@@ -297,7 +327,7 @@ def _next(
     good_enough = spec.stop_at is not None and best is not None and best.values[0] >= spec.stop_at
     if running or not (good_enough or used_up):
         return f"tune-worker {study}", "nobody is at work and work is left"
-    return f"petskin-tune best {study} --yaml best.yaml", "the study is done"
+    return f"petskin-tune best {study} --yaml best.yaml", DONE
 
 
 def _plain(value: Any) -> Any:
@@ -310,47 +340,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-# ---- words ----------------------------------------------------------------------------------------------------------
-
-
-def render(status: Status) -> str:
-    """The status as a person reads it; ends in what to type next."""
-    lines = [headline(status)]
-    if status.best:
-        lines.append(best_line(status.best))
-    if status.imported:
-        lines.append(_imported_line(status.imported))
-    if status.failures:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.failures.items()))
-        lines.append(f"failures: {kinds}")
-        lines += trouble_lines(status.troubles, "failed", status.options)
-    if status.running:
-        lines += ["", *_table(status), *_reasons(status), *trouble_lines(status.troubles, "given back", status.options)]
-    if status.waiting:
-        lines += ["", f"waiting: {words.counted(len(status.waiting), 'enqueued point')}"]
-        lines += [
-            f"  trial {item.number} ({item.origin or 'enqueued'}): {words.parameters(item.params)}"
-            for item in status.waiting
-        ]
-    if status.foreign:
-        numbers = ", ".join(str(number) for number in status.foreign)
-        lines += ["", f"running, not ours and never touched: trial {numbers}"]
-    lines += ["", *_costs(status)]
-    lines += [line for note in status.notes for line in words.wrapped(note, "")]
-    lines += status.environment  # whole: there is something to type in them
-    lines.append(f"{status.next_reason}; type: {status.next_command}")
-    return words.page(lines)
-
-
-def _reasons(status: Status) -> list[str]:
-    """Why trials were given back, but for those that have more to tell."""
-    told = {trouble.number for trouble in status.troubles}
-    return [
-        line
-        for trial in status.running
-        if trial.reason and trial.number not in told
-        for line in words.wrapped(f"trial {trial.number} was given back: {trial.reason}")
-    ]
+# ---- words that other views say, too ---------------------------------------------------------------------------------
 
 
 def best_line(best: Best) -> str:
@@ -359,70 +349,16 @@ def best_line(best: Best) -> str:
     return f"best: mask mAP {words.score(best.value)} in trial {best.number}{pruned}: {words.parameters(best.params)}"
 
 
-def _imported_line(imported: Imported) -> str:
-    """The runs of elsewhere in one line."""
-    line = f"imported: {words.counted(imported.count, 'run')} of elsewhere, for the search to learn from"
-    first = imported.best
-    return f"{line}; the best of them, {words.score(first.value)}, is trial {first.number}" if first else line
-
-
 def headline(status: Status) -> str:
-    """How far the study is, in one line."""
-    counts = ", ".join(f"{count} {state}" for state, count in status.states.items() if count)
+    """How far the study is, and when that was, in one line."""
     at = datetime.fromtimestamp(status.at, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    return f"study {status.study}: {status.extent} ({counts or 'none begun'}) · {at}"
+    return f"{how_far(status)} · {at}"
 
 
-def _costs(status: Status) -> list[str]:
-    if status.snapshot_every is None:
-        return []
-    interval = (
-        f"a snapshot every {words.duration(status.snapshot_every)}" if status.snapshot_every else "at an epoch's end"
-    )
-    place = f" to {words.place(status.store)}" if status.store else ""
-    lines = [f"snapshots: {interval}{place}"]
-    costs = [trial.disconnect_seconds for trial in status.running if trial.disconnect_seconds is not None]
-    if costs:
-        lines.append(f"a disconnect now costs a trial at most about {words.duration(max(costs))} and one upload")
-    return lines
-
-
-def _table(status: Status) -> list[str]:
-    header = ("trial", "state", "worker", "last sign", "epoch", "durable", "mask mAP", "resumes", "lost")
-    rows = [header]
-    for trial in status.running:
-        rows.append(
-            (
-                str(trial.number),
-                trial.hold,
-                trial.worker,
-                "–" if trial.last_sign is None else f"{words.duration(trial.last_sign)} ago",
-                f"{trial.epoch}/{trial.epochs}" if trial.epochs else str(trial.epoch),
-                "nothing" if trial.durable is None else words.done(trial.durable),
-                words.score(trial.value),
-                str(trial.resumes),
-                words.duration(trial.seconds_lost),
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def watch(
-    read: Callable[[], Status],
-    stream: TextIO,
-    *,
-    seconds: float = WATCH_SECONDS,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Show what ``read`` gives, again and again, until Ctrl-C or the reader of ``stream`` is gone."""
-    clear = "\x1b[H\x1b[2J\x1b[3J" if stream.isatty() else ""
-    try:
-        while True:
-            shown = render(read())
-            unfiltered(stream).write(clear)
-            stream.write(shown)
-            stream.flush()
-            sleep(seconds)
-    except (KeyboardInterrupt, BrokenPipeError):
-        return
+def how_far(status: Status) -> str:
+    """How far the study is, in one line."""
+    counts = {state: status.states[state] for state in ("complete", "pruned", "failed")}
+    at_work = Counter("running" if trial.hold == "training" else WORDS[trial.hold] for trial in status.running)
+    counts |= {**at_work, "waiting": status.states["waiting"]}
+    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return f"study {status.study}: {status.extent} ({said or 'none begun'})"

@@ -13,6 +13,8 @@ from petskin_tune.interrupts import end_now
 from petskin_tune.trial.timings import LOOK_SECONDS, SIGNAL_SECONDS, Deadline
 from petskin_tune.trial.workplace import Workplace
 
+CTRL_C = "SIGINT"
+
 
 class Suspension:
     """Orders to stop, from a signal, the clock, another command or the worker itself; the first one names the reason.
@@ -50,7 +52,10 @@ class Suspension:
         if first:
             seconds = max(0.0, self._end - time.monotonic())
             measured = f" (measured: {times})" if times.measured else ""
-            self._place.view.note(f"{reason}: suspending, within {seconds:.1f} s{measured}")
+            again = "; Ctrl-C again stops at once" if reason == CTRL_C else ""
+            named = "Ctrl-C" if reason == CTRL_C else reason
+            self._place.view.note(f"{named}: stopping safely, within {seconds:.1f} s{measured}{again}")
+            self._place.view.doing("saving what was trained")
         run = self._place.run
         if run is not None:
             run.suspend(reason, self.until())

@@ -131,7 +131,9 @@ class Worker:
             return None
         # Before a trial is born: a machine that cannot train must not take one.
         self._environment.require()
+        self._view.doing("looking at data set and model")
         unless(self._suspension.asked, self._place.inputs)
+        self._view.doing("choosing the next trial")
         self._environment.begin()
         held = self._supply.next()
         if held:
@@ -193,6 +195,7 @@ class Worker:
             best,
             len(without_foreign(self._study.trials(TrialState.PRUNED))),
             resumed_from=lease.snapshot.position if lease and lease.snapshot else None,
+            curve=trial.read().intermediate_values,
         )
         self._place.run = run = TrialRun(trial, settings, self._place, heartbeat, best)
         if self._suspension.reason:

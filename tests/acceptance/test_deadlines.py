@@ -59,7 +59,7 @@ def live(folder: Path, study: Path, seconds: float) -> Life:
         assert worker.stdout is not None
         for line in worker.stdout:
             lines.append(line)
-            if "reached: suspending" in line:
+            if "reached: stopping safely" in line:
                 suspended_at.append(time.monotonic() - began)
 
     reader = threading.Thread(target=read)
@@ -73,7 +73,7 @@ def live(folder: Path, study: Path, seconds: float) -> Life:
 def assert_in_time(life: Life, seconds: float) -> None:
     """It measured, and suspended no earlier than it said. How much it keeps is shown in tests/unit/test_deadline.py."""
     assert life.code == 75, life.output
-    assert re.search(r"suspending, within [\d.]+ s \(measured: ", life.output), life.output
+    assert re.search(r"stopping safely, within [\d.]+ s \(measured: ", life.output), life.output
     kept = [int(found) for found in KEPT.findall(life.output)]
     assert kept, life.output
     assert life.suspended_at is not None

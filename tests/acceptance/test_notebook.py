@@ -191,7 +191,7 @@ def test_lines_of_a_notebooks_worker_carry_no_escape_codes_and_say_what_is_safe(
     assert "\x1b" not in colab.output["work"]
     epochs = [line for line in colab.output["work"].splitlines() if " epoch " in line and "mask mAP" in line]
     assert len(epochs) == 3
-    assert all(re.search("safe to|durable: ", line) for line in epochs)
+    assert all(re.search("safe to|a disconnect now would cost", line) for line in epochs)
     assert colab.unassigned
 
 

@@ -169,7 +169,7 @@ class Worker:
 
     def epochs(self) -> int:
         """How many epochs it has told of."""
-        return sum(line.startswith("trial 0 epoch") for line in self.said.lines)
+        return sum(" trial 0 epoch" in line for line in self.said.lines)
 
     def ends(self) -> int:
         try:

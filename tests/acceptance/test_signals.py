@@ -143,8 +143,9 @@ def test_a_process_that_does_not_answer_delays_nobody_and_a_second_ctrl_c_ends_a
     child = trial_process(worker)
     child.suspend()
     worker.send_signal(signal.SIGINT)
-    wait_for(worker, "SIGINT: suspending")
+    wait_for(worker, "Ctrl-C: stopping safely")
     worker.send_signal(signal.SIGINT)
+    wait_for(worker, "stopped at once")
     assert worker.wait(timeout=IN_TIME) == 75  # its pipe stays open: the stopped process holds it
     assert states(f"sqlite:///{tmp_path / 'runs' / 'tune.db'}") == ["running"]
     again = start("--study", str(study), cwd=tmp_path)

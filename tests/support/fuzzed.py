@@ -143,14 +143,14 @@ def arrange() -> None:
     parallel.spread = in_this_process  # before anything imports it
 
     from petskin_tune.commands import opening, worker
-    from petskin_tune.views import status
+    from petskin_tune.views import status_text
     from petskin_tune.worker import devices
 
     multiprocessing.forkserver.ensure_running = lambda: None  # it would import torch for nothing
     multiprocessing.process.BaseProcess.start = _end  # type: ignore[method-assign]
     devices.WorkerProcesses.work = _end  # type: ignore[method-assign]
     socketserver.BaseServer.serve_forever = _interrupt  # type: ignore[method-assign]
-    status.watch.__kwdefaults__["sleep"] = _interrupt
+    status_text.watch.__kwdefaults__["sleep"] = _interrupt
     opening.START_PATIENCE_SECONDS = 0.05
     worker.end_now = sys.exit
 

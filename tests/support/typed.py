@@ -214,7 +214,13 @@ OF_NAME = {
     "point": _mostly(WORDS, WITHIN),
     "device": _mostly(DEVICES, WITHIN),
 }
-IF_OPTIONAL = {"home": 9, "storage": 1, "checkpoints": 1, "path": 5}  # of ten commands that many have it; others: 3
+IF_OPTIONAL = {
+    "study": 9,
+    "home": 9,
+    "storage": 1,
+    "checkpoints": 1,
+    "path": 5,
+}  # of ten commands that many have it; others: 3
 
 
 def _values(parameter: click.Parameter) -> st.SearchStrategy[str]:

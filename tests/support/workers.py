@@ -174,7 +174,7 @@ def interrupt_stopped(said: Said, stopped: Sequence[int], interrupt: Callable[[]
         name: of the signal, as the workers call it.
     """
     interrupt()
-    said.wait_for(f"{name}: suspending", times=len(stopped))
+    said.wait_for(f"{name}: stopping safely", times=len(stopped))
     for pid in stopped:
         os.kill(pid, signal.SIGCONT)
 

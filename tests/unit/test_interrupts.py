@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -63,3 +65,20 @@ def test_handlers_are_given_back() -> None:
     with Signals():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+TWICE = """
+import os, signal
+from petskin_tune.interrupts import Signals
+with Signals() as signals:
+    signals.last_words = "stopped at once"
+    os.kill(os.getpid(), signal.SIGINT)
+    print("the first is heard", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("never")
+"""
+
+
+def test_the_second_ctrl_c_ends_the_process_and_says_that_it_did() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (75, "the first is heard\nstopped at once\n")

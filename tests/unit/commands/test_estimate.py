@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from petskin_tune.commands.estimate import Measured, estimate, expected_epochs, suggestions
+from petskin_tune.commands.estimate import Measured, estimate, expected_epochs, of_the_study, suggestions
+from petskin_tune.study.extent import Extent
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec
 from tests.support.studies import a_spec
 
@@ -82,3 +83,14 @@ def test_frozen_trials_hold_a_snapshot_and_weights_each_and_every_segment_writes
     assert figures.a_trial == pytest.approx(7 * 100 + segments * 20)
     assert figures.store == 3 * 500 + 5 * 100 + 8 * 600
     assert figures.written == pytest.approx((24 * 6 + figures.trials * segments) * 500, rel=0.001)
+
+
+def test_a_study_is_told_how_long_it_takes_and_how_many_sessions_see_it() -> None:
+    small = estimate(
+        a_spec(pruner=PrunerSpec(name="none"), epochs=4), Measured(16.0, 64.0, set_up_seconds=5.0), 100, 40
+    )
+    said = of_the_study(Extent(2, 6), small)
+    assert said == "this study: 4 of 6 trials left, about 2 min here; one 24-hour session sees all of it"
+    large = estimate(a_spec(pruner=ASHA), T4, 4000, 800)
+    assert "sessions of 24 hours" in of_the_study(Extent(0, 600), large)
+    assert of_the_study(Extent(6, 6), small) == "this study: all of its 6 trials are done"

@@ -34,7 +34,8 @@ def write(folder: Path, history: made.History, arguments: dict | None = None, *,
 def test_a_run_folder_is_diagnosed_with_the_arguments_beside_it(tmp_path: Path) -> None:
     write(tmp_path, made.seed_project(), {"optimizer": "AdamW", "lr0": 7.3e-5, "epochs": 47, "mosaic": 0.0})
     text = of_run(tmp_path)
-    assert text.startswith(f"{tmp_path}: 47 epochs, best mask mAP 0.12")
+    assert text.startswith(f"{tmp_path}: something is wrong: stuck\nStuck since epoch")
+    assert "\n47 epochs, best mask mAP 0.12" in text
     assert "; training loss 3.9 → " in text
     assert "learning rate up to 7.3e-05." in text
     assert "Stuck since epoch" in text
@@ -47,8 +48,9 @@ def test_a_results_csv_alone_will_do(tmp_path: Path) -> None:
 
 def test_a_healthy_run_is_told_how_it_compares_and_gets_no_verdict(tmp_path: Path) -> None:
     text = of_run(write(tmp_path, made.healthy(0), made.arguments()))
+    assert text.partition("\n")[0].endswith(": nothing is wrong")
     assert "No sign of trouble: 90 % of the best was there at epoch" in text
-    assert "→ Try" not in text
+    assert "\n  →" not in text
 
 
 def test_a_run_in_progress_is_told_how_far_it_is_and_not_how_it_ended(tmp_path: Path) -> None:
@@ -109,6 +111,14 @@ def test_cells_that_are_blank_cost_their_epoch_and_no_more(tmp_path: Path) -> No
 def test_a_best_that_stands_out_of_its_noise_is_told_with_the_noise(tmp_path: Path) -> None:
     text = of_run(write(tmp_path, made.healthy(0, noise=0.04), made.arguments()))
     assert "from one epoch to the next" in text
+
+
+def test_a_run_that_ends_far_below_its_best_is_never_called_untroubled(tmp_path: Path) -> None:
+    text = of_run(write(tmp_path, made.healthy(0, noise=0.05, decline=0.1), made.arguments()))
+    assert text.partition("\n")[0].endswith(": worth a look")
+    assert "the last epochs lie 36.0% below the best (2.7% is usual)" in text
+    assert "→ The best epoch may be luck" in text
+    assert "No sign of trouble" not in text
 
 
 def test_a_short_run_is_told_that_it_is_too_short(tmp_path: Path) -> None:

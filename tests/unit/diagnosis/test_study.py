@@ -83,6 +83,29 @@ def test_a_study_is_told_which_trials_suffer_from_what_and_how_its_best_one_does
     assert "The best trial:\ntrial 0 (complete): lr0=0.01" in text
 
 
+def test_a_study_whose_trials_mostly_still_improve_is_told_to_train_longer_and_mentions_pruned_ones() -> None:
+    study = a_study(a_spec(epochs=40))
+    for seed in range(5):
+        trained(study, made.climbing(seed))
+    for seed in range(3):
+        trained(study, made.healthy(seed, epochs=40))
+    for seed in range(4):
+        trained(study, {name: values[:6] for name, values in made.healthy(seed, epochs=40).items()}, "PRUNED")
+    text = of_study(study)
+    first, second, third = text.splitlines()[:3]
+    assert first == "study petskin: look at this first"
+    assert second.startswith("  → 5 of 8 trials still improved when they ended: longer trials, 80 epochs or more")
+    assert third == "  12 trials: 8 complete, 4 pruned"
+
+
+def test_a_study_of_healthy_trials_is_told_that_nothing_is_wrong() -> None:
+    study = a_study(a_spec())
+    for seed in range(3):
+        trained(study, made.healthy(seed))
+    assert of_study(study).splitlines()[0] == "study petskin: nothing is wrong"
+    assert of_study(a_study(a_spec())).splitlines()[0] == "study petskin: too early for a verdict"
+
+
 def test_a_study_without_an_epoch_says_so() -> None:
     assert "No trial has finished an epoch yet." in of_study(a_study(a_spec()))
 

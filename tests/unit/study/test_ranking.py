@@ -18,7 +18,7 @@ from petskin_tune.study import attributes
 from petskin_tune.study.ranking import best, highest, ranked
 from petskin_tune.study.spec import SPEC_VERSION
 from petskin_tune.study.study import Study
-from petskin_tune.views import export, report, status
+from petskin_tune.views import export, report, status, status_text
 from tests.support.studies import NOW, a_spec, a_study, add
 
 Trials = list[tuple[str, float | None]]
@@ -88,7 +88,7 @@ def test_everybody_calls_the_same_trial_the_best(name: str, tmp_path: Path) -> N
 
 def test_a_study_of_pruned_trials_has_a_best_that_is_told_as_pruned() -> None:
     study = made([("PRUNED", 0.1), ("PRUNED", 0.2)], target_trials=2)
-    text = status.render(status.collect(study, [], NOW))
+    text = status_text.render(status.collect(study, [], NOW))
     assert "best: mask mAP 0.200 in trial 1 (pruned): lr0=" in text
     assert text.splitlines()[-1].endswith("type: petskin-tune best --study petskin --yaml best.yaml")
     assert "trial 1" in export.render(study)

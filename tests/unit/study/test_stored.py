@@ -23,7 +23,7 @@ from petskin_tune.study import attributes, stored
 from petskin_tune.study.spec import SPEC_VERSION
 from petskin_tune.study.stored import read_spec, recorded, study_attributes
 from petskin_tune.study.study import create_study, find_study, settings_of
-from petskin_tune.views import export, report, status
+from petskin_tune.views import export, report, status, status_text
 from tests.support import curves
 from tests.support.fuzzing import cases
 from tests.support.leased_studies import LeasedStudy, new_study
@@ -48,7 +48,7 @@ def bare(name: str) -> str:
 
 def looked_at(study: optuna.Study) -> str:
     """What the views say of the study; none of them stops."""
-    shown = status.render(status.collect(study, [], NOW, home=Path("/nowhere")))
+    shown = status_text.render(status.collect(study, [], NOW, home=Path("/nowhere")))
     return shown + explain.of_study(study) + export.render(study)
 
 
@@ -91,7 +91,7 @@ def test_a_name_without_prefix_is_ours_on_trials_from_before_alone() -> None:
     after = add(study, "FAIL", **noted, **{attributes.ORIGIN: "search"})
     assert recorded(before)[attributes.FAILURE]["kind"] == "crashed"
     assert attributes.FAILURE not in recorded(after)
-    assert "1 crashed, 1 unknown" in status.render(status.collect(study, [], NOW))
+    assert "1 crashed, 1 unknown" in status_text.render(status.collect(study, [], NOW))
 
 
 def test_settings_that_a_study_file_could_not_say_are_refused_in_one_sentence() -> None:
@@ -132,7 +132,7 @@ def test_a_study_of_before_is_shown_as_it_was() -> None:
     study = a_study(a_spec(epochs=3, pruner={"name": "none"}))
     for state in BEFORE:
         study.add_trial(of_before(state))
-    shown = status.render(status.collect(study, [], NOW))
+    shown = status_text.render(status.collect(study, [], NOW))
     assert "(person): lr0=0.003 mosaic=0.3" in shown
     assert export.training_arguments(study, export.pick(study))["mosaic"] == 0.5, "the trial's own argument is lost"
 

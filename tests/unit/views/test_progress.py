@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from petskin_tune import text as words
+from petskin_tune.columns import width
 from petskin_tune.protocol import Position
 from petskin_tune.study.extent import Extent
 from petskin_tune.views.live import LiveProgress
@@ -42,7 +44,8 @@ def a_whole_life(progress: Progress) -> None:
     progress.outage(40.0, 3)
     progress.outage_over(61.0)
     progress.outage(5.0, None)
-    progress.epoch(7, 12, 27, 0.118, 0.121, 0.131, words.durable(Position(12, 0), 12, "Drive"))
+    safe = words.durable(Position(12, 0), 12, "Drive")
+    progress.epoch(7, 12, 27, 0.118, 0.121, 0.131, safe, seconds=95.0, loss=2.3123)
     progress.note("the store answered EIO;\n trying again")
     progress.trial_ended(7, "pruned", 0.121, 754.0, "epoch 12 is not in the best third")
     progress.trial_ended(8, "failed", None, 3.0, "out-of-memory: 15.1 GB asked for")
@@ -56,20 +59,22 @@ def test_an_epoch_is_one_plain_line_that_ends_in_what_is_safe() -> None:
     stream = io.StringIO()
     Progress(stream).epoch(7, 12, 27, 0.118, 0.121, 0.2, words.durable(Position(12, 0), 12, "Drive"))
     expected = "trial 7 epoch 12/27 mask mAP 0.118 (best 0.121) · safe to disconnect: epoch 12 is on Drive\n"
-    assert stream.getvalue() == expected
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d {re.escape(expected)}", stream.getvalue())
 
 
 def test_every_event_of_a_life_is_told_in_one_plain_line_each_and_batches_in_none() -> None:
     stream = io.StringIO()
-    a_whole_life(Progress(stream))
-    assert stream.getvalue().splitlines() == [
+    a_whole_life(Progress(stream, clock=Clock()))
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in stream.getvalue().splitlines()]
+    assert lines == [
         "study petskin: 6 of 60 trials done, best mask mAP 0.131 · /content/drive/MyDrive/petskin",
         "trial 7 is held by colab-1 for another 41 s; waiting to go on with it should its owner be gone",
         "trial 7 (8th of 60) goes on after epoch 11 and 40 batches of epoch 12, 27 epochs: lr0=9.8e-05 optimizer=AdamW",
         "database away for 40 s; training goes on, 3 epochs wait on local disk",
         "database back after 61 s",
         "database away for 5 s; this worker waits",
-        "trial 7 epoch 12/27 mask mAP 0.118 (best 0.121) · safe to disconnect: epoch 12 is on Drive",
+        "trial 7 epoch 12/27 mask mAP 0.118 (best 0.121) · loss 2.31 · 95 s an epoch · 24 min left in this trial · "
+        "safe to disconnect: epoch 12 is on Drive",
         "the store answered EIO; trying again",
         "trial 7 pruned after 13 min: epoch 12 is not in the best third · best mask mAP 0.121",
         "trial 8 failed after 3 s: out-of-memory: 15.1 GB asked for",
@@ -84,9 +89,9 @@ def test_every_event_of_a_life_is_told_in_one_plain_line_each_and_batches_in_non
     [
         (Position(12, 0), "safe to disconnect: epoch 12 is on Drive"),
         (Position(12, 3), "safe to disconnect: epoch 12 and 3 batches of epoch 13 are on Drive"),
-        (Position(11, 40), "durable: epoch 11 and 40 batches of epoch 12; here: epoch 12"),
-        (Position(0, 1), "durable: 1 batch of epoch 1; here: epoch 12"),
-        (None, "not safe to disconnect yet: nothing is on Drive"),
+        (Position(11, 40), "a disconnect now would cost the training since epoch 11 and 40 batches of epoch 12"),
+        (Position(0, 1), "a disconnect now would cost the training since 1 batch of epoch 1"),
+        (None, "a disconnect now would cost the training from the start"),
     ],
 )
 def test_what_is_durable_is_never_said_to_be_more_than_the_store_holds(position: Position | None, said: str) -> None:
@@ -95,6 +100,8 @@ def test_what_is_durable_is_never_said_to_be_more_than_the_store_holds(position:
 
 def test_a_local_disk_is_safe_to_stop_but_never_called_safe_to_disconnect() -> None:
     assert words.durable(Position(3, 0), 3, words.place("runs")) == "safe to stop: epoch 3 is on this machine's disk"
+    assert words.durable(None, 3, words.place("runs")) == "a power cut now would cost the training from the start"
+    assert "safe to disconnect" in words.durable(Position(3, 0), 3, words.place("/mnt/share/p", network=True))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +288,60 @@ def test_the_live_view_redraws_a_few_times_a_second_however_many_batches_it_hear
 
 def test_the_live_view_says_the_same_lines_as_the_plain_one_but_for_the_epochs() -> None:
     plain, live = io.StringIO(), Terminal()
-    a_whole_life(Progress(plain))
-    a_whole_life(LiveProgress(live, console=Console(file=live, force_terminal=True, width=200, color_system=None)))
+    a_whole_life(Progress(plain, clock=Clock()))
+    console = Console(file=live, force_terminal=True, width=200, color_system=None)
+    a_whole_life(LiveProgress(live, clock=Clock(), console=console))
     for line in plain.getvalue().splitlines():
         assert line in live.getvalue() or " epoch 12/27 " in line
+
+
+def test_an_epoch_says_what_it_took_and_what_is_left_of_trial_and_study() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(stream, clock=clock)
+    progress.trial_started(0, Extent(0, 3), PARAMS, 10, None, 0)
+    progress.trial_ended(0, "complete", 0.1, 1000.0)
+    progress.trial_started(1, Extent(1, 3), PARAMS, 10, 0.1, 0)
+    progress.batch(Position(0, 0), 100, {}, 0.0)
+    clock.now = 95.0
+    progress.epoch(1, 1, 10, 0.118, 0.121, 0.1, "safe", seconds=95.0, loss=2.3)
+    progress.close()
+    line = stream.getvalue().splitlines()[-1]
+    assert "mask mAP 0.118 (best 0.121) · loss 2.3 · 95 s an epoch · 14 min left in this trial" in line
+    assert "31 min in the study at this worker's pace alone · safe" in line
+
+
+def test_a_long_epoch_is_told_every_two_minutes() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(stream, clock=clock)
+    progress.trial_started(1, SIX_DONE, PARAMS, 10, 0.1, 0)
+    for batch in range(1, 1000):
+        clock.now += 1.0
+        progress.batch(Position(1, batch), 1000, {"train/box_loss": 1.25, "train/seg_loss": 1.0}, 43.0)
+    progress.close()
+    told = [line for line in stream.getvalue().splitlines() if " batch " in line]
+    assert len(told) == 8
+    assert re.search(r"^\d\d:\d\d:\d\d trial 1 epoch 2/10 batch 120/1000 · loss 2.25 · 43 images/s$", told[0])
+
+
+def test_a_resumed_trial_knows_its_scores_from_before() -> None:
+    stream = Terminal()
+    progress = LiveProgress(stream, console=Console(file=stream, force_terminal=True, width=110, color_system=None))
+    progress.trial_started(7, SIX_DONE, PARAMS, 10, 0.131, 3, Position(2, 0), curve={1: 0.12, 2: 0.11})
+    assert "mask mAP 0.110, best 0.120" in stream.getvalue()
+    progress.close()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_no_line_of_the_live_view_is_broken_inside_a_word(columns: int) -> None:
+    stream = Terminal()
+    console = Console(file=stream, force_terminal=True, width=columns, color_system=None)
+    progress = LiveProgress(stream, console=console)
+    params = dict.fromkeys(("degrees", "momentum", "weight_decay", "mosaic", "copy_paste", "hsv_h"), 0.123456)
+    progress.trial_started(7, SIX_DONE, params, 10, 0.131, 3)
+    progress.note("주석: " + "반려견 피부 질환 " * 12)
+    progress.suspended("tune-worker --study petskin --home '/content/drive/My Drive/petskin' --checkpoints s3://b/c")
+    progress.close()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n")
+    assert max(width(line.rstrip()) for line in text.split("\n")) <= columns
+    for word in (*(f"{name}=0.1235" for name in params), "질환", "tune-worker", "'/content/drive/My Drive/petskin'"):
+        assert word in text

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from petskin_tune import text as words
+from petskin_tune.columns import width
 from petskin_tune.protocol import Position
 from petskin_tune.study import attributes
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec
-from petskin_tune.views.status import collect, render, watch
+from petskin_tune.views.status import collect
+from petskin_tune.views.status_text import render, watch
+from tests.support.made_up import ELSEWHERE, GONE
 from tests.support.studies import NOW, a_lease, a_spec, a_study, add
 
 
@@ -48,22 +52,24 @@ def test_a_running_trial_shows_worker_last_sign_epoch_durable_epoch_resumes_and_
     assert (running.epoch, running.epochs, running.value) == (12, 27, 0.12)
     assert running.durable == Position(11, 40)
     assert (running.resumes, running.seconds_lost, running.seconds_per_epoch) == (2, 340.0, 600.0)
+    assert running.held_seconds == 100.0
     row = render(collect(study, [lease], NOW)).splitlines()
     table = next(line for line in row if "colab-1" in line)
-    for piece in ("12 s ago", "12/27", "epoch 11 and 40 batches of epoch 12", "0.120", "6 min"):
-        assert piece in table
+    assert table.split() == ["0", "training", "12/27", "0.120", "2", "min", "2", "min", "colab-1"]
 
 
 @pytest.mark.parametrize(
     ("changes", "hold"),
     [
         ({}, "training"),
+        ({"identity": GONE}, "dead"),
+        ({"identity": ELSEWHERE}, "training"),
         ({"expires_in": -5.0}, "silent"),
         ({"state": "released", "expires_in": -5.0}, "released"),
         ({"state": "frozen", "expires_in": -5.0}, "frozen"),
     ],
 )
-def test_a_lease_that_lives_ran_out_or_was_released_is_told_apart(changes: dict, hold: str) -> None:
+def test_a_lease_whose_owner_lives_died_is_silent_or_gave_it_back_is_told_apart(changes: dict, hold: str) -> None:
     study = a_study(a_spec())
     trial = add(study, "RUNNING")
     assert collect(study, [a_lease(trial, **changes)], NOW).running[0].hold == hold
@@ -95,7 +101,7 @@ def test_what_a_disconnect_would_cost_is_the_work_since_the_last_durable_snapsho
     trial = add(study, "RUNNING", curve={12: 0.1}, seconds=7200.0, epochs=12)
     status = collect(study, [a_lease(trial, durable, snapshot_age=age, held_for=held)], NOW)
     assert status.running[0].disconnect_seconds == cost
-    assert "a disconnect now costs a trial at most about" in render(status)
+    assert f"a disconnect now costs at most about {words.duration(cost)} of training" in render(status)
 
 
 def test_a_suspended_trial_costs_nothing_more_and_the_way_on_is_the_worker() -> None:
@@ -252,9 +258,7 @@ def test_however_long_a_reason_is_the_status_stays_narrow_and_what_it_keeps_for_
     lease = a_lease(trial, Position(3, 1), state="released", reason="x y " * 100)
     status = collect(study, [lease], NOW)
     text = render(status)
-    sentences = [line for line in text.splitlines() if line.startswith("  ") and "all of it" not in line]
-    assert max(len(line) for line in sentences) <= 80
-    assert max(len(line) for line in text.splitlines()) <= 110
+    assert max(len(line) for line in text.splitlines()) <= 80
     assert "was given back: x y x y" in text
     assert text.count(" failed: crashed") == 3
     assert len(json.dumps(status.to_json())) < 20_000
@@ -277,7 +281,8 @@ def test_a_study_with_a_budget_says_how_much_of_it_is_trained_and_which_trials_a
     assert (status.extent.done, status.extent.of, status.extent.unit) == (36, 54, "epoch")
     text = render(status)
     assert "36 of 54 epochs trained (1 complete, 1 frozen)" in text
-    assert re.search(r"^1 +frozen +", text, re.MULTILINE)
+    assert re.search(r"^ +1 +frozen +", text, re.MULTILINE)
+    assert "frozen: kept for later while the search trains others" in text
     assert status.next_command.startswith("tune-worker")
 
 
@@ -286,3 +291,110 @@ def test_a_study_whose_budget_is_used_up_is_done() -> None:
     for _ in range(2):
         add(study, "COMPLETE", 0.2, curve=dict.fromkeys(range(1, 28), 0.2))
     assert collect(study, [], NOW).next_command.startswith("petskin-tune best")
+
+
+def test_a_study_whose_worker_died_is_not_at_work_and_says_what_to_type() -> None:
+    study = a_study(a_spec())
+    trial = add(study, "RUNNING", curve={12: 0.1})
+    status = collect(study, [a_lease(trial, identity=GONE)], NOW)
+    assert (status.workers, status.running[0].disconnect_seconds) == (0, None)
+    text = render(status)
+    assert "(1 worker died)" in text
+    assert text.splitlines()[-1] == "nobody is at work and work is left; type: tune-worker --study petskin"
+
+
+def test_the_best_is_held_against_the_defaults() -> None:
+    study = a_study(a_spec(start=("defaults",)))
+    add(study, "COMPLETE", 0.119, origin="start point")
+    assert "these are the defaults" in render(collect(study, [], NOW))
+    add(study, "COMPLETE", 0.131)
+    status = collect(study, [], NOW)
+    assert status.defaults is not None
+    assert status.defaults.gain == pytest.approx(0.012)
+    assert "0.012 above the defaults (trial 0: 0.119)" in render(status)
+
+
+def test_what_was_trained_spared_and_lost_is_summed_up_and_the_end_is_foretold() -> None:
+    study = a_study(a_spec(target_trials=6))
+    add(study, "COMPLETE", 0.1, curve=dict.fromkeys(range(1, 28), 0.1), seconds=2700.0)
+    pruned = add(study, "PRUNED", 0.02, curve=dict.fromkeys(range(1, 10), 0.02), seconds=900.0)
+    trial = add(study, "RUNNING", curve=dict.fromkeys(range(1, 10), 0.1), seconds=900.0)
+    leases = [a_lease(pruned, state="done", seconds_lost=340.0), a_lease(trial)]
+    status = collect(study, leases, NOW)
+    assert (status.spent.trained, status.spent.saved, status.spent.lost) == (4500.0, 1800.0, 340.0)
+    assert status.seconds_left == 4 * 1800.0 - 900.0
+    text = render(status)
+    assert "trained: 75 min" not in text
+    assert "trained: 1 h 15 min; saved by pruning: 30 min; lost to disconnects: 6 min" in text
+    assert "left: about 1 h 45 min at this pace, until " in text
+    nobody = collect(study, leases[:1], NOW)
+    assert nobody.seconds_left == status.seconds_left
+    assert "for one worker at the pace so far" in render(nobody)
+    two = collect(study, [*leases, a_lease(add(study, "RUNNING"))], NOW)
+    assert two.seconds_left == status.seconds_left / 2
+
+
+def test_a_studys_budget_of_epochs_ends_at_the_pace_of_its_epochs() -> None:
+    study = a_study(a_spec(**FREEZE_THAW))
+    frozen = add(study, "RUNNING", curve=dict.fromkeys(range(1, 10), 0.1), seconds=900.0)
+    status = collect(study, [a_lease(frozen, state="frozen", expires_in=-5.0)], NOW)
+    assert status.seconds_left == (54 - 9) * 100.0
+    assert status.spent.saved == 18 * 100.0
+    assert "saved by pruning and freezing: 30 min" in render(status)
+
+
+def test_whatever_names_and_numbers_a_study_has_its_status_takes_80_columns() -> None:
+    long = "반려견-피부-질환-" * 6
+    study = a_study(a_spec())
+    study.set_user_attr(attributes.SPEC, a_spec(study="petskin").model_dump(mode="json"))
+    for state in ("RUNNING", "RUNNING", "RUNNING", "RUNNING", "COMPLETE"):
+        add(study, state, 0.2 if state == "COMPLETE" else None, curve={27: 0.1}, seconds=1e8, notes=["노트 " * 80])
+    trials = study.get_trials(deepcopy=False)
+    leases = [
+        a_lease(trials[0], worker=long, seconds_lost=1e8, resumes=10**6, held_for=1e9),
+        a_lease(trials[1], worker="host-of-a-cluster" * 10, identity=GONE),
+        a_lease(trials[2], state="released", reason="이유 " * 100),
+        a_lease(trials[3], state="frozen", worker="\x1b[2J"),
+    ]
+    text = render(
+        collect(study, leases, NOW, options="--home '/content/drive/MyDrive/my home' --checkpoints s3://b/" + "c" * 40)
+    )
+    wide = [line for line in text.splitlines() if width(line) > 80]
+    assert wide == []
+    assert "--home '/content/drive/MyDrive/my home'" in text
+    assert " \\\n" in text
+
+
+def test_of_many_frozen_and_waiting_trials_only_some_are_listed() -> None:
+    study = a_study(a_spec(**FREEZE_THAW))
+    frozen = [add(study, "RUNNING", curve={9: 0.01 * number}) for number in range(30)]
+    for _ in range(30):
+        study.enqueue_trial({"lr0": 1e-4})
+    leases = [a_lease(trial, state="frozen", expires_in=-5.0) for trial in frozen]
+    text = render(collect(study, leases, NOW))
+    assert len(text.splitlines()) < 24
+    assert "26 more: petskin-tune trials --study petskin --state frozen" in text
+    assert "26 more: petskin-tune trials --study petskin --state waiting" in text
+    assert re.search(r"^ +29 +frozen +", text, re.MULTILINE), "the best of them are shown"
+
+
+def test_watch_ends_when_the_study_does_and_tells_nobody_to_watch() -> None:
+    study = a_study(a_spec(target_trials=2))
+    trial = add(study, "RUNNING")
+    shown = io.StringIO()
+
+    def sleep(_: float) -> None:
+        study.tell(0, 0.1)
+        add(study, "COMPLETE", 0.2)
+
+    watch(lambda: collect(study, [a_lease(trial)], NOW), shown, sleep=sleep)
+    assert "--watch" not in shown.getvalue()
+    assert shown.getvalue().splitlines()[-1].startswith("the study is done; type: petskin-tune best")
+
+
+def test_json_can_be_watched_too() -> None:
+    study = a_study(a_spec(target_trials=1))
+    add(study, "COMPLETE", 0.1)
+    shown = io.StringIO()
+    watch(lambda: collect(study, [], NOW), shown, show=lambda status: json.dumps(status.to_json()) + "\n")
+    assert json.loads(shown.getvalue())["is_done"] is True

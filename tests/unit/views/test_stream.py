@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -18,7 +19,7 @@ from petskin_tune.protocol import Position
 from petskin_tune.study.extent import Extent
 from petskin_tune.views.live import LiveProgress
 from petskin_tune.views.progress import Progress
-from petskin_tune.views.status import watch
+from petskin_tune.views.status_text import watch
 from petskin_tune.views.stream import FilteredStream, encodable
 
 ANYTHING = st.text(alphabet=st.characters(exclude_categories=()))
@@ -85,8 +86,9 @@ def test_a_watched_status_clears_the_screen_itself_and_lets_nothing_else_do_so(m
         raise KeyboardInterrupt
 
     screen = Terminal()
-    monkeypatch.setattr("petskin_tune.views.status.render", str)
-    watch(lambda: EVIL, FilteredStream(screen), sleep=stop)  # type: ignore[arg-type, return-value]
+    monkeypatch.setattr("petskin_tune.views.status_text.render", lambda *_, **__: EVIL)
+    status = SimpleNamespace(is_done=False)
+    watch(lambda: status, FilteredStream(screen), sleep=stop)  # type: ignore[arg-type, return-value]
     assert screen.getvalue() == f"\x1b[H\x1b[2J\x1b[3J{SPELLED}"
 
 

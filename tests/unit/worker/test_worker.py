@@ -250,7 +250,8 @@ def test_a_worker_that_is_asked_to_stop_takes_no_further_trial(begin: Callable[.
     life.script.once_started = lambda: life.suspension.ask("SIGINT")
     assert life.work() == EXIT_SUSPENDED
     assert len(life.trained()) == 1
-    assert "SIGINT: suspending, within" in life.said
+    assert "Ctrl-C: stopping safely, within" in life.said
+    assert "Ctrl-C again stops at once" in life.said
     life.suspension.close()
 
 
