@@ -59,13 +59,19 @@ def status(places: Places, as_json: bool, watch: bool) -> None:
 )
 @one_sentence
 def report(places: Places, output: str) -> None:
-    """Write one HTML file with curves, importances and all trials."""
+    """Write one HTML file: what was found, what it is worth, all trials."""
     from petskin_tune.commands.opening import open_study
     from petskin_tune.leases.lease import read_leases
     from petskin_tune.views import report as view
 
-    with open_study(places) as (_, study):
-        view.write(study.optuna, Path(output), read_leases(study.storage, study.id))
+    with open_study(places) as (home, study):
+        view.write(
+            study.optuna,
+            Path(output),
+            read_leases(study.storage, study.id),
+            options=places.typed.strip(),
+            artifacts=home.folder / "artifacts",
+        )
     click.echo(f"{output} shows the study {study.name}; open it in a browser")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from petskin_tune import text as words
 from petskin_tune.diagnosis import search
 from petskin_tune.diagnosis.comparison import compare, curves_of
-from petskin_tune.diagnosis.curves import Curves, fitness_noise
+from petskin_tune.diagnosis.curves import MASK, Curves, fitness_noise
 from petskin_tune.diagnosis.divergence import COMES_BACK
 from petskin_tune.diagnosis.finding import NOTHING_FOUND, Finding
 from petskin_tune.diagnosis.learning_rate import peak_rate
@@ -50,10 +50,15 @@ def of_run(path: Path) -> str:
     return words.page([f"{path}: {_summary(curves)}", *curves.remarks, *_verdict(curves, judge(curves))])
 
 
-def of_study(study: Study, number: int | None = None) -> str:
+def of_study(study: Study, number: int | None = None, *, compared: bool = True) -> str:
     """The diagnosis of a study, or of its trial ``number`` beside the others.
 
     A study's says what its trials suffer from, whether the search is searching, and how the best trial does.
+
+    Args:
+        study: of Optuna.
+        number: of the trial that is asked for; None: the study.
+        compared: whether the best trial is held against every other one, which takes a millisecond for each.
 
     Raises:
         UsageError: there is no such trial.
@@ -68,7 +73,7 @@ def of_study(study: Study, number: int | None = None) -> str:
     ]
     lines += _by_kind(trials)
     if (first := best(trials, study.user_attrs)) is not None:
-        lines += ["", "The best trial:", *_trial_lines(first, trials)]
+        lines += ["", "The best trial:", *_trial_lines(first, trials if compared else ())]
     elif not any(curves_of(trial) for trial in trials):
         lines.append("No trial has finished an epoch yet.")
     return words.page(lines)
@@ -104,17 +109,33 @@ def _by_kind(trials: Sequence[FrozenTrial]) -> list[str]:
     shown: defaultdict[str, list[int]] = defaultdict(list)
     healthy: list[int] = []
     for trial in trials:
-        curves = curves_of(trial)
+        found, can_be_healthy = _seen(trial)
         kinds = [f"failed, {kind}"] if (kind := failure_kind(trial)) else []
-        kinds += [finding.kind for finding in judge(curves)] if curves else []
+        kinds += found
         for kind in kinds:
             shown[kind].append(trial.number)
-        if not kinds and curves and len(curves) >= LEAST_EPOCHS and curves.fitness[curves.best] >= NOTHING_FOUND:
+        if not kinds and can_be_healthy:
             healthy.append(trial.number)
     lines = [
         f"  {kind}: {_numbers(numbers)}" for kind, numbers in sorted(shown.items(), key=lambda item: -len(item[1]))
     ]
     return lines + ([f"  no sign of trouble: {_numbers(healthy)}"] if healthy else [])
+
+
+def kinds_of(trial: FrozenTrial) -> tuple[str, ...]:
+    """The kinds of what a trial's curves show: as recorded when it ended, which costs nothing, else as they are now."""
+    known = recorded(trial)
+    if trial.state.is_finished() and attributes.FINDINGS in known:
+        return tuple(known[attributes.FINDINGS])
+    curves = curves_of(trial)
+    return tuple(finding.kind for finding in judge(curves)) if curves else ()
+
+
+def _seen(trial: FrozenTrial) -> tuple[tuple[str, ...], bool]:
+    """What a trial's curves show, and whether they are long and high enough that nothing means health."""
+    scores = recorded(trial).get(attributes.HISTORY, {}).get(MASK, ())
+    learns = len(scores) >= LEAST_EPOCHS and any(score >= NOTHING_FOUND for score in scores)
+    return kinds_of(trial), learns
 
 
 def _numbers(numbers: Sequence[int]) -> str:
