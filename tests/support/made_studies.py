@@ -166,7 +166,7 @@ def _one(
     if number >= ended:
         state, done = TrialState.RUNNING, int(rng.integers(1, spec.epochs)) if spec.epochs > 1 else 1
     elif number and rng.random() < 0.06:
-        kind, message = FAILURES[int(rng.integers(len(FAILURES)))]
+        kind, message = FAILURES[number % len(FAILURES)]
         failure = {"kind": kind, "message": message, "detail": "Traceback (most recent call last):\n  …", "log": ""}
         state = TrialState.FAIL if kind == "crashed" else TrialState.PRUNED
         done = int(rng.integers(1, rung + 1))
