@@ -9,7 +9,6 @@ from petskin_tune.views.report.rows import Row, Table
 from petskin_tune.views.report.style import (
     GROUPS,
     HOVER,
-    MARKERS,
     VALUE,
     Figure,
     Trace,
@@ -142,10 +141,7 @@ def _curve_traces(rows: Sequence[Row], best: Row | None) -> Iterator[Trace]:
     if best is not None and best.curve:
         yield _lines(f"best: trial {best.number}", [best], {"color": colour("best"), "width": 3})
         at = max(best.curve, key=lambda point: point[1])
-        yield dots("its best epoch", "best", x=[at[0]], y=[_short(at[1])], meta=told([best]), hovertemplate=HOVER) | {
-            "marker": {"color": colour("best"), **MARKERS["best"]},
-            "showlegend": False,
-        }
+        yield dots(None, "best", x=[at[0]], y=[_short(at[1])], meta=told([best]), hovertemplate=HOVER)
 
 
 def _lines(name: str, rows: Sequence[Row], line: Trace) -> Trace:

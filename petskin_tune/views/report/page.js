@@ -39,6 +39,16 @@
     return Plotly.react(place, figure.data.map(named), layout, { displayModeBar: false, responsive: true, doubleClick: "reset" });
   };
 
+  for (const key of document.querySelectorAll(".keys button")) {
+    key.addEventListener("click", () => {
+      const shown = key.getAttribute("aria-pressed") !== "true";
+      key.setAttribute("aria-pressed", shown);
+      const place = key.closest("figure").querySelector(".plot");
+      place.figure.data[key.dataset.trace].visible = shown;
+      Plotly.restyle(place, { visible: shown }, [Number(key.dataset.trace)]);
+    });
+  }
+
   const drawAll = async () => {
     for (const place of document.querySelectorAll(".plot")) {
       await draw(place);

@@ -154,7 +154,7 @@ def _slice(name: str, distribution: BaseDistribution, rows: Sequence[Row], table
         x=parameter_axis(name, distribution),
         y=axis(nticks=5, rangemode="tozero"),
         height=SMALL,
-        showlegend=False,
+        keys=False,
     )
 
 

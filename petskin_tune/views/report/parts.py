@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from petskin_tune.views.report.style import Figure, as_json
+from petskin_tune.views.report.style import Figure, Trace, as_json
 
 
 def section(title: str, sentence: str | None, *content: str) -> str:
@@ -28,10 +28,31 @@ def anchor(title: str) -> str:
 def plot(figure: Figure, says: str, title: str | None = None) -> str:
     """A figure, drawn by ``page.js``; ``says`` is read to those who do not see it."""
     height = figure["layout"]["height"]
+    keys = _keys(figure)
     head = f"<figcaption>{escape(title)}</figcaption>" if title else ""
     data = f'<script type="application/json">{as_json(figure)}</script>'
     drawn = f'<div class="plot" role="img" aria-label="{escape(says)}" style="height:{height}px">{data}</div>'
-    return f"<figure>{head}{drawn}</figure>"
+    return f"<figure>{head}{keys}{drawn}</figure>"
+
+
+def _keys(figure: Figure) -> str:
+    """The legend as buttons that turn their trace off and on: plotly.js's own takes half of a phone's plot."""
+    named = [(place, trace) for place, trace in enumerate(figure["data"]) if "name" in trace]
+    if not figure["keys"] or len(named) < 2:
+        return ""
+    buttons = "".join(_key(place, trace) for place, trace in named)
+    return f'<div class="keys">{buttons}</div>'
+
+
+def _key(place: int, trace: Trace) -> str:
+    """A button with the sign of a trace; its name is escaped already, as plotly.js takes it."""
+    sign = "bar" if trace["type"] == "bar" else "line" if "lines" in trace["mode"] else "dot"
+    ink = (trace["line"] if sign == "line" else trace["marker"])["color"].removeprefix("colour:")
+    style = f"--key: var(--{ink})"
+    return (
+        f'<button type="button" aria-pressed="true" data-trace="{place}" style="{style}">'
+        f'<i class="{sign}"></i>{trace["name"]}</button>'
+    )
 
 
 def grid(figures: Iterable[str], kind: str = "") -> str:

@@ -65,7 +65,7 @@ def together(table: Table) -> str:
             fixedrange=True,
         ),
         height=60 + 54 * (len(space) + 1),
-        showlegend=False,
+        keys=False,
         annotations=[*_ends(rows, space)],
     )
     return section(title, sentence, plot(drawing, "Parallel coordinates of all parameters."))
@@ -124,7 +124,16 @@ def _ends(rows: Sequence[Row], space: dict[str, BaseDistribution]) -> Iterator[d
 
 def _mark(x: float, y: int, text: str, side: str = "center") -> dict[str, Any]:
     font = {"size": 11, "color": colour("quiet")}
-    return {"x": x, "y": y, "text": text, "xanchor": side, "yanchor": "top", "showarrow": False, "font": font}
+    return {
+        "x": x,
+        "y": y,
+        "text": text,
+        "xanchor": side,
+        "yanchor": "top",
+        "showarrow": False,
+        "font": font,
+        "bgcolor": colour("veil"),
+    }
 
 
 # ---- the map of two -------------------------------------------------------------------------------------------------
@@ -180,7 +189,7 @@ def _map(first: str, second: str, rows: Sequence[Row], table: Table) -> Figure:
         x=parameter_axis(first, known[first]),
         y=parameter_axis(second, known[second]),
         height=400,
-        showlegend=False,
+        keys=False,
     )
 
 

@@ -63,7 +63,7 @@ def _setting(name: str, mine: Any, theirs: Any, searched: BaseDistribution | Non
         cell(name),
         cell(number(mine), kind=kind),
         cell("–" if theirs is None else number(theirs)),
-        cell(_range(searched)),
+        cell(_range(searched), kind="wrap"),
     ]
 
 

@@ -83,14 +83,22 @@ LAYOUT: Mapping[str, Any] = {
         "font": {"color": colour("ink")},
         "align": "left",
     },
-    "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
+    "showlegend": False,  # `parts.py` makes one of HTML
 }
 
 
-def figure(traces: Sequence[Trace], *, x: Mapping[str, Any], y: Mapping[str, Any], **layout: Any) -> Figure:
-    """Traces on two axes; ``layout`` goes over the usual one."""
-    named = sum("name" in trace for trace in traces)
-    return {"data": list(traces), "layout": LAYOUT | {"showlegend": named > 1, "xaxis": x, "yaxis": y} | layout}
+def figure(
+    traces: Sequence[Trace], *, x: Mapping[str, Any], y: Mapping[str, Any], keys: bool = True, **layout: Any
+) -> Figure:
+    """Traces on two axes.
+
+    Args:
+        traces: of plotly.js.
+        x, y: see :func:`axis`.
+        keys: whether traces that have names get a legend.
+        layout: goes over the usual one.
+    """
+    return {"data": list(traces), "layout": LAYOUT | {"xaxis": x, "yaxis": y} | layout, "keys": keys}
 
 
 def axis(title: str | None = None, **more: Any) -> dict[str, Any]:
@@ -156,12 +164,12 @@ def unit(value: Any, distribution: BaseDistribution) -> float:
     return (scale(value) - low) / (high - low) if high > low else 0.5
 
 
-def dots(name: str, group: str, **more: Any) -> Trace:
-    """A trace of one marker a trial."""
+def dots(name: str | None, group: str, **more: Any) -> Trace:
+    """A trace of one marker a trial; with a name it is in the legend."""
     known = {
         "type": "scatter",
         "mode": "markers",
-        "name": name,
+        **({"name": name} if name else {}),
         "marker": {"color": colour(group), **MARKERS.get(group, {"size": 7})},
     }
     return known | more

@@ -26,7 +26,8 @@ def summary(table: Table, shown: status.Status) -> str:
         lines += [f"<p>{escape(sentence)}</p>" for sentence in (*worth(table), *_by_luck(table)) if sentence]
     lines.append(_tiles(table))
     lines += [f"<p>{escape(cost)}</p>" for cost in costs(table)]
-    lines.append(f"<p>{escape(shown.next_reason.capitalize())}. Next, type:</p><pre>{escape(shown.next_command)}</pre>")
+    lines.append(f"<p>{escape(_capital(shown.next_reason))}. Next, type:</p>")
+    lines.append(f'<pre class="typed">{escape(shown.next_command)}</pre>')
     return "".join(lines)
 
 

@@ -56,7 +56,9 @@ def _bars(rows: Sequence[Row], now: float) -> Figure:
         showgrid=False,
     )
     height = 90 + min(420, max(28 * count, 60))
-    return figure(traces, x=axis(type="date", nticks=6), y=places, height=height, barmode="overlay", bargap=0.25)
+    return figure(
+        traces, x=axis(type="date", nticks=5, tickangle=0), y=places, height=height, barmode="overlay", bargap=0.25
+    )
 
 
 def _group(
