@@ -29,7 +29,16 @@ from petskin_tune.study.parser import check_study_name
 from petskin_tune.study.space import fit_point
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.start_points import start_points
-from petskin_tune.study.study import Study, Wanted, create_study, find_study, refuse_differences, take_changes, wanted
+from petskin_tune.study.study import (
+    Study,
+    Wanted,
+    create_study,
+    find_study,
+    name_metric,
+    refuse_differences,
+    take_changes,
+    wanted,
+)
 
 if TYPE_CHECKING:
     from petskin_tune.trial.inputs import Prepared
@@ -205,6 +214,7 @@ def open_or_create(
             if not started:
                 start()
             take_changes(study, asked)  # 5. yes: of its file, what may change
+            name_metric(study)
             opened = Opened(home, study)
         else:
             draft = _draft(asked, home, places, say, data, more_points)  # 5. no: all that can refuse a new one
