@@ -61,8 +61,9 @@ def asked(application):
     sizes, times = [], []
     for _ in range(2):
         since = time.perf_counter()
-        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies/1", "HTTP_HOST": "127.0.0.1", "QUERY_STRING": "",
-                   "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "80", "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO()}
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies/1", "QUERY_STRING": "", "HTTP_HOST": "127.0.0.1"}
+        environ |= {"SERVER_NAME": "127.0.0.1", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
+        environ["wsgi.input"] = io.BytesIO()
         sizes.append(len(b"".join(application(environ, lambda *answer: None))))
         times.append(time.perf_counter() - since)
     return sizes[0], times[0], times[1]

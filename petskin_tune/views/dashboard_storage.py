@@ -47,7 +47,7 @@ class DashboardStorage(_CachedStorage):
     def __init__(self, backend: RDBStorage, note_of_study: Callable[[int], str | None] = lambda study_id: None) -> None:
         super().__init__(backend)
         self._note_of_study = note_of_study
-        self._short: dict[int, FrozenTrial] = {}
+        self._short: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
         self._notes: dict[int, tuple[float, Mapping[str, Any]]] = {}
 
     def get_all_trials(
@@ -65,13 +65,13 @@ class DashboardStorage(_CachedStorage):
         return [self._shown_study(study) for study in super().get_all_studies()]
 
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
-        known = self._short.get(trial._trial_id)
-        if known is not None:
+        made_of, known = self._short.get(trial._trial_id, (None, None))
+        if known is not None and made_of is trial:  # another one once a study was deleted: databases reuse numbers
             return known
         shown = copy.copy(trial)
         shown.user_attrs = short(trial.user_attrs)
         if trial.state.is_finished():
-            self._short[trial._trial_id] = shown
+            self._short[trial._trial_id] = trial, shown
         return shown
 
     def _shown_study(self, study: FrozenStudy) -> FrozenStudy:

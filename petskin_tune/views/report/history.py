@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 
 from petskin_tune.views.report.parts import grid, missing, plot, section
 from petskin_tune.views.report.rows import Row, Table
@@ -82,7 +83,7 @@ def _hours(rows: Iterable[Row]) -> dict[int, float]:
     """Hours trained by all workers together until each trial's end; empty where nothing is known of them."""
     hours: dict[int, float] = {}
     sum_of_all = 0.0
-    for row in sorted(rows, key=lambda row: (row.end is None, row.end or row.begin, row.number)):
+    for row in sorted(rows, key=lambda row: (row.end is None, row.end or row.begin or datetime.min, row.number)):
         sum_of_all += row.seconds
         hours[row.number] = sum_of_all / 3600
     return hours if sum_of_all else {}

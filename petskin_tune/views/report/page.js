@@ -7,10 +7,10 @@
 
   // ---- figures -----------------------------------------------------------------------------------------------------
 
-  // "colour:best" becomes the CSS variable --best. Long lists of numbers have no colours: they stay as they are.
+  // "colour:best" becomes the CSS variable --best. Lists of numbers have no colours: they stay as they are.
   const coloured = (value, colours) => {
     if (typeof value === "string") return value.startsWith("colour:") ? colours.getPropertyValue("--" + value.slice(7)).trim() : value;
-    if (Array.isArray(value)) return value.length > 20 ? value : value.map((item) => coloured(item, colours));
+    if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map((item) => coloured(item, colours));
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, coloured(item, colours)]));
   };
@@ -84,7 +84,7 @@
   // "adamw" is looked for in a row; "lr0<0.001" asks for the column of that name.
   const test = (word, heads) => {
     const [, name, sign, limit] = /^(.+?)(<=|>=|<|>|=)(.+)$/.exec(word) ?? [];
-    const column = heads.indexOf(name);
+    const column = heads.findIndex((head) => head === name || head.split(" ").pop() === name);
     if (column < 0) return (row) => row.textContent.toLowerCase().includes(word);
     return (row) => {
       const found = key(row.cells[column]);
@@ -96,8 +96,8 @@
 
   const filter = (section, table) => {
     const heads = [...table.tHead.rows[0].cells].map((head) => head.textContent.toLowerCase());
-    const words = section.querySelector("[type=search]").value.toLowerCase().replace(/mask map/g, "mask map".replace(" ", "\u00a0")).split(/ +/).filter(Boolean);
-    const tests = words.map((word) => test(word.replace("\u00a0", " "), heads));
+    const words = section.querySelector("[type=search]").value.toLowerCase().split(/ +/).filter(Boolean);
+    const tests = words.map((word) => test(word, heads));
     const state = section.querySelector("select").value;
     let shown = 0;
     for (const row of table.tBodies[0].rows) {

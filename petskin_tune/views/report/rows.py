@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ENOUGH_FOR_NOISE = 4  # epochs of a curve
 
+_STATES = {"FAIL": "failed"}
+
 Group = Literal["complete", "pruned", "frozen", "running", "failed", "waiting"]
 
 
@@ -36,7 +38,7 @@ class Row:
     """One trial.
 
     Attributes:
-        state: Optuna's, or "frozen".
+        state: Optuna's in small letters, "failed", or "frozen".
         kind: of the failure that ended it; such a trial may be "pruned" for Optuna.
         value: its value, or its best epoch so far; mask mAP50-95.
         curve: (epoch, fitness) of its epochs, fitness finite.
@@ -73,7 +75,7 @@ class Row:
         """How it is drawn: as its state, or as a failure whatever Optuna was told."""
         if self.kind:
             return "failed"
-        return {"fail": "failed"}.get(self.state, self.state)  # type: ignore[return-value]
+        return self.state  # type: ignore[return-value]
 
     @property
     def ended_with_value(self) -> bool:
@@ -160,7 +162,7 @@ def read(study: Study, leases: Sequence[Lease], frozen: Collection[int]) -> Tabl
         noise_curves=curves,
     )
     start = defaults_trial(trials, spec) or next((r.trial for r in rows if r.origin == "start point"), None)
-    return table if start is None else Table(**{**vars(table), "defaults": table.row(start.number)})
+    return table if start is None else replace(table, defaults=table.row(start.number))
 
 
 def _row(trial: FrozenTrial, lease: Lease | None, frozen: bool) -> Row:
@@ -170,7 +172,7 @@ def _row(trial: FrozenTrial, lease: Lease | None, frozen: bool) -> Row:
     value = max(values, default=None)
     return Row(
         trial=trial,
-        state="frozen" if frozen else trial.state.name.lower(),
+        state="frozen" if frozen else _STATES.get(trial.state.name, trial.state.name.lower()),
         kind=failure_kind(trial),
         value=value,
         curve=curve,

@@ -93,7 +93,8 @@ def costs(table: Table) -> Iterator[str]:
         return
     workers = len({row.worker for row in table.rows if row.worker})
     who = f"{_counted(workers, 'worker')} trained" if workers else "Training took"
-    yield f"{who} {words.duration(trained)} altogether. {_saved(table, trained)}{_lost(table.rows)}".strip()
+    lost = "" if table.spec is None else _lost(table.rows)  # of somebody else's study nothing of the kind is known
+    yield f"{who} {words.duration(trained)} altogether. {_saved(table, trained)}{lost}".strip()
 
 
 def _saved(table: Table, trained: float) -> str:

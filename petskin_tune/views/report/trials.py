@@ -31,7 +31,7 @@ def _controls(states: Sequence[str]) -> str:
     options = "".join(f"<option>{escape(state)}</option>" for state in states)
     return (
         '<div class="controls">'
-        '<input type="search" placeholder="filter: adamw, colab-2, lr0&lt;0.001, …" aria-label="filter">'
+        '<input type="search" placeholder="filter: adamw, map&gt;0.3, lr0&lt;0.001, …" aria-label="filter">'
         f'<select aria-label="state"><option value="">every state</option>{options}</select>'
         '<label><input type="checkbox"> all columns</label>'
         '<span class="quiet count"></span></div>'
@@ -57,7 +57,7 @@ def _kind(more: bool) -> str:
 
 def _cells(row: Row, names: Sequence[str]) -> list[str]:
     seconds = words.duration(row.seconds) if row.seconds else ""
-    state = row.state if row.kind is None or row.state == "fail" else f"{row.state}, {row.kind}"
+    state = row.state if row.kind is None else f"{row.state}, {row.kind}"
     return [
         _cell(str(row.number)),
         _cell(state),
