@@ -15,7 +15,7 @@ from petskin_tune.views.report.parts import cell, plot, preformatted, quiet, sec
 from petskin_tune.views.report.rows import Row, Table
 from petskin_tune.views.report.style import Figure, axis, colour, figure, label
 
-MOST_SHOWN = 100  # failures in the table, the newest
+MOST_SHOWN = 20  # failures in the table, the newest
 
 
 def failures(study: Table) -> str:

@@ -16,6 +16,7 @@ from petskin_tune.views.report.style import (
     axis,
     colour,
     dots,
+    faint,
     figure,
     told,
 )
@@ -123,12 +124,12 @@ def _chosen(rows: Sequence[Row], table: Table) -> list[Row]:
 
 
 def _curve_traces(rows: Sequence[Row], best: Row | None) -> Iterator[Trace]:
-    crowded = len(rows) > 100
+    thin = len(rows) > 100
     for group, name in GROUPS.items():
         if found := [row for row in rows if row.group == group and row is not best]:
-            width, opacity = (1.0, 0.35) if crowded else (1.4, 0.7)
             dash = {"dash": "dot"} if group in ("frozen", "running") else {}
-            yield _lines(name, found, {"color": colour(group), "width": width, **dash}) | {"opacity": opacity}
+            ink = colour(group, faint(len(rows)) if group in ("complete", "pruned") else 0.8)
+            yield _lines(name, found, {"color": ink, "width": 1.0 if thin else 1.4, **dash})
     if resumed := [row for row in rows if row.resumes]:
         yield dots(
             "interrupted, went on",

@@ -7,9 +7,17 @@
 
   // ---- figures -----------------------------------------------------------------------------------------------------
 
-  // "colour:best" becomes the CSS variable --best. Lists of numbers have no colours: they stay as they are.
+  // "colour:best" becomes the CSS variable --best, and "colour:best/0.5" lets half of what lies beneath shine through. Lists of numbers have no colours: they stay as they are.
+  const variable = (reference, colours) => {
+    const [name, share] = reference.slice("colour:".length).split("/");
+    const colour = colours.getPropertyValue("--" + name).trim();
+    if (!share) return colour;
+    const [red, green, blue] = [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16));
+    return `rgba(${red}, ${green}, ${blue}, ${share})`;
+  };
+
   const coloured = (value, colours) => {
-    if (typeof value === "string") return value.startsWith("colour:") ? colours.getPropertyValue("--" + value.slice(7)).trim() : value;
+    if (typeof value === "string") return value.startsWith("colour:") ? variable(value, colours) : value;
     if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map((item) => coloured(item, colours));
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, coloured(item, colours)]));

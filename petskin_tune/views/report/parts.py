@@ -47,7 +47,7 @@ def _keys(figure: Figure) -> str:
 def _key(place: int, trace: Trace) -> str:
     """A button with the sign of a trace; its name is escaped already, as plotly.js takes it."""
     sign = "bar" if trace["type"] == "bar" else "line" if "lines" in trace["mode"] else "dot"
-    ink = (trace["line"] if sign == "line" else trace["marker"])["color"].removeprefix("colour:")
+    ink = (trace["line"] if sign == "line" else trace["marker"])["color"].removeprefix("colour:").partition("/")[0]
     style = f"--key: var(--{ink})"
     return (
         f'<button type="button" aria-pressed="true" data-trace="{place}" style="{style}">'

@@ -18,6 +18,7 @@ from petskin_tune.views.report.style import (
     axis,
     colour,
     dots,
+    faint,
     figure,
     label,
     number,
@@ -77,11 +78,11 @@ def _lines(rows: Sequence[Row], top: Sequence[int], table: Table) -> Iterator[Tr
     best = table.best
     others = thinned([row for row in rows if row.number not in set(top)], table, MOST_LINES)
     groups = [
-        (others, {"color": colour("pruned"), "width": 0.8}, 0.35),
-        ([row for row in rows if row.number in set(top)], {"color": colour("complete"), "width": 1.2}, 0.6),
-        ([best] if best is not None and best.number in top else [], {"color": colour("best"), "width": 3}, 1.0),
+        (others, {"color": colour("pruned", faint(2 * len(others))), "width": 0.8}),
+        ([row for row in rows if row.number in set(top)], {"color": colour("complete", faint(len(top))), "width": 1.2}),
+        ([best] if best is not None and best.number in top else [], {"color": colour("best"), "width": 3}),
     ]
-    for found, line, opacity in groups:
+    for found, line in groups:
         if found:
             x: list[float | None] = []
             y: list[float | None] = []
@@ -96,7 +97,6 @@ def _lines(rows: Sequence[Row], top: Sequence[int], table: Table) -> Iterator[Tr
                 "x": x,
                 "y": y,
                 "line": {**line, "shape": "linear"},
-                "opacity": opacity,
                 "meta": told(found, [len(space) + 1] * len(found)),
                 "hovertemplate": HOVER,
             }

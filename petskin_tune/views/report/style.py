@@ -1,8 +1,8 @@
 """How every plot looks: one place for colours, axes, sizes and hover texts.
 
-A figure is plain data for plotly.js. A colour is ``"colour:NAME"``, resolved by ``page.js`` to the CSS variable of that
-name in ``page.css``, which differs between light and dark. Names of trials, parameters and classes come from others:
-whatever of them plotly.js shows as text goes through :func:`plain`.
+A figure is plain data for plotly.js. A colour is ``"colour:NAME"`` or ``"colour:NAME/SHARE"``, resolved by ``page.js`` to
+the CSS variable of that name in ``page.css``, which differs between light and dark. Names of trials, parameters and
+classes come from others: whatever of them plotly.js shows as text goes through :func:`plain`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,14 @@ GROUPS: Mapping[str, str] = {
 }
 
 
-def colour(name: str) -> str:
-    """The CSS variable ``--NAME`` as a colour of a figure."""
-    return f"colour:{name}"
+def colour(name: str, share: float = 1.0) -> str:
+    """The CSS variable ``--NAME`` as a colour of a figure; ``share`` of it covers what lies beneath."""
+    return f"colour:{name}" if share == 1.0 else f"colour:{name}/{share}"
+
+
+def faint(lines: int) -> float:
+    """How much one of many lines covers, so that where many lie can be told from where one does."""
+    return min(0.75, max(0.12, 40 / max(lines, 1)))
 
 
 def plain(text: object) -> str:

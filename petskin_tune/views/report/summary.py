@@ -103,10 +103,8 @@ def _saved(table: Table, trained: float) -> str:
     whole = trained + sum(saved.values())
     for group, verb in (("pruned", "pruning saved"), ("frozen", "freezing has spared")):
         if saved[group]:
-            parts.append(
-                f"{verb} {words.duration(saved[group])} ({percent(saved[group] / whole)} of what all in full take)"
-            )
-    return f"{_capital(' and '.join(parts))}. " if parts else ""
+            parts.append(f"{verb} {words.duration(saved[group])} ({percent(saved[group] / whole)})")
+    return f"Of what full trials would have cost, {' and '.join(parts)}. " if parts else ""
 
 
 def _spared(row: Row, table: Table) -> float:

@@ -66,7 +66,7 @@ def test_hours_are_added_up_with_what_pruning_saved_and_disconnects_cost() -> No
     trained = sum(trial.user_attrs[attributes.SECONDS] for trial in study.study.trials)
     assert trained == sum(len(row.curve) for row in table.rows) * 41.0
     assert sentence.startswith("3 workers trained ")
-    assert "Pruning saved " in sentence
+    assert "pruning saved " in sentence
     assert "freezing has spared " in sentence
     resumes = sum(lease.resumes for lease in study.leases)
     assert f"were interrupted {resumes} times" in sentence
