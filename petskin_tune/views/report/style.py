@@ -1,7 +1,7 @@
 """How every plot looks: one place for colours, axes, sizes and hover texts.
 
-A figure is plain data for plotly.js. A colour is ``"colour:NAME"`` or ``"colour:NAME/SHARE"``, resolved by ``page.js`` to
-the CSS variable of that name in ``page.css``, which differs between light and dark. Names of trials, parameters and
+A figure is plain data for plotly.js. A colour is ``"colour:NAME"`` or ``"colour:NAME/SHARE"``, resolved by ``page.js``
+to the CSS variable of that name in ``page.css``, which differs between light and dark. Names of trials, parameters and
 classes come from others: whatever of them plotly.js shows as text goes through :func:`plain`.
 """
 

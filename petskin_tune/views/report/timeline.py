@@ -12,6 +12,7 @@ from petskin_tune.views.report.rows import Row, Table
 from petskin_tune.views.report.style import GROUPS, Figure, Trace, axis, colour, figure, label, told
 
 NOBODY = "worker not known"
+CROWDED = 300  # bars: a line around each would be all that is seen
 MOST_BARS = 2000  # drawn; of more, the newest
 
 
@@ -77,7 +78,7 @@ def _group(
         "x": [round(_long(spans[row.number]).total_seconds() * 1000) for row in rows],
         "marker": {
             "color": colour(group),
-            "line": {"width": 0.5, "color": colour("card")},
+            "line": {"width": 0.5 if len(lanes) < CROWDED else 0, "color": colour("card")},
             "pattern": {"shape": ["/" if row.resumes else "" for row in rows], "size": 6, "solidity": 0.35},
         },
         "customdata": [_times(row, _long(spans[row.number])) for row in rows],

@@ -148,7 +148,7 @@ def test_attributes_are_short_notes_are_true_and_nothing_of_it_is_written(tmp_pa
         assert all(len(attribute["value"]) <= LONGEST for attribute in owner["user_attrs"])
     best = shown["best_trials"][0]["number"]
     assert f"in trial {best}" in shown["note"]["body"]
-    assert "petskin-tune" in shown["note"]["body"]
+    assert "tune-worker --study made-up" in shown["note"]["body"]
     assert "| imgsz | 480 |" in shown["trials"][best]["note"]["body"]
     assert attributes.HISTORY not in {attribute["key"] for attribute in shown["trials"][best]["user_attrs"]}
 
