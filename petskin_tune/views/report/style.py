@@ -75,7 +75,7 @@ def percent(share: float) -> str:
 
 # ---- figures --------------------------------------------------------------------------------------------------------
 
-LAYOUT: Mapping[str, Any] = {
+LAYOUT: dict[str, Any] = {
     "height": HEIGHT,
     "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
     "paper_bgcolor": "rgba(0,0,0,0)",
