@@ -37,6 +37,7 @@ FAILURES = (
     ("out-of-memory", "CUDA out of memory. Tried to allocate 512 MiB."),
     ("crashed", "RuntimeError: DataLoader worker (pid 4711) is killed by signal: Killed."),
 )
+FAILS_EVERY, RESUMES_EVERY = 15, 12  # trials
 _DONE = {TrialState.COMPLETE: "done", TrialState.PRUNED: "done", TrialState.FAIL: "done"}
 _SECONDS = 41.0  # an epoch
 
@@ -165,8 +166,8 @@ def _one(
     rung = max(1, spec.epochs // 5)
     if number >= ended:
         state, done = TrialState.RUNNING, int(rng.integers(1, spec.epochs)) if spec.epochs > 1 else 1
-    elif number and rng.random() < 0.06:
-        kind, message = FAILURES[number % len(FAILURES)]
+    elif number % FAILS_EVERY == 7:
+        kind, message = FAILURES[number // FAILS_EVERY % len(FAILURES)]
         failure = {"kind": kind, "message": message, "detail": "Traceback (most recent call last):\n  …", "log": ""}
         state = TrialState.FAIL if kind == "crashed" else TrialState.PRUNED
         done = int(rng.integers(1, rung + 1))
@@ -208,7 +209,7 @@ def _trial(
         attributes.BEST_EPOCH: int(np.argmax(values)) + 1,
         attributes.HISTORY: history,
         attributes.ARGUMENTS: {"epochs": epochs, "imgsz": 480, "batch": 16, "mosaic": 1.0, "close_mosaic": 10},
-        attributes.RESUMES: int(rng.random() < 0.08) + int(rng.random() < 0.02),
+        attributes.RESUMES: int(number % RESUMES_EVERY == 5) + int(number % (5 * RESUMES_EVERY) == 5),
         attributes.FINDINGS: {},
     }
     if failure:
