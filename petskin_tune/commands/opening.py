@@ -34,6 +34,7 @@ from petskin_tune.study.study import (
     Wanted,
     create_study,
     find_study,
+    name_metric,
     our_names,
     refuse_deleted,
     refuse_differences,
@@ -283,6 +284,7 @@ def open_or_create(
             if not started:
                 start()
             take_changes(study, asked)  # 5. yes: of its file, what may change
+            name_metric(study)
             opened = Opened(home, study)
         else:
             draft = _draft(asked, home, places, say, data, more_points)  # 5. no: all that can refuse a new one

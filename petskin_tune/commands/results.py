@@ -66,13 +66,19 @@ def _in_one_line(status: Status) -> str:
 )
 @one_sentence
 def report(places: Places, output: str) -> None:
-    """Write one HTML file with curves, importances and all trials."""
+    """Write one HTML file: what was found, what it is worth, all trials."""
     from petskin_tune.commands.opening import open_study
     from petskin_tune.leases.lease import read_leases
     from petskin_tune.views import report as view
 
-    with open_study(places) as (_, study):
-        view.write(study.optuna, Path(output), read_leases(study.storage, study.id))
+    with open_study(places) as (home, study):
+        view.write(
+            study.optuna,
+            Path(output),
+            read_leases(study.storage, study.id),
+            options=places.typed.strip(),
+            artifacts=home.folder / "artifacts",
+        )
     click.echo(f"{output} shows the study {study.name}; open it in a browser")
 
 
@@ -157,11 +163,21 @@ def _write_weights(study: Study, home: Home, file: str) -> int:
 @click.command()
 @on_a_study()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="To listen on.")
+@click.option("--write", is_flag=True, help="Let this machine's browsers change and delete studies.")
 @one_sentence
-def dashboard(places: Places, port: int) -> None:
+def dashboard(places: Places, port: int, write: bool) -> None:
     """Serve the Optuna dashboard on this machine, for looking only."""
     from petskin_tune.commands.opening import open_study
+    from petskin_tune.leases.lease import read_leases
     from petskin_tune.views import dashboard as view
 
     with open_study(places) as (_, study):
-        view.serve(study.storage, study.optuna, port, say=click.echo)
+        view.serve(
+            study.storage,
+            study.optuna,
+            port,
+            write=write,
+            read_leases=lambda: read_leases(study.storage, study.id),
+            options=places.typed.strip(),
+            say=click.echo,
+        )

@@ -284,9 +284,9 @@ RIGHTS = sa.text(  # PostgreSQL's; a standby is an outage, and no right that is 
     """
     SELECT current_setting('transaction_read_only') = 'on' AND NOT pg_is_in_recovery() AS read_only,
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
-        (SELECT min(name) FROM unnest(ARRAY['studies', 'study_user_attributes', 'trials', 'trial_params',
-            'trial_values', 'trial_intermediate_values', 'trial_user_attributes', 'trial_system_attributes',
-            'trial_leases']) AS name
+        (SELECT min(name) FROM unnest(ARRAY['studies', 'study_user_attributes', 'study_system_attributes',
+            'trials', 'trial_params', 'trial_values', 'trial_intermediate_values', 'trial_user_attributes',
+            'trial_system_attributes', 'trial_leases']) AS name
         WHERE NOT has_table_privilege(to_regclass(name)::oid, 'INSERT')
             OR NOT has_table_privilege(to_regclass(name)::oid, 'UPDATE')) AS protected
     """

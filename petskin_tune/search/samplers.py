@@ -77,7 +77,7 @@ def sample(
     sampler: BaseSampler, trials: list[FrozenTrial], number: int, space: dict[str, BaseDistribution]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """All parameters of ``space`` and the system attributes that ``sampler`` writes, given ``trials``."""
-    storage = _GivenTrials(trials)
+    storage = GivenTrials(trials)
     study = optuna.load_study(study_name="draw", storage=storage, sampler=sampler)
     trial = _newborn(number)
     # The space is known, so that it need not be inferred from all the trials as Optuna has to.
@@ -88,7 +88,7 @@ def sample(
     return drawn, storage.written
 
 
-class _GivenTrials(InMemoryStorage):
+class GivenTrials(InMemoryStorage):
     """A study that consists of a list of trials, shown without copies, and notes what a sampler writes."""
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
@@ -97,17 +97,21 @@ class _GivenTrials(InMemoryStorage):
         self.written: dict[str, Any] = {}
 
     def get_study_id_from_name(self, study_name: str) -> int:
+        """Any name is this study's."""
         return 0
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Mask mAP is maximised."""
         return [StudyDirection.MAXIMIZE]
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
+        """The trials themselves, whatever ``deepcopy`` says."""
         return [trial for trial in self._given if states is None or trial.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Noted, not written."""
         self.written[key] = value
 
 

@@ -37,6 +37,10 @@ MARK = "petskin-tune:nonce"  # created by one of our workers, in the transaction
 POINT = "fixed_params"  # Optuna's own: searched names and values that were chosen before the trial began
 ENQUEUED = "petskin-tune:enqueued"  # nonce of the call that enqueued it
 
+# ---- system attributes of a study -----------------------------------------------------------------------------------
+METRIC_NAMES = "study:metric_names"  # Optuna's own: what its dashboard calls the values
+METRIC = "mask mAP50-95"
+
 # ---- attributes of a study ------------------------------------------------------------------------------------------
 UID = "petskin-tune:uid"  # tells this study from others of the same name, in stores and on local disks
 BASE = "petskin-tune:folder"  # where the study file lay; relative paths are looked up there, too

@@ -307,6 +307,12 @@ def take_changes(study: Study, asked: Wanted) -> None:
         study.change(**changed)
 
 
+def name_metric(study: Study) -> None:
+    """Let Optuna's own tools say what is maximised, in a study from before it was written at birth, too."""
+    if study.optuna.metric_names is None:
+        study.storage.set_study_system_attr(study.id, attributes.METRIC_NAMES, [attributes.METRIC])
+
+
 def create_study(
     storage: PetskinStorage,
     spec: StudySpec,
@@ -324,6 +330,11 @@ def create_study(
         session.flush()
         for key, value in stored.items():
             session.add(_new_attribute(row.study_id, key, value))
+        session.add(
+            models.StudySystemAttributeModel(
+                study_id=row.study_id, key=attributes.METRIC_NAMES, value_json=json.dumps([attributes.METRIC])
+            )
+        )
         for point in points:
             storage._get_prepared_new_trial(
                 row.study_id, _waiting(point, spec, "start point", uuid.uuid4().hex), session

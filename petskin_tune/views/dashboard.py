@@ -1,16 +1,18 @@
 """``petskin-tune dashboard``: optuna-dashboard on our storage, for looking only, on this machine only.
 
 optuna-dashboard has no login and no read-only mode: an anonymous ``DELETE /api/studies/1`` works. So whatever is not a
-read is refused here, and so is a ``Host`` that is not this machine, which is how a web page elsewhere would reach a
-server on 127.0.0.1 through a name of its own (DNS rebinding). Others look at it through a tunnel or a reverse proxy
-with a login, as in ``docker/compose.yaml``.
+read is refused here (but with ``--write``), and so is a ``Host`` that is not this machine, which is how a web page
+elsewhere would reach a server on 127.0.0.1 through a name of its own (DNS rebinding). With ``--write`` a page elsewhere
+is refused by the ``Origin`` that its browser sends. Others look at it through a tunnel or a reverse proxy with a login,
+as in ``docker/compose.yaml``.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -18,38 +20,65 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from petskin_tune.errors import UsageError
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    from optuna.storages import RDBStorage
     from optuna.study import Study
+
+    from petskin_tune.leases.lease import Lease
 
 PORT = 8080
 LOOPBACK = "127.0.0.1"
 READS = ("GET", "HEAD")
 THIS_MACHINE = ("127.0.0.1", "localhost", "[::1]")
+REASON = "this dashboard is for looking only; to change the study here, start it with --write"
+BANNER = f"""<div style="position:fixed;right:8px;bottom:8px;z-index:9999;padding:2px 10px;border-radius:6px;
+font:12px system-ui,sans-serif;background:#1f2933;color:#fff;opacity:.85;max-width:90vw">{REASON}</div>"""
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
-class ReadOnly:
-    """A WSGI application that lets reads by this machine's own names through and nothing else."""
+class Guarded:
+    """A WSGI application that answers to this machine's own names only, and unless told otherwise to reads only."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, *, write: bool = False) -> None:
         self._application = application
+        self._write = write
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
         if _name_of(environ.get("HTTP_HOST", "")) not in THIS_MACHINE:
             return _refuse(start_response, "403 Forbidden", "this dashboard answers to 127.0.0.1 and localhost only")
-        if environ["REQUEST_METHOD"] not in READS:
-            reason = "this dashboard is for looking only; change the study with petskin-tune or Optuna"
-            return _refuse(start_response, "405 Method Not Allowed", reason, ("Allow", ", ".join(READS)))
-        return self._application(environ, start_response)
+        reads = environ["REQUEST_METHOD"] in READS
+        if not reads and not self._write:
+            return _refuse(start_response, "405 Method Not Allowed", REASON, ("Allow", ", ".join(READS)))
+        if not reads and not _is_of_this_machine(environ.get("HTTP_ORIGIN")):
+            return _refuse(start_response, "403 Forbidden", "only the dashboard's own pages may change the study")
+        if self._write or not environ.get("PATH_INFO", "").startswith("/dashboard"):
+            return self._application(environ, start_response)
+        return _with_banner(self._application, environ, start_response)
 
 
 def _name_of(host: str) -> str:
     """The name in a Host header. Any port will do: tunnels map it."""
     name, _, port = host.rpartition(":")
     return (name if port.isdigit() else host).lower()
+
+
+def _is_of_this_machine(origin: str | None) -> bool:
+    """Whether a page of this machine's asks; programs that are no browsers send no origin."""
+    return origin is None or _name_of(origin.partition("://")[2]) in THIS_MACHINE
+
+
+def _with_banner(application: Application, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The application's page, which says that it is for looking only."""
+    answer: list[Any] = []
+    fresh = {name: value for name, value in environ.items() if name != "HTTP_IF_MODIFIED_SINCE"}
+    page = b"".join(application({**fresh, "HTTP_ACCEPT_ENCODING": "identity"}, lambda *given: answer.extend(given)))
+    page = page.replace(b"</body>", BANNER.encode() + b"</body>")
+    kept = [(name, value) for name, value in answer[1] if name.lower() not in ("content-length", "last-modified")]
+    length = [("Content-Length", str(len(page)))] if environ["REQUEST_METHOD"] == "GET" else []
+    start_response(answer[0], [*kept, *length])
+    return [page]
 
 
 def _refuse(start_response: Callable[..., Any], status: str, reason: str, *headers: tuple[str, str]) -> Iterable[bytes]:
@@ -67,17 +96,29 @@ class _QuietHandler(WSGIRequestHandler):
         """Without a line for each of a browser's refreshes."""
 
 
-def make_server(storage: BaseStorage, port: int = PORT) -> WSGIServer:
+def make_server(
+    storage: RDBStorage,
+    port: int = PORT,
+    *,
+    write: bool = False,
+    note_of_study: Callable[[int], str | None] = lambda study_id: None,
+) -> WSGIServer:
     """A server of the dashboard on 127.0.0.1, bound and not yet serving; port 0 takes a free one.
+
+    Args:
+        storage: of the studies.
+        port: to listen on.
+        write: whether studies can be changed from this machine's browsers.
+        note_of_study: see :class:`petskin_tune.views.dashboard_storage.DashboardStorage`.
 
     Raises:
         UsageError: the port is taken or not allowed.
     """
-    import optuna
     import optuna_dashboard
 
-    # get_storage() puts Optuna's cache of finished trials in front: 5000 trials refresh in 2.5 s instead of 10.
-    application = ReadOnly(optuna_dashboard.wsgi(optuna.storages.get_storage(storage)))
+    from petskin_tune.views.dashboard_storage import DashboardStorage
+
+    application = Guarded(optuna_dashboard.wsgi(DashboardStorage(storage, note_of_study)), write=write)
     try:
         server = _Server((LOOPBACK, port), _QuietHandler)
     except OSError as error:
@@ -88,16 +129,57 @@ def make_server(storage: BaseStorage, port: int = PORT) -> WSGIServer:
     return server
 
 
-def serve(storage: BaseStorage, study: Study, port: int = PORT, *, say: Callable[[str], object] = print) -> None:
+def serve(
+    storage: RDBStorage,
+    study: Study,
+    port: int = PORT,
+    *,
+    write: bool = False,
+    read_leases: Callable[[], Sequence[Lease]] = tuple,
+    options: str = "",
+    say: Callable[[str], object] = print,
+) -> None:
     """Serve until Ctrl-C, after saying where.
+
+    Args:
+        storage: of the study.
+        study: that the address leads to; it gets a note.
+        port: to listen on.
+        write: whether it can be changed there.
+        read_leases: reads those of the study.
+        options: what a person must type beside ``--study NAME`` to mean this study.
+        say: prints a line.
 
     Raises:
         UsageError: the port is taken or not allowed.
     """
-    with make_server(storage, port) as server:
+
+    def note_of_study(study_id: int) -> str | None:
+        return note(study, read_leases(), options) if study_id == study._study_id else None
+
+    with make_server(storage, port, write=write, note_of_study=note_of_study) as server:
         where = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{study._study_id}"
         say(f"dashboard of study {study.study_name}: {where} (Ctrl-C ends it)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             return
+
+
+def note(study: Study, leases: Sequence[Lease], options: str = "") -> str:
+    """The study in Markdown: how far it is, what is best and what that is worth, what it cost, what to type next."""
+    from petskin_tune.views import status
+    from petskin_tune.views.dashboard_storage import literal
+    from petskin_tune.views.report.rows import read
+    from petskin_tune.views.report.summary import costs, worth
+
+    shown = status.collect(study, leases, time.time(), options=options)
+    table = read(study, leases, {trial.number for trial in shown.running if trial.hold == "frozen"})
+    lines = [literal(status.headline(shown))]
+    if shown.best:
+        lines.append(f"**{literal(status.best_line(shown.best))}**")
+    lines += [literal(sentence) for sentence in (*worth(table), *costs(table))]
+    if table.spec is not None:
+        lines.append(f"Model {literal(table.spec.model)}, data {literal(table.spec.data)}, {table.spec.epochs} epochs.")
+    command = shown.next_command.replace("`", "'")
+    return "\n\n".join([*lines, f"{literal(shown.next_reason)}; type:", f"```\n{command}\n```"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,22 +14,10 @@ import optuna
 import pytest
 
 from petskin_tune.database.storage import open_storage
+from tests.support.browser import CHROMIUM, PATIENCE, browser
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = shutil.which("chromium")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP evil.example 127.0.0.1",
-]
 
 SERVE = """
 import signal, sys, optuna
@@ -73,12 +60,10 @@ def address(url: str) -> Iterator[str]:
 
 @pytest.fixture
 def page() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(240_000)
+    with browser("--host-resolver-rules=MAP evil.example 127.0.0.1") as launched:
+        page = launched.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(PATIENCE)
         yield page
-        browser.close()
 
 
 def test_a_person_sees_the_study_and_cannot_delete_it(address: str, page: Any, url: str, tmp_path: Path) -> None:

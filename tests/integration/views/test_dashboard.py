@@ -5,7 +5,9 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import optuna_dashboard
@@ -13,7 +15,10 @@ import pytest
 
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
-from petskin_tune.views.dashboard import make_server, serve
+from petskin_tune.study import attributes
+from petskin_tune.views.dashboard import make_server, note, serve
+from petskin_tune.views.dashboard_storage import LONGEST, asked_about, note_of_trial
+from tests.support.made_studies import made
 
 
 @pytest.fixture
@@ -24,9 +29,9 @@ def storage(tmp_path: Path) -> PetskinStorage:
     return storage
 
 
-@pytest.fixture
-def port(storage: PetskinStorage) -> Iterator[int]:
-    server = make_server(storage, port=0)
+@contextmanager
+def serving(storage: PetskinStorage, **options: Any) -> Iterator[int]:
+    server = make_server(storage, port=0, **options)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server.server_port
@@ -35,9 +40,18 @@ def port(storage: PetskinStorage) -> Iterator[int]:
     server.server_close()
 
 
-def ask(port: int, method: str, path: str, host: str | None = None, body: bytes | None = None) -> tuple[int, bytes]:
+@pytest.fixture
+def port(storage: PetskinStorage) -> Iterator[int]:
+    with serving(storage) as port:
+        yield port
+
+
+def ask(
+    port: int, method: str, path: str, host: str | None = None, body: bytes | None = None, origin: str | None = None
+) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
-    headers = {"Accept-Encoding": "identity"} | ({"Host": host} if host else {})
+    given = {"Host": host, "Origin": origin, "Content-Type": "application/json" if body else None}
+    headers = {"Accept-Encoding": "identity"} | {name: value for name, value in given.items() if value}
     connection.request(method, path, body=body, headers=headers)
     answer = connection.getresponse()
     return answer.status, answer.read()
@@ -58,7 +72,7 @@ def test_every_route_of_optuna_dashboard_that_is_not_a_read_is_refused(port: int
         path = "/".join("1" if part.startswith("<") else part for part in route.rule.split("/"))
         status, body = ask(port, route.method, path, body=b"{}")
         assert (route.rule, status) == (route.rule, 405)
-        assert b"for looking only" in body
+        assert b"start it with --write" in body
     assert [study.study_name for study in optuna.get_all_study_summaries(storage)] == ["petskin"]
 
 
@@ -104,3 +118,52 @@ def test_serving_says_where_to_look(storage: PetskinStorage, monkeypatch: pytest
     monkeypatch.setattr("petskin_tune.views.dashboard._Server.serve_forever", stop_at_once)
     serve(storage, optuna.load_study(study_name="petskin", storage=storage), port=0, say=said.append)
     assert "/dashboard/studies/1 (Ctrl-C ends it)" in said[0]
+
+
+def test_a_page_that_is_for_looking_only_says_so_and_how_to_change_that(port: int, storage: PetskinStorage) -> None:
+    assert b"start it with --write" in ask(port, "GET", "/dashboard/studies/1")[1]
+    with serving(storage, write=True) as free:
+        assert b"start it with --write" not in ask(free, "GET", "/dashboard/studies/1")[1]
+
+
+def test_with_write_a_study_can_be_changed_but_not_by_a_page_from_elsewhere(storage: PetskinStorage) -> None:
+    with serving(storage, write=True) as port:
+        rename = {"method": "POST", "path": "/api/studies/1/rename", "body": b'{"study_name": "renamed"}'}
+        assert ask(port, **rename, origin="https://evil.example")[0] == 403
+        assert ask(port, **rename, origin="null")[0] == 403
+        assert ask(port, **rename, host="evil.example")[0] == 403
+        assert [study.study_name for study in optuna.get_all_study_summaries(storage)] == ["petskin"]
+        assert ask(port, **rename, origin=f"http://127.0.0.1:{port}")[0] in (200, 201)
+    assert [study.study_name for study in optuna.get_all_study_summaries(storage)] == ["renamed"]
+
+
+def test_attributes_are_short_notes_are_true_and_nothing_of_it_is_written(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/made.db")
+    study = made(12, 5, storage=storage).study
+    before = storage.get_study_system_attrs(1), repr(storage.get_all_trials(1))
+    with serving(storage, note_of_study=lambda _: note(study, ())) as port:
+        shown = json.loads(ask(port, "GET", "/api/studies/1")[1])
+    assert (storage.get_study_system_attrs(1), repr(storage.get_all_trials(1))) == before
+    for owner in (shown, *shown["trials"], *shown["best_trials"]):
+        assert all(len(attribute["value"]) <= LONGEST for attribute in owner["user_attrs"])
+    best = shown["best_trials"][0]["number"]
+    assert f"in trial {best}" in shown["note"]["body"]
+    assert "tune-worker --study made-up" in shown["note"]["body"]
+    assert "| imgsz | 480 |" in shown["trials"][best]["note"]["body"]
+    assert attributes.HISTORY not in {attribute["key"] for attribute in shown["trials"][best]["user_attrs"]}
+
+
+def test_a_note_that_somebody_wrote_stays(storage: PetskinStorage) -> None:
+    study = optuna.load_study(study_name="petskin", storage=storage)
+    optuna_dashboard.save_note(study, "mine")
+    with serving(storage, note_of_study=lambda _: "made") as port:
+        assert json.loads(ask(port, "GET", "/api/studies/1")[1])["note"]["body"] == "mine"
+
+
+def test_the_trials_that_get_notes_are_the_best_and_those_in_trouble() -> None:
+    trials = made(300, 3, running=5).study.get_trials(deepcopy=False)
+    chosen = asked_about(trials)
+    assert len(chosen) <= 100
+    failed = next(trial for trial in chosen if trial.state.name == "FAIL")
+    assert "**Failed: crashed" in note_of_trial(failed)
+    assert {trial.number for trial in trials[-5:]} <= {trial.number for trial in chosen}

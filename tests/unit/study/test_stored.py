@@ -22,7 +22,7 @@ from petskin_tune.leases.lease import read_leases
 from petskin_tune.study import attributes, stored
 from petskin_tune.study.spec import SPEC_VERSION
 from petskin_tune.study.stored import read_spec, recorded, study_attributes
-from petskin_tune.study.study import create_study, find_study, settings_of
+from petskin_tune.study.study import create_study, find_study, name_metric, settings_of
 from petskin_tune.views import export, report, status, status_text
 from tests.support import curves
 from tests.support.fuzzing import cases
@@ -206,6 +206,14 @@ def test_what_create_study_writes_is_read_back(storage: PetskinStorage) -> None:
     assert find_study(storage, "petskin") is not None
     (waiting,) = made.trials()
     assert dict(recorded(waiting)) == {attributes.ORIGIN: "start point", attributes.FIXED: {"mosaic": 0.5}}
+
+
+def test_a_study_names_its_metric_and_one_from_before_is_named_when_it_is_opened(storage: PetskinStorage) -> None:
+    study = create_study(storage, a_spec(), points=(), attributes_of_study={})
+    assert study.optuna.metric_names == ["mask mAP50-95"]
+    storage.set_study_system_attr(study.id, attributes.METRIC_NAMES, None)
+    name_metric(study)
+    assert study.optuna.metric_names == ["mask mAP50-95"]
 
 
 def test_a_changed_target_keeps_the_rules_before_it_is_stored(storage: PetskinStorage) -> None:

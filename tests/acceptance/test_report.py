@@ -1,0 +1,96 @@
+"""The report in a real browser, at the width of a desk and of a phone, in the light and in the dark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from petskin_tune.views import report
+from tests.support.browser import CHROMIUM, PATIENCE, browser
+from tests.support.made_studies import made
+from tests.support.studies import NOW
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+WIDTHS = {"desk": 1280, "phone": 390}
+
+# Of every plot: its traces' points and what the browser drew of them.
+PLOTS = """[...document.querySelectorAll(".plot")].map((plot) => ({
+  section: plot.closest("section").id,
+  points: Math.max(...plot.data.map((trace) => (trace.z ?? trace.x ?? []).flat().filter((v) => v !== null).length)),
+  drawn: plot.querySelectorAll(".main-svg path").length,
+  right: plot.getBoundingClientRect().right,
+}))"""
+OVERFLOWING = """[...document.querySelectorAll("body *:not(script)")]
+  .filter((part) => !part.closest(".wide") && part.getBoundingClientRect().right > innerWidth + 1)
+  .map((part) => part.tagName + "." + part.className)"""
+COLUMN = """(column) => [...document.querySelectorAll("table.trials tbody tr:not([hidden])")]
+  .map((row) => row.cells[column].textContent)"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = made(60, 12, running=4)
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    file.write_text(report.render(study.study, NOW, study.leases), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as launched:
+        yield launched
+
+
+@pytest.fixture(params=WIDTHS)
+def page(request: pytest.FixtureRequest, chromium: Any, file: Path) -> Iterator[Any]:
+    scheme = "dark" if request.param == "phone" else "light"
+    context = chromium.new_context(viewport={"width": WIDTHS[request.param], "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.complaints, page.asked = [], []
+    page.on("console", lambda message: page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(file.as_uri(), wait_until="commit")
+    page.wait_for_selector("html[data-drawn=yes]", state="attached")
+    page.name = request.param
+    yield page
+    context.close()
+
+
+def test_a_report_is_whole_on_the_screen_and_asks_nobody(page: Any, file: Path, tmp_path: Path) -> None:
+    page.screenshot(path=os.environ.get("TUNE_SCREENSHOTS", str(tmp_path)) + f"/report-{page.name}.png", full_page=True)
+    assert page.complaints == []
+    assert [url for url in page.asked if not url.startswith("data:")] == [file.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(OVERFLOWING) == []
+    plots = page.evaluate(PLOTS)
+    assert len({plot["section"] for plot in plots}) == 9
+    assert [plot for plot in plots if not plot["points"] or not plot["drawn"]] == []
+
+    first = page.evaluate(COLUMN, 2)
+    assert first[0] == max(first)
+    page.locator("table.trials th", has_text="epochs").first.click()
+    epochs = [int(text) for text in page.evaluate(COLUMN, 3) if text]
+    assert epochs == sorted(epochs)
+    assert epochs[0] < epochs[-1]
+
+    page.locator("select").select_option("pruned")
+    assert {text.partition(",")[0] for text in page.evaluate(COLUMN, 1)} == {"pruned"}
+    page.locator("select").select_option("")
+    page.locator("[type=search]").fill("lr0<0.001 adamw")
+    rows = page.evaluate(COLUMN, 5)
+    assert 0 < len(rows) < 60
+    assert all(float(text) < 0.001 for text in rows)
+
+    dark = page.name == "phone"
+    assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)") is not dark
+    assert page.evaluate("document.querySelector('.plot').layout.font.color") == ("#e4e9ef" if dark else "#1f2933")

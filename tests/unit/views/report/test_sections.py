@@ -1,0 +1,154 @@
+"""What each section says and draws of studies that lack one thing or another."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+
+from petskin_tune.study import attributes
+from petskin_tune.views import report
+from petskin_tune.views.report import history, parameters, relations, results, rows, timeline
+from petskin_tune.views.report.pictures import picture_section, pictures
+from petskin_tune.views.report.rows import Table
+from tests.support.made_studies import Made, made
+from tests.support.studies import NOW, a_spec, a_study, add
+
+
+@pytest.fixture(scope="module")
+def searched() -> Made:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return made(60, 10, running=4)
+
+
+@pytest.fixture
+def table(searched: Made) -> Table:
+    return rows.read(searched.study, searched.leases, {57, 59})
+
+
+def test_the_parameter_that_decides_is_the_most_important(table: Table) -> None:
+    shares = parameters.importances(table)
+    assert next(iter(shares)) == "lr0"
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares.keys() == table.space.keys()
+
+
+def test_a_frozen_trial_and_a_failed_one_are_drawn_as_such(table: Table) -> None:
+    groups = {row.number: row.group for row in table.rows}
+    assert {groups[57], groups[59]} == {"frozen"}
+    assert {groups[56], groups[58]} == {"running"}
+    assert all(row.group == "failed" for row in table.rows if row.kind)
+    assert any(row.kind and row.state == "pruned" for row in table.rows)
+
+
+def test_of_more_trials_than_can_be_drawn_the_best_and_some_of_all_are(table: Table) -> None:
+    drawn = parameters.thinned(table.valued, table, 10)
+    numbers = [row.number for row in drawn]
+    assert len(numbers) == 10
+    assert set(table.order[:5]) <= set(numbers)
+    assert numbers == sorted(numbers)
+
+
+def test_a_report_of_more_trials_than_are_drawn_says_so(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MOST_CURVES", 20)
+    assert "20 of 60 trials, the best ones among them" in history.learning_curves(table)
+
+
+def test_the_map_is_high_where_values_are_and_empty_where_nobody_was() -> None:
+    points = np.array([[0.2, 0.2], [0.8, 0.2]])
+    surface = relations.smoothed(points, np.array([0.1, 0.5]))
+    low, right = surface[6, 6], surface[6, 26]
+    assert low == pytest.approx(0.1, abs=0.01)
+    assert right == pytest.approx(0.5, abs=0.01)
+    assert np.isnan(surface[30, 16])
+
+
+def test_trials_of_a_worker_that_overlap_stand_in_lanes(table: Table) -> None:
+    two = [row for row in table.rows if row.worker == "colab-1"][:2]
+    begin = datetime(2026, 1, 1)
+    for row, hours in zip(two, ((0, 2), (1, 3)), strict=True):
+        row.trial.datetime_start = begin + timedelta(hours=hours[0])
+        row.trial.datetime_complete = begin + timedelta(hours=hours[1])
+    spans = {row.number: timeline._span(row, NOW) for row in two}
+    lanes, ticks = timeline._lanes(two, spans)
+    assert sorted(lanes.values()) == [0, 1]
+    assert ticks == {"colab-1": 0}
+
+
+def test_the_settings_of_the_best_stand_beside_those_of_the_defaults(table: Table) -> None:
+    html = results.best_beside_defaults(table)
+    best = table.best
+    assert best is not None
+    assert f"Trial {best.number} beside trial 0, which began with Ultralytics&#x27; defaults" in html
+    assert '<td class="differs">' in html
+    assert "1e-5 to 0.1, logarithmic" in html
+
+
+def test_the_weakest_class_is_named(table: Table) -> None:
+    assert "The weakest is nodule with" in results.classes(table)
+    best = table.best
+    assert best is not None
+    assert results.by_class(best).keys() == {"papule", "scale", "pigmentation", "pustule", "erosion", "nodule"}
+
+
+def test_a_class_without_a_number_is_left_out(table: Table) -> None:
+    best = table.best
+    assert best is not None
+    metrics = {"metrics/mAP50-95(M)/papule": 0.5, "metrics/mAP50-95(M)/scale": float("nan")}
+    attrs = {**best.trial.user_attrs, attributes.METRICS: metrics}
+    trial = optuna.trial.create_trial(value=0.5, user_attrs=attrs, system_attrs=best.trial.system_attrs)
+    assert results.by_class(replace(best, trial=trial)) == {"papule": 0.5}
+
+
+def test_a_study_of_somebody_elses_makes_a_report_without_claims() -> None:
+    study = optuna.create_study(study_name="theirs", direction="maximize")
+
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        trial.report(x / 2, 1)
+        if x < 0.2:
+            raise optuna.TrialPruned
+        return x + (0.1 if trial.suggest_categorical("kind", ["a", None]) else 0)
+
+    study.optimize(objective, n_trials=12)
+    html = report.render(study, NOW)
+    assert "no trial tried them" in html
+    assert "The best trial has no mask mAP by class." in html
+    assert "worker not known" in html
+
+
+def test_a_persons_own_trials_beside_ours_make_a_report() -> None:
+    study = a_study(a_spec())
+    for number in range(5):
+        add(study, "COMPLETE", 0.1 * number, curve={1: 0.1}, lr0=0.001 * (number + 1), ours=number > 2)
+    add(study, "COMPLETE", float("inf"), ours=False)
+    add(study, "WAITING")
+    html = report.render(study, NOW)
+    assert "Trials (7)" in html
+    assert "Infinity" not in re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+
+
+def test_pictures_are_those_of_the_best_trial_and_of_the_study(tmp_path: Path) -> None:
+    study = a_study(a_spec())
+    store = FileSystemArtifactStore(str(tmp_path))
+    best, other = study.ask(), study.ask()
+    for owner, name in ((best, "val <b>.png"), (other, "other.png"), (study, "study.jpg"), (study, "notes.txt")):
+        (tmp_path / name).write_bytes(name.encode())
+        upload_artifact(artifact_store=store, file_path=str(tmp_path / name), study_or_trial=owner)
+    study.tell(best, 0.5)
+    study.tell(other, 0.1)
+    found = pictures(study, tmp_path)
+    assert [picture.content for picture in found] == [b"val <b>.png", b"study.jpg"]
+    assert "data:image/png;base64," in picture_section(found)
+
+
+def test_without_a_folder_of_artifacts_there_are_no_pictures(tmp_path: Path) -> None:
+    study = a_study(a_spec())
+    assert pictures(study) == pictures(study, tmp_path / "none") == []
+    assert "None were kept." in picture_section([])

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import optuna
+
+from petskin_tune.study import attributes
+from petskin_tune.views.report import rows
+from petskin_tune.views.report.rows import Table
+from petskin_tune.views.report.summary import costs, worth
+from tests.support.made_studies import made
+from tests.support.studies import a_spec, a_study, add
+
+WAVES = (0.00, 0.01, -0.01, 0.01, 0.00, -0.01, 0.01, 0.00)
+
+
+def a_search(*values: float, start: bool = True) -> Table:
+    """Complete trials of these values, the first of them the defaults; their curves waver by 0.01."""
+    study = a_study(a_spec(start=("defaults",) if start else ()))
+    for number, value in enumerate(values):
+        curve = {epoch: value - 0.01 + wave for epoch, wave in enumerate(WAVES, start=1)}
+        origin = "start point" if start and not number else "search"
+        add(study, "COMPLETE", value, curve=curve, **{attributes.ORIGIN: origin, attributes.SECONDS: 3600.0})
+    return rows.read(study, (), ())
+
+
+def said(table: Table) -> str:
+    return " ".join(worth(table))
+
+
+def test_the_noise_is_the_studys_own() -> None:
+    table = a_search(0.3, 0.35, 0.4)
+    assert 0.005 < table.noise < 0.02
+    assert table.noise_curves == 3
+    bare = a_study(a_spec())
+    add(bare, "COMPLETE", 0.3, curve={1: 0.3})
+    assert rows.read(bare, (), ()).noise_curves == 0
+
+
+def test_a_clear_lead_is_more_than_noise_and_a_small_one_is_none() -> None:
+    assert "0.200 above Ultralytics' defaults (trial 0, 0.300)" in said(a_search(0.3, 0.5))
+    assert "more than noise" in said(a_search(0.3, 0.5))
+    assert "within the noise" in said(a_search(0.3, 0.305))
+    between = said(a_search(0.3, 0.3 + 4 * a_search(0.3).noise))
+    assert "another seed may move it as far" in between
+
+
+def test_defaults_that_are_the_best_are_called_so() -> None:
+    assert said(a_search(0.5, 0.3)) == "That is Ultralytics' defaults: the search has found nothing better."
+
+
+def test_a_study_whose_defaults_nobody_tried_claims_no_gain() -> None:
+    assert "is not known: no trial tried them" in said(a_search(0.3, 0.5, start=False))
+
+
+def test_defaults_that_were_pruned_are_no_measure() -> None:
+    study = a_study(a_spec(start=("defaults",)))
+    add(study, "PRUNED", 0.1, curve={1: 0.1}, **{attributes.ORIGIN: "start point"})
+    add(study, "COMPLETE", 0.5, curve={1: 0.4, 2: 0.5}, **{attributes.ORIGIN: "search"})
+    assert "ended early at 0.100 (pruned), so that the lead of +0.400 says little" in said(rows.read(study, (), ()))
+
+
+def test_hours_are_added_up_with_what_pruning_saved_and_disconnects_cost() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = made(40, 10, running=2)
+    table = rows.read(study.study, study.leases, {39})
+    (sentence,) = costs(table)
+    trained = sum(trial.user_attrs[attributes.SECONDS] for trial in study.study.trials)
+    assert trained == sum(len(row.curve) for row in table.rows) * 41.0
+    assert sentence.startswith("3 workers trained ")
+    assert "pruning saved " in sentence
+    assert "freezing has spared " in sentence
+    resumes = sum(lease.resumes for lease in study.leases)
+    assert f"were interrupted {resumes} times" in sentence
+    assert "had to be done twice" in sentence
+
+
+def test_a_study_that_has_trained_nothing_has_no_costs() -> None:
+    assert list(costs(rows.read(a_study(a_spec()), (), ()))) == []
