@@ -46,4 +46,5 @@ MODEL = "petskin-tune:model"  # name and SHA-256 of the model file that the firs
 ENVIRONMENT = "petskin-tune:environment"  # {"versions": …, "snapshot_format": 1, "cuda": …, "device_model": …}
 OTHER_RELEASES = "petskin-tune:other-releases"  # of Ultralytics, with which a person allowed workers to go on
 RECOMMENDED = "petskin-tune:recommended"  # by the model: {"trial": number, "ended": trials by then, "reason": …}
+TOLD = "petskin-tune:told-done"  # with the study's extent behind it: the worker that sent word of its end
 STOP_REQUESTED = "petskin-tune:stop"  # how often `petskin-tune stop` was typed; a worker suspends when it goes up
