@@ -10,6 +10,7 @@ from petskin_tune import text as words
 from petskin_tune.diagnosis.comparison import curves_of
 from petskin_tune.diagnosis.curves import fitness_noise
 from petskin_tune.diagnosis.search import USUAL_NOISE
+from petskin_tune.errors import UsageError
 from petskin_tune.leases.lease import read_leases
 from petskin_tune.study import attributes
 from petskin_tune.study.extent import Extent, begun_here, extent
@@ -43,6 +44,8 @@ class News:
 
     def study_done(self, best: FrozenTrial | None) -> None:
         """The study is done; of several workers one says so."""
+        if not self._notifier.is_on:
+            return
         try:
             key = f"{attributes.TOLD}:{self._extent().whole}"
             if self._study.set_once(key, self._worker) != self._worker:
@@ -53,12 +56,15 @@ class News:
         self._tell(f"study done{found}")
 
     def stopped(self, reason: str) -> None:
-        """This worker has stopped with work left, and nobody asked it to just now."""
+        """This worker ends with work left, and nobody asked it to just now."""
+        if not self._notifier.is_on:
+            return
+        self._study.storage.patience.cancelled.set()  # nothing is waited for any more
         try:
-            so_far, others = str(self._extent()), self._at_work()
-        except AWAY:
-            so_far, others = "the database is away", ""
-        self._tell(f"{self._worker} stopped: {reason.rstrip('.')} · {so_far}{others}")
+            so_far = f" · {self._extent()}{self._at_work()}"
+        except (*AWAY, UsageError, KeyError):  # away, or deleted
+            so_far = ""
+        self._tell(f"{self._worker} stopped: {reason.rstrip('.')}{so_far}")
 
     def _at_work(self) -> str:
         leases = read_leases(self._study.storage, self._study.id, only_unfinished=True)

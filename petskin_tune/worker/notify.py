@@ -16,15 +16,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from petskin_tune.error_text import masked, shortened
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
+from petskin_tune.files.paths import typed
 from petskin_tune.printable import printable
 
 EVERY_SECONDS = 60.0
 ANSWER_SECONDS = 10.0  # that a server may take
+LARGEST_FILE = 64 * 1024  # bytes of a file that holds an address
 MOST_LINES = 8  # of a message
 VARIABLE = "TUNE_NOTIFY"
 # Slack reads `text`, Discord `content`; ntfy takes its message from the body by this template.
@@ -65,9 +67,8 @@ def address(asked: str | None, environ: Mapping[str, str]) -> str | None:
 
 def _first_line(file: str, where: str) -> str:
     try:
-        with Path(file).expanduser().open(encoding="utf-8") as lines:
-            return lines.readline(4096).strip()
-    except (OSError, ValueError, RuntimeError):
+        return regular.read_text(typed(file), LARGEST_FILE).partition("\n")[0].strip()
+    except (OSError, ValueError):
         raise UsageError(f"{where} must be an https:// address, or a file that holds one and can be read.") from None
 
 
@@ -102,6 +103,11 @@ class Notifier:
         self._closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anybody is told."""
+        return self._url is not None
 
     def tell(self, text: str) -> None:
         """Send ``text`` as soon as a message may be sent; returns at once."""

@@ -32,6 +32,8 @@ def trains(fitness: float) -> tuple[Any, ...]:
 class Told(Notifier):
     """Keeps what it is told."""
 
+    is_on = True  # type: ignore[assignment]
+
     def __init__(self) -> None:
         super().__init__(None)
         self.texts: list[str] = []
@@ -98,6 +100,17 @@ def test_a_worker_that_stops_says_why_how_far_the_study_is_and_whether_anybody_i
         f"petskin: {name} stopped: --max-hours 11.5 reached · 0 of 3 trials done · nobody is at work",
         f"petskin: {name} stopped: The database refuses this user · 0 of 3 trials done",
     ]
+
+
+def test_a_worker_that_stops_because_its_database_is_gone_tells_that_alone(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    place = a_place(storage, tmp_path, [], target=3)
+    told = Told()
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE trials")
+    News(place, told).stopped("Somebody deleted tables")
+    assert told.texts == [f"petskin: {place.options.worker} stopped: Somebody deleted tables"]
 
 
 def test_a_best_within_noise_is_no_news_nor_is_a_trial_that_was_suspended(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -189,6 +190,13 @@ def test_what_is_no_address_is_refused_and_not_quoted(given: str, where: str) ->
     with pytest.raises(UsageError, match=f"^{where} must be an https:// address") as refused:
         address(given, {}) if where == "--notify" else address(None, {where: given})
     assert SECRET not in str(refused.value)
+
+
+def test_a_fifo_that_nobody_writes_to_and_a_device_are_no_files_with_an_address(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for file in (str(tmp_path / "fifo"), "/dev/zero", str(tmp_path)):
+        with pytest.raises(UsageError, match="can be read"):
+            address(file, {})
 
 
 def test_the_address_is_neither_logged_with_what_was_typed_nor_typed_again_nor_shown_of_a_request() -> None:
