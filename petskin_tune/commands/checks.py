@@ -35,7 +35,7 @@ from petskin_tune.home.home import Home, sqlite_file
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.file import not_found
-from petskin_tune.study.study import Study
+from petskin_tune.study.study import Study, may_take_the_file, refuse_differences
 from petskin_tune.trial.inputs import prepare_data, prepare_model, require_same_data
 
 SKEW_SECONDS = 30.0  # between this clock and the database's, beyond which times in the study are misleading
@@ -118,7 +118,10 @@ def _versions() -> Check:
 def _database(found: Examination) -> Check:
     url = normalise_url(found.home.storage_url)
     _require_whole(found.home.database)
-    found.study = open_existing(found.home, found.asked)
+    study = open_existing(found.home, found.asked)
+    if study is not None and not may_take_the_file(study, found.asked):
+        refuse_differences(study, found.asked, found.places.typed)
+        found.study = study
     where = mask(url)
     _require_rights(url)
     if found.study is not None:

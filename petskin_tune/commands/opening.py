@@ -34,6 +34,7 @@ from petskin_tune.study.study import (
     Wanted,
     create_study,
     find_study,
+    may_take_the_file,
     name_metric,
     our_names,
     refuse_deleted,
@@ -86,6 +87,8 @@ def resolve(places: Places) -> Home:
 def open_existing(home: Home, asked: Wanted, patience: Patience | None = None, mode: Mode = "reader") -> Study | None:
     """The study, if it is in the database; neither database nor tables are created, and nothing is written.
 
+    Whether it is the one that the file describes is not looked at.
+
     Args:
         home: where the database is.
         asked: which study.
@@ -93,13 +96,11 @@ def open_existing(home: Home, asked: Wanted, patience: Patience | None = None, m
         mode: a ``reader`` needs no right to write.
 
     Raises:
-        UsageError: the database cannot be reached, may only be read, or the study differs from the file named or is
-            being deleted.
+        UsageError: the database cannot be reached, may only be read, or the study is being deleted.
     """
     study = find_existing(home, asked.name, patience, mode)
     if study is not None:
         refuse_deleted(study)
-        refuse_differences(study, asked)
     return study
 
 
@@ -244,6 +245,7 @@ def open_study(places: Places, mode: Mode = "reader", say: Say = print) -> Itera
             raise not_found(places.study, names(home))
         if study is None:
             raise NotBegun(f"The study {asked.name!r} has not begun yet; type: {places.to_type('tune-worker')}")
+        refuse_differences(study, asked, places.typed)
         warn_of_visible_password(places)
         yield home, study
     finally:
@@ -280,7 +282,9 @@ def open_or_create(
         start()  # 3. such a home's database is brought to this machine before anybody looks into it
     try:
         study = open_existing(home, asked, _patience(home, say), places.mode)  # 4. is it in the database?
-        if study is not None:
+        before = study if study is not None and may_take_the_file(study, asked) else None
+        if study is not None and before is None:
+            refuse_differences(study, asked, places.typed)
             if not started:
                 start()
             take_changes(study, asked)  # 5. yes: of its file, what may change
@@ -290,7 +294,9 @@ def open_or_create(
             draft = _draft(asked, home, places, say, data, more_points)  # 5. no: all that can refuse a new one
             if not started:
                 start()
-            opened = Opened(home, _create(draft, home), draft.prepared)  # 6. the first thing that is created
+            opened = Opened(home, _create(draft, home, before), draft.prepared)  # 6. the first thing that is created
+            if before is not None:
+                say(f"no trial of the study {asked.name} had begun: it takes its file as it is now")
         if places.mode != "guest":
             warn_of_visible_password(places)
         _remember_answer(home)  # 7. whoever comes next waits for this database
@@ -366,7 +372,7 @@ def _draft(
     return _Draft(asked, asked.spec, prepared, (*points.points, *(point for point, _ in offered)))
 
 
-def _create(draft: _Draft, home: Home) -> Study:
+def _create(draft: _Draft, home: Home, before: Study | None) -> Study:
     from petskin_tune.trial.inputs import require_same_data
 
     asked, fingerprint = draft.asked, draft.prepared.fingerprint
@@ -379,6 +385,7 @@ def _create(draft: _Draft, home: Home) -> Study:
             attributes.STORE: home.to_record,
             attributes.FINGERPRINT: fingerprint.to_json(),
         },
+        instead_of=before,
     )
     # Meanwhile another worker may have created it, from another file or other data.
     refuse_differences(study, asked)

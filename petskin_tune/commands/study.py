@@ -103,17 +103,14 @@ def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
 def show(places: Places) -> None:
     """Print the study file in force; `> mine.yaml` makes it your own."""
     from petskin_tune.commands.opening import NotBegun, open_study
-    from petskin_tune.study.file import dump
-    from petskin_tune.study.study import wanted
+    from petskin_tune.study.file import dump, text_of
 
     try:
         with open_study(places) as (_, study):
-            spec = study.spec
+            shown = text_of(places.study, study.spec) or dump(study.spec)
     except NotBegun:
-        spec_of_file = wanted(places.study).spec
-        assert spec_of_file is not None
-        spec = spec_of_file
-    click.echo(dump(spec), nl=False)
+        shown = text_of(places.study)
+    click.echo(shown, nl=False)
 
 
 @click.command(name="try", context_settings={"ignore_unknown_options": True})

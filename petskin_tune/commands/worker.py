@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -61,6 +61,7 @@ class Request:
     exact: bool = False
     allow_different_machine: bool = False
     verbose: bool = False
+    notify: str | None = field(default=None, repr=False)  # a secret
 
     @property
     def typed(self) -> str:
@@ -95,6 +96,7 @@ class _Name(click.ParamType):
 @on_this_machine
 @click.option("--ephemeral", is_flag=True, help="Use this machine's disk although it is deleted with the session.")
 @click.option("--local-checkpoints", is_flag=True, help="Keep snapshots where only this machine finds them.")
+@click.option("--notify", metavar="URL|FILE", help="Webhook that is told what happens, a secret.  [TUNE_NOTIFY]")
 @click.option("--verbose", is_flag=True, help="Show what goes to the log on the screen, too.")
 @click.version_option(__version__, prog_name="tune-worker")
 @one_sentence
@@ -137,11 +139,13 @@ def start_worker(places: Places, request: Request, signals: Signals) -> int:
     """
     from petskin_tune.identity import process_age
     from petskin_tune.worker.devices import device_list
+    from petskin_tune.worker.notify import address
 
     if request.exact and request.allow_different_machine:
         raise UsageError("Name either --exact or --allow-different-machine: one leaves what the other goes on with.")
     began = time.monotonic() - min(process_age(), LONGEST_START_SECONDS)  # the imports count for its hours
     devices = device_list(request.device)
+    request = replace(request, notify=address(request.notify, os.environ))
     if len(devices) > 1 and signals.came is None:
         return _one_worker_each(devices, places, request, signals, began)
     return _work(places, replace(request, device=devices[0]), signals, began)
@@ -172,7 +176,9 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
     from petskin_tune.worker.suspension import Suspension
 
     log = WorkerLog(verbose=request.verbose)
-    logger.info("petskin-tune %s, Python %s, process %d: %s", __version__, sys.version, os.getpid(), sys.argv)
+    logger.info(
+        "petskin-tune %s, Python %s, process %d: %s", __version__, sys.version, os.getpid(), _typed(sys.argv, request)
+    )
     view = open_progress(plain=request.verbose)
     signals.before_exit = view.close
     way_on = f"tune-worker --study {shlex.quote(places.study)}{places.typed}{request.typed}"
@@ -183,7 +189,7 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
         log.open(opened.home.logs, options.worker, view.note)
         place = Workplace(opened.study, opened.home, processes, view, options, opened.prepared)
         deadline = None if options.max_hours is None else Deadline(began, options.max_hours, place.times)
-        return _work_until_the_end(place, Suspension(place, deadline), signals)
+        return _work_until_the_end(place, Suspension(place, deadline), signals, request.notify)
     except Interrupted:
         view.suspended(way_on)
         return EXIT_SUSPENDED
@@ -265,16 +271,33 @@ def _options(places: Places, request: Request) -> Options:
     )
 
 
-def _work_until_the_end(place: Workplace, suspension: Suspension, signals: Signals) -> int:
+def _work_until_the_end(place: Workplace, suspension: Suspension, signals: Signals, notify: str | None) -> int:
+    from petskin_tune.worker.news import News
+    from petskin_tune.worker.notify import EVERY_SECONDS, Notifier
     from petskin_tune.worker.worker import Worker
 
+    notifier = Notifier(notify)
+    news = News(place, notifier)
     signals.tell(suspension.ask)
     try:
-        return Worker(place, suspension).work()
+        return Worker(place, suspension, news).work()
+    except UsageError as refusal:
+        news.stopped(str(refusal))
+        raise
+    except Exception as error:
+        news.stopped(f"for a reason that nobody foresaw, {type(error).__name__}")
+        raise
     finally:
         if not place.home.close(LAST_COPY_SECONDS):
             place.view.note("the home does not answer: its copy of the database is older than what was done here")
+        notifier.close(min(EVERY_SECONDS + 1, suspension.seconds_left()))
         suspension.close()
+
+
+def _typed(words: Sequence[str], request: Request) -> list[str]:
+    """What was typed, for the log, without the address that is a secret."""
+    secret = request.notify
+    return [word if secret is None or secret not in word else word.replace(secret, "***") for word in words]
 
 
 # ---- several devices -------------------------------------------------------------------------------------------------

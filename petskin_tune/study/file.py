@@ -29,6 +29,7 @@ __all__ = [
     "parse",
     "shipped",
     "shipped_folder",
+    "text_of",
 ]
 
 _SUFFIXES = (".yaml", ".yml")
@@ -76,6 +77,18 @@ def find(name_or_path: str) -> FoundFile | None:
             if found.suffix in _SUFFIXES and os.path.isfile(found):
                 return FoundFile(found, shipped=resolved(found.parent) == resolved(shipped_folder()))
     return None
+
+
+def text_of(name_or_path: str, spec: StudySpec | None = None) -> str:
+    """The text of the study file that a person means, its comments included; "" where it does not say ``spec``.
+
+    Raises:
+        UsageError: it cannot be read, or see :func:`parse`.
+    """
+    found = find(name_or_path)
+    if found is None or (spec is not None and found.read().spec != spec):
+        return ""
+    return found.path.read_text(encoding="utf-8")
 
 
 def not_found(name_or_path: str, in_database: Iterable[str] = ()) -> UsageError:

@@ -19,7 +19,7 @@ from petskin_tune.study.spec import SPEC_VERSION, Choices, PrunerSpec, Range, Sa
 from petskin_tune.study.units import parse_budget, parse_duration, parse_share, parse_size
 from petskin_tune.study.yaml_lines import Entry
 
-_REQUIRED = ("study", "model", "data", "epochs", "search")
+REQUIRED = ("study", "model", "data", "epochs", "search")
 _KEYS = ("version", *(key for key in StudySpec.model_fields if key != "version"))
 SAMPLER_OPTIONS = {
     "freeze-thaw": ("rungs",),
@@ -66,10 +66,15 @@ def read_study(root: Entry, version: int = SPEC_VERSION) -> ParsedStudy:
     Raises:
         UsageError: anything unknown, contradictory or missing, with file, line and the way on.
     """
+    if "notify" in root.mapping():
+        raise root.mapping()["notify"].refused(
+            "cannot be a key of a study, which others read, because the address is a secret: "
+            "give it by --notify or TUNE_NOTIFY"
+        )
     # An empty value is a key left out; one that is needed is refused where it stands.
-    keys = {key: entry for key, entry in root.mapping(_KEYS).items() if entry.value is not None or key in _REQUIRED}
+    keys = {key: entry for key, entry in root.mapping(_KEYS).items() if entry.value is not None or key in REQUIRED}
     version = _version(keys, version)
-    for key in _REQUIRED:
+    for key in REQUIRED:
         if key not in keys:
             raise root.refused(f"the key `{key}` is missing")
     epochs = keys["epochs"].whole(1)

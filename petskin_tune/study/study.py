@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -30,6 +32,7 @@ from petskin_tune.study.space import check_settings
 from petskin_tune.study.spec import CHANGEABLE, SPEC_VERSION, StudySpec
 from petskin_tune.study.stored import checked, read_spec, recorded, study_attributes
 
+START_POINT = "start point"  # where a trial comes from that the study file asks for
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -44,6 +47,7 @@ class Wanted:
     shipped: bool = False
     warnings: tuple[str, ...] = ()
     frozen: bool = False  # the study in the database stands, whatever this spec says
+    named: str | None = None  # the study file, as a person types it
 
     @property
     def is_compared(self) -> bool:
@@ -71,7 +75,7 @@ def wanted(name_or_path: str) -> Wanted:
         return Wanted(name_or_path)
     parsed = found.read()
     folder, warnings = found.path.absolute().parent, tuple(parsed.warnings)
-    return Wanted(parsed.spec.study, parsed.spec, found, folder, found.shipped, warnings)
+    return Wanted(parsed.spec.study, parsed.spec, found, folder, found.shipped, warnings, named=name_or_path)
 
 
 @dataclass
@@ -283,19 +287,47 @@ def delete_rows(study: Study) -> None:
     study.storage.transaction(work)
 
 
-def refuse_differences(study: Study, asked: Wanted) -> None:
+def refuse_differences(study: Study, asked: Wanted, typed: str = "") -> None:
     """Refuse a study file that differs from the study in what may not change.
+
+    Args:
+        study: in the database.
+        asked: what a person named.
+        typed: the options that a person types again to mean the same places.
 
     Raises:
         UsageError: says what differs, and the way on.
     """
-    if not asked.is_compared or (mine := asked.beside(study.spec)) is None:
+    if not (lines := _differences(study, asked)):
         return
-    if lines := study_file.differences(study.spec, mine):
+    file = shlex.quote(asked.named or asked.name)
+    if is_untouched(study):
         raise UsageError(
-            f"The study {study.name!r} was begun with another study file: {'; '.join(lines)}. To begin another study "
-            f"with this file, type: petskin-tune init --study {study.name}2 --from {study.name} FILE"
+            f"The study {study.name!r} was made of another study file, and no trial of it has begun: "
+            f"{'; '.join(lines)}. To let it take this file, type: petskin-tune init --study {file}{typed}"
         )
+    raise UsageError(
+        f"The study {study.name!r} was begun with another study file: {'; '.join(lines)}. To begin another study "
+        f"with this file, type: petskin-tune init --study {study.name}2 --from {study.name} {file}{typed}"
+    )
+
+
+def _differences(study: Study, asked: Wanted) -> list[str]:
+    mine = asked.beside(study.spec) if asked.is_compared else None
+    return study_file.differences(study.spec, mine) if mine is not None else []
+
+
+def may_take_the_file(study: Study, asked: Wanted) -> bool:
+    """Whether the study differs from a person's file, and can be made of it anew because nothing was done for it."""
+    return bool(_differences(study, asked)) and is_untouched(study)
+
+
+def is_untouched(study: Study) -> bool:
+    """Whether the study holds nothing but the start points of its file, none of them begun."""
+    return all(
+        trial.state == TrialState.WAITING and trial.user_attrs.get(attributes.ORIGIN) == START_POINT
+        for trial in study.trials()
+    )
 
 
 def take_changes(study: Study, asked: Wanted) -> None:
@@ -319,13 +351,25 @@ def create_study(
     *,
     points: tuple[Mapping[str, Any], ...],
     attributes_of_study: Mapping[str, Any],
+    instead_of: Study | None = None,
 ) -> Study:
-    """Create the study with its start points in one transaction, or open it when another worker was faster."""
+    """Create the study with its start points in one transaction, or open it when another worker was faster.
+
+    Args:
+        storage: where.
+        spec: of the study.
+        points: tried first.
+        attributes_of_study: set with it.
+        instead_of: an untouched study (:func:`is_untouched`) of this name, deleted in the same transaction.
+    """
     stored = {**attributes_of_study, attributes.SPEC: _to_json(spec), attributes.UID: uuid.uuid4().hex[:12]}
 
     def work(session: Session) -> None:
+        other_id = {} if instead_of is None else _delete_untouched(session, instead_of)
+        if other_id is None:
+            return
         direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
-        row = models.StudyModel(study_name=spec.study, directions=[direction])
+        row = models.StudyModel(study_name=spec.study, directions=[direction], **other_id)
         session.add(row)
         session.flush()
         for key, value in stored.items():
@@ -336,15 +380,34 @@ def create_study(
             )
         )
         for point in points:
-            storage._get_prepared_new_trial(
-                row.study_id, _waiting(point, spec, "start point", uuid.uuid4().hex), session
-            )
+            storage._get_prepared_new_trial(row.study_id, _waiting(point, spec, START_POINT, uuid.uuid4().hex), session)
 
     with contextlib.suppress(IntegrityError):  # the name is taken: by a faster worker, or by our own lost attempt
         storage.transaction(work)
     study = find_study(storage, spec.study)
     assert study is not None
     return study
+
+
+def _delete_untouched(session: Session, study: Study) -> dict[str, int] | None:
+    """Delete the study and what waits in it; None where a worker or a person was faster.
+
+    Returns an id for the study that takes its place: SQLite would give it the same one, and a worker that still has the
+    old study open would train trials of the new one.
+    """
+    session.execute(queries.LOCK_STUDY[study.storage.engine.name], {"study_id": study.id})
+    row = session.get(models.StudyModel, study.id, populate_existing=True)
+    if row is None or not all(_waits_as_start_point(trial) for trial in row.trials):
+        return None
+    highest = session.query(func.max(models.StudyModel.study_id)).scalar()
+    session.delete(row)
+    session.flush()
+    return {"study_id": highest + 1} if study.storage.engine.name == "sqlite" else {}
+
+
+def _waits_as_start_point(trial: Any) -> bool:
+    origin = next((row.value_json for row in trial.user_attributes if row.key == attributes.ORIGIN), None)
+    return trial.state == TrialState.WAITING and origin == json.dumps(START_POINT)
 
 
 def _to_json(spec: StudySpec) -> Any:

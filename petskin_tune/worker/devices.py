@@ -17,24 +17,28 @@ from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT
 from petskin_tune.interrupts import Signals
 
 _GPU = re.compile(r"\+?\d+|(GPU|MIG)-\S+")  # a number, or a device's own name
+_CUDA = re.compile(r"(?:cuda:)?(\d+)", re.ASCII)  # as Ultralytics and torch name a GPU
+# Drivers that list no GPUs under /proc: ROCm's, WSL's, Jetson's. What they have is seen when a trial starts.
+_OTHER_DRIVERS = tuple(map(Path, ("/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvgpu")))
 # `python -c` would look modules up in the current folder first, before those that are installed.
 SAFE_PATH = ["-P"] if sys.version_info >= (3, 11) else []
 
 
 def device_list(text: str) -> list[str]:
-    """The devices that ``--device`` names: ``""`` (this machine's own choice), ``cpu``, ``0``, ``0,1`` or ``all``.
+    """What ``--device`` names: ``""`` (this machine's own choice), ``cpu``, ``0``, ``cuda:0``, ``0,1`` or ``all``.
 
     Raises:
-        UsageError: it names none, or the same one twice.
+        UsageError: it names none, the same one twice, or a GPU that is not here.
     """
     if text == "all":
         devices = visible_gpus()
         if not devices:
             raise UsageError("--device all: no GPU is visible here; nvidia-smi lists what there is.")
         return devices
-    devices = [part.strip() for part in text.split(",")]
+    devices = [_plain(part.strip()) for part in text.split(",")]
+    gpus = [device for device in devices if device.isdecimal()]
     for device in devices:
-        if device not in ("", "cpu", "mps") and not device.isdigit():
+        if device not in ("", "cpu", "mps", *gpus):
             raise UsageError(
                 f"--device {text}: {device!r} is none; name cpu, a GPU's number, a list such as 0,1, or all."
             )
@@ -42,7 +46,31 @@ def device_list(text: str) -> list[str]:
         raise UsageError(f"--device {text}: there is no mps here, which is Apple's; name cpu, or a GPU's number.")
     if len(devices) > 1 and ("" in devices or len(set(devices)) < len(devices)):
         raise UsageError(f"--device {text}: name each device once.")
+    _require_gpus(text, gpus)
     return devices
+
+
+def _plain(device: str) -> str:
+    """``cuda:0`` and ``cuda`` as the number that they mean."""
+    if device == "cuda":
+        return "0"
+    named = _CUDA.fullmatch(device)
+    return str(int(named[1])) if named else device
+
+
+def _require_gpus(text: str, gpus: Sequence[str]) -> None:
+    """Refuse a GPU that is not here, as far as that is known without asking CUDA.
+
+    Raises:
+        UsageError: it is not.
+    """
+    visible = visible_gpus()
+    if not visible and any(driver.exists() for driver in _OTHER_DRIVERS):
+        return
+    for gpu in gpus:
+        if gpu not in visible:
+            there = f"visible are {', '.join(visible)}" if visible else "none is visible: name cpu, or leave it out"
+            raise UsageError(f"--device {text}: there is no GPU {gpu} here; {there}.")
 
 
 def visible_gpus() -> list[str]:

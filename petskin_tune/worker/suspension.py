@@ -71,6 +71,15 @@ class Suspension:
         """Whether somebody else than the worker itself wants it to stop."""
         return self._asked.is_set()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the hours are used up that a person gave."""
+        return self._deadline is not None and self.reason == f"{self._deadline.name} reached"
+
+    def seconds_left(self) -> float:
+        """Until this process must be gone; ``inf`` while nobody asked it to stop."""
+        return max(0.0, self._end - time.monotonic())
+
     def wait(self, seconds: float) -> None:
         """Wait so long, or until somebody asks."""
         self._asked.wait(seconds)

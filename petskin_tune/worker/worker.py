@@ -27,6 +27,8 @@ from petskin_tune.trial.job import parameters
 from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker.environment import EnvironmentCheck, LeftToOthers
+from petskin_tune.worker.news import News
+from petskin_tune.worker.notify import Notifier
 from petskin_tune.worker.search_health import SearchWatch, stopped_by_failures
 from petskin_tune.worker.supply import supply_of
 from petskin_tune.worker.suspension import Suspension
@@ -42,14 +44,16 @@ class Worker:
     Args:
         place: on this machine.
         suspension: says when to stop.
+        news: sends messages to a person.
     """
 
-    def __init__(self, place: Workplace, suspension: Suspension) -> None:
+    def __init__(self, place: Workplace, suspension: Suspension, news: News | None = None) -> None:
         self._place = place
         self._study = place.study
         self._claims = place.claims
         self._view = place.view
         self._suspension = suspension
+        self._news = news or News(place, Notifier(None))
         self._declined = LeftToOthers()
         self._finished = 0  # trials that ended here
         self._waited_for: set[tuple[int, int]] = set()  # (trial id, token) of leases, said to be waited for
@@ -169,8 +173,9 @@ class Worker:
         self._place.freezing = [one for one in self._place.freezing if one.trial.number != trial.number]  # thawed
         heartbeat = Heartbeat(trial)
         heartbeat.start()  # before anything that may take longer than a lease: a draw, a database that is away
-        started = time.monotonic()
+        started, before = time.monotonic(), None
         try:
+            before = self._study.best()
             outcome = give_up(trial, held.hopeless) if held.hopeless else self._run(trial, heartbeat)
         except LeaseLost as lost:
             log.warning("trial %d: %s", held.number, lost)
@@ -179,6 +184,7 @@ class Worker:
             self._place.run = None
             if not any(one.trial is trial for one in self._place.freezing):
                 heartbeat.stop()
+        self._news.trial_ended(trial.number, outcome, before)
         self._after(trial, outcome, time.monotonic() - started)
 
     def _run(self, trial: HeldTrial, heartbeat: Heartbeat) -> Outcome:
@@ -272,6 +278,7 @@ class Worker:
         best = self._study.best()
         command = self._place.command("best", " --yaml best.yaml") if best else self._place.command("status")
         self._view.study_done(best.value if best else None, best.number if best else None, command)
+        self._news.study_done(best)
         return EXIT_DONE
 
     def _say_suspended(self) -> int:
@@ -280,6 +287,8 @@ class Worker:
         if not self._anything_left():
             return self._say_done()
         self._view.suspended(self._place.worker_command)
+        if self._suspension.is_over:
+            self._news.stopped(self._suspension.reason or "")
         return EXIT_SUSPENDED
 
     def _anything_left(self) -> bool:

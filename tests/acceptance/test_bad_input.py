@@ -110,11 +110,12 @@ def guarded(postgres_url: str) -> tuple[sqlalchemy.URL, Path]:
 
 def test_a_changed_study_file_is_refused_with_the_difference_and_the_way_on(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=1)
-    assert run("init", "--study", str(study), cwd=tmp_path, command="petskin-tune").returncode == 0
+    for command in (["init"], ["try", "lr0=0.002"]):  # now something was done for it
+        assert run(*command, "--study", str(study), cwd=tmp_path, command="petskin-tune").returncode == 0
     write_study(tmp_path, target_trials=1, epochs=7)
     sentence = refused_after(tmp_path, "--study", str(study))
     assert "epochs" in sentence
-    assert "petskin-tune init --study small2 --from small" in sentence
+    assert f"petskin-tune init --study small2 --from small {study}" in sentence
 
 
 def test_what_may_change_changes_and_the_newest_wins(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_an_image_that_cannot_be_read_is_named_and_costs_no_trial_anything(tmp_p
 @pytest.mark.slow
 def test_a_device_that_is_not_here_costs_no_trial_anything(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=1, epochs=1, train=_short(), start=["defaults"])
-    refused = run("--study", str(study), "--device", "7", cwd=tmp_path)
+    refused = run("--study", str(study), "--device", "7", cwd=tmp_path, CUDA_VISIBLE_DEVICES="0,1,2,3,4,5,6,7")
     assert refused.returncode == 2, refused.stdout
     assert "error: Training cannot start on this machine: ValueError: Invalid CUDA 'device=7'" in refused.stdout
     assert [trial.state.name for trial in load(tmp_path / "runs").trials] == ["RUNNING"]

@@ -6,6 +6,7 @@ What the cells use is a wheel of the project, on Drive, which the notebook's own
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -41,24 +42,31 @@ def never(_: str) -> bool:
     return False
 
 
+class MachineLost(Exception):
+    """Every process of the machine has ended at once, and its disk is gone."""
+
+
 class Colab:
-    """Runs a notebook's code cells as Colab does: `!` and `%pip` in a shell, `$NAME` from the notebook's variables.
+    """Runs a notebook's code cells as Colab does: `!` in a shell, `$NAME` from the notebook's variables.
 
     Attributes:
         wheel: on Drive, what the settings cell names as PACKAGE.
         packages: this machine's site-packages; what the project depends on is installed already, as torch is on Colab.
-        pip: options of pip beside those of the notebook.
+        pip: pip's options, as its environment variables.
         variables: of the environment, beside Colab's own.
+        output: what each cell has printed.
+        shown: what cells have displayed.
     """
 
     def __init__(self, drive: Path, disk: Path, wheel: Path) -> None:
         self.drive, self.disk = drive, disk
         self.wheel = Path(shutil.copy(wheel, drive / "MyDrive"))
         self.packages = disk / "site-packages"
-        self.pip = "--no-deps"
+        self.pip = {"PIP_NO_DEPS": "1"}
         self.variables: dict[str, str] = {}
         self.unassigned = False
         self.output: dict[str, str] = {}
+        self.shown: list[str] = []
 
     @property
     def home(self) -> Path:
@@ -70,60 +78,62 @@ class Colab:
     ) -> None:
         """Run all cells in order, or those up to ``last``; ``settings`` replace what the settings cell says."""
         names: dict[str, Any] = {}
-        settings = {"PACKAGE": repr(str(self.wheel)), **settings}
+        given = {"PACKAGE": repr(str(self.wheel)), "LOCAL": repr(str(self.disk / "local")), "FOLLOW_MINUTES": "30"}
         self.output.clear()
         with self._colab():
-            for cell in json.loads(NOTEBOOK.read_text())["cells"]:
-                if cell["cell_type"] != "code":
-                    continue
-                source = "".join(cell["source"]).replace(COLAB_DRIVE, str(self.drive))
-                for name, value in settings.items():
-                    source = re.sub(rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE)
-                if not self._run_cell(cell["id"], source, names, lose_machine_at) or cell["id"] == last:
-                    return
+            try:
+                for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+                    if cell["cell_type"] == "code":
+                        source = "".join(cell["source"]).replace(COLAB_DRIVE, str(self.drive))
+                        for name, value in {**given, **settings}.items():
+                            source = re.sub(rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE)
+                        self._run_cell(cell["id"], source, names, lose_machine_at)
+                    if cell["id"] == last:
+                        return
+            except MachineLost:
+                self._lose_machine(names["WORKER"].pid)
+            finally:
+                for process in (names.get("DASHBOARD"), names.get("WORKER")):
+                    if process is not None and process.poll() is None:
+                        process.kill()
+                        process.wait()
 
-    def _run_cell(self, cell: str, source: str, names: dict[str, Any], lose_machine_at: Callable[[str], bool]) -> bool:
-        if source[0] not in "!%":
-            exec(compile(source, cell, "exec"), names)
-            return True
-        command = re.sub(r"\$(\w+)", lambda match: str(names[match[1]]), source[1:])
-        if source.startswith("%pip install"):
-            command = f"{sys.executable} -m {command} {self.pip} --target {self.packages}"
-        return self._run_shell(cell, command, lose_machine_at)
+    def _run_cell(self, cell: str, source: str, names: dict[str, Any], lose_machine_at: Callable[[str], bool]) -> None:
+        names["_shell"] = lambda line: self._run_shell(line, names)
+        python = re.sub(r"^( *)!(.*)$", r"\1_shell(\2)", source, flags=re.MULTILINE)
+        python = re.sub(r"_shell\((.*)\)$", lambda line: f"_shell({line[1]!r})", python, flags=re.MULTILINE)
+        printed = Printed(lose_machine_at)
+        try:
+            with contextlib.redirect_stdout(printed):
+                exec(compile(python, cell, "exec"), names)
+        finally:
+            self.output[cell] = printed.getvalue()
 
-    def _run_shell(self, cell: str, command: str, lose_machine_at: Callable[[str], bool]) -> bool:
-        """Run one shell line; False when the machine was lost meanwhile."""
-        shell = subprocess.Popen(
-            command, shell=True, cwd=self.drive.parent, env=self.environment(), text=True, start_new_session=True,
+    def _run_shell(self, line: str, names: dict[str, Any]) -> None:
+        command = re.sub(r"\$(\w+)", lambda match: str(names[match[1]]), line)
+        done = subprocess.run(
+            command, shell=True, cwd=self.drive.parent, text=True, check=False, timeout=PATIENCE,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        assert shell.stdout is not None
-        self.output[cell] = ""
-        for line in shell.stdout:
-            self.output[cell] += line
-            if lose_machine_at(line):
-                self._lose_machine(shell.pid)
-                shell.wait()
-                return False
-        shell.wait(PATIENCE)
-        return True
+        print(done.stdout, end="")
 
     def environment(self) -> dict[str, str]:
         """Colab's, in which what the notebook has installed comes before the project that is under test here."""
         installed = {
             "PATH": f"{self.packages / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.packages),
+            "PIP_TARGET": str(self.packages),
         }
         return workers.environment(
             COLAB_RELEASE_TAG="release",
             TUNE_NETWORK_HOME="1",
             XDG_CACHE_HOME=str(self.disk),
             **installed,
+            **self.pip,
             **self.variables,
         )
 
     def _lose_machine(self, pid: int) -> None:
-        """Every process at once, and its disk."""
         everything = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         for process in everything:
             process.send_signal(signal.SIGKILL)
@@ -132,15 +142,37 @@ class Colab:
 
     @contextlib.contextmanager
     def _colab(self) -> Iterator[None]:
-        """What `google.colab` offers to a notebook's cells."""
+        """What `google.colab` and IPython offer to a notebook's cells, and the environment of a Colab machine."""
         drive = types.SimpleNamespace(
             mount=lambda place: Path(place, "MyDrive").mkdir(parents=True, exist_ok=True),
             flush_and_unmount=lambda: None,
         )
         runtime = types.SimpleNamespace(unassign=lambda: setattr(self, "unassigned", True))
+        output = types.SimpleNamespace(serve_kernel_port_as_iframe=lambda port, **_: self.shown.append(f"port {port}"))
+        userdata = types.SimpleNamespace(get=lambda name: self.variables[name])
+        colab = types.SimpleNamespace(drive=drive, runtime=runtime, output=output, userdata=userdata)
+        display = types.SimpleNamespace(HTML=str, display=self.shown.append)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive, runtime=runtime))
+            patch.setitem(sys.modules, "google.colab", colab)
+            patch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display))
+            patch.setitem(sys.modules, "IPython.display", display)
+            for name, value in self.environment().items():
+                patch.setenv(name, value)
             yield
+
+
+class Printed(io.StringIO):
+    """What a cell prints; the machine is lost at a line of it."""
+
+    def __init__(self, lose_machine_at: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._lose_machine_at = lose_machine_at
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if any(map(self._lose_machine_at, text.splitlines())):
+            raise MachineLost
+        return written
 
 
 @pytest.fixture(scope="module")
@@ -170,26 +202,31 @@ def test_run_all_disconnect_run_all_again_ends_the_study_with_the_trial_that_was
     colab.run_all(lose_machine_at=lambda line: "trial 0 epoch 2/3" in line, **settings)
     colab.variables = {}
     assert "status" not in colab.output
-    assert "study done" not in colab.output["work"]
+    assert "study done" not in colab.output["live"]
 
     colab.run_all(**settings)
-    assert "trial 0" in colab.output["work"]
-    assert "goes on after" in colab.output["work"]
-    assert "study done" in colab.output["work"]
+    assert "trial 0" in colab.output["live"]
+    assert "goes on after" in colab.output["live"]
+    assert "study done" in colab.output["live"]
+    assert "the worker has ended: the study is done" in colab.output["live"]
     assert "2 of 2 trials done (2 complete)" in colab.output["status"]
     assert "The best trial:" in colab.output["diagnose"]
     assert (colab.drive / "MyDrive/petskin-tune/best.yaml").is_file()
     assert (colab.drive / "MyDrive/petskin-tune/best.pt").stat().st_size > 100_000
-    assert colab.output["install"] == ""
+    assert colab.output["install"] == f"installed from PACKAGE, {colab.wheel}\n"
+    assert "a full trial of 3 epochs" in colab.output["doctor"]
+    assert [shown for shown in colab.shown if shown.startswith("<iframe") and "Plotly" in shown]
+    assert "port 8080" in colab.shown
     assert f"ultralytics=={version('ultralytics')}\n" in (colab.home / "environment.txt").read_text()
     assert not colab.unassigned
 
 
+@pytest.mark.slow
 def test_lines_of_a_notebooks_worker_carry_no_escape_codes_and_say_what_is_safe(colab: Colab, tmp_path: Path) -> None:
     study = workers.write_study(tmp_path / "studies", target_trials=1)
     colab.run_all(STUDY=repr(str(study)), END_SESSION="True")
-    assert "\x1b" not in colab.output["work"]
-    epochs = [line for line in colab.output["work"].splitlines() if " epoch " in line and "mask mAP" in line]
+    assert "\x1b" not in colab.output["live"]
+    epochs = [line for line in colab.output["live"].splitlines() if " epoch " in line and "mask mAP" in line]
     assert len(epochs) == 3
     assert all(re.search("safe to|a disconnect now would cost", line) for line in epochs)
     assert colab.unassigned
@@ -197,7 +234,7 @@ def test_lines_of_a_notebooks_worker_carry_no_escape_codes_and_say_what_is_safe(
 
 def test_the_install_cell_installs_the_studies_their_models_and_both_commands(colab: Colab) -> None:
     colab.run_all(last="install")
-    assert colab.output == {"install": ""}
+    assert colab.output["install"] == f"installed from PACKAGE, {colab.wheel}\n"
     package = colab.packages / "petskin_tune"
     assert (package / "studies" / "demo.yaml").is_file()
     assert (package / "studies" / "petskin.yaml").is_file()
@@ -210,6 +247,21 @@ def test_the_install_cell_installs_the_studies_their_models_and_both_commands(co
     assert found == f"{package / '__init__.py'}\n"
 
 
+def test_what_is_in_no_index_and_no_repository_comes_from_a_wheel_on_drive_and_the_cell_says_so(
+    colab: Colab, tmp_path: Path
+) -> None:
+    colab.pip = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
+    nowhere = {"PACKAGE": "''", "REPOSITORY": repr(f"file://{tmp_path}/no-repository")}
+    colab.run_all(last="install", **nowhere)
+    assert colab.output["install"] == f"installed from the wheel {colab.wheel}\n"
+    colab.wheel.unlink()
+    colab.run_all(last="install", **nowhere)
+    said = colab.output["install"]
+    assert "not from the package index: " in said
+    assert f"not from the repository file://{tmp_path}/no-repository: " in said
+    assert "Put a wheel" in said
+
+
 def test_the_next_day_the_install_cell_brings_the_packages_of_the_first_whatever_was_released_since(
     colab: Colab, tmp_path: Path
 ) -> None:
@@ -217,7 +269,7 @@ def test_the_next_day_the_install_cell_brings_the_packages_of_the_first_whatever
     tiny_wheel(index, "ultralytics", "8.4.190", "torch")
     tiny_wheel(index, "torch", "2.14.0")
     package = tiny_wheel(index, "stand-in", "1.0", "ultralytics<8.5")
-    colab.pip = f"--no-index --find-links {index}"
+    colab.pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}
     colab.variables = {"PIP_CONFIG_FILE": os.devnull}
     assert installed(colab, package) == {"ultralytics": "8.4.190", "torch": "2.14.0"}
 
@@ -228,7 +280,7 @@ def test_the_next_day_the_install_cell_brings_the_packages_of_the_first_whatever
     tiny_wheel(index, "ultralytics", "8.4.191", "torch")
     tiny_wheel(index, "torch", "2.15.0")
     assert installed(colab, package) == {"ultralytics": "8.4.190", "torch": "2.14.0"}
-    listed = f"{sys.executable} -m pip install -q {colab.pip} --dry-run -r {colab.home / 'environment.txt'}"
+    listed = f"{sys.executable} -m pip install -q --dry-run -r {colab.home / 'environment.txt'}"
     subprocess.run(shlex.split(listed), env=colab.environment(), check=True)
 
     (colab.home / "environment.txt").unlink()
@@ -269,13 +321,12 @@ def run_in(colab: Colab) -> dict[str, Any]:
     return {"cwd": colab.disk, "env": colab.environment(), "check": True, "capture_output": True, "text": True}
 
 
-def test_the_notebook_is_stored_without_outputs_and_installs_nothing_else() -> None:
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    assert all(cell.get("outputs", []) == [] and cell.get("execution_count") is None for cell in cells)
-    code = [line.strip() for cell in cells if cell["cell_type"] == "code" for line in cell["source"]]
-    assert [line for line in code if re.match("[%!].*(install|apt|wget|curl)", line)] == [
-        "%pip install -q $PACKAGE $SAME_PACKAGES"
-    ]
-    assert [line.partition("#")[0].strip() for line in code if line.startswith("PACKAGE")] == [
-        'PACKAGE = "petskin-tune"'
-    ]
+@pytest.mark.parametrize("path", sorted(NOTEBOOK.parent.glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_is_stored_without_outputs_and_installs_in_one_cell_alone(path: Path) -> None:
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    for cell in cells:
+        source = "".join(cell["source"])
+        compile(re.sub(r"^( *)!.*$", r"\1pass", source, flags=re.MULTILINE), cell["id"], "exec")
+        assert not re.search(r"^ *[%!].*(install|apt|wget|curl)", source, re.MULTILINE)
+        assert ("pip" in source and "install" in source) is (cell["id"] in ("install", "settings"))

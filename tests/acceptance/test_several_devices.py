@@ -22,6 +22,7 @@ EPOCHS = 20  # of one batch each
 
 def start_on_two(folder: Path, study: Path, **more: str) -> Said:
     hooks = {"PYTHONPATH": str(PROVOKED), "TUNE_FAULTS_GPUS": "1", "TUNE_FAULTS_HAPPENED": str(folder / "provoked.log")}
+    hooks["CUDA_VISIBLE_DEVICES"] = "0,1"
     return Said(start("--study", str(study), *DEVICES, cwd=folder, **hooks, **more))
 
 

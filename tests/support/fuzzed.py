@@ -86,7 +86,7 @@ class Fuzzed:
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in os.environ}
         nowhere = dict.fromkeys(("http_proxy", "https_proxy", "AWS_ENDPOINT_URL"), "http://127.0.0.1:1")
         environment = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
-        environment |= {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true", "CUDA_VISIBLE_DEVICES": ""}
+        environment |= {"AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true", "CUDA_VISIBLE_DEVICES": "0,1"}
         return subprocess.Popen(
             [*_without_rights(), sys.executable, "-m", "tests.support.fuzzed", str(self.folder)],
             cwd=self.folder,

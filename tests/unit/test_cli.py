@@ -44,6 +44,12 @@ def test_the_table_in_the_readme_names_every_command() -> None:
         assert any(row.startswith(typed) and below in row for row in rows), name
 
 
+def test_the_package_runs_as_a_module_under_the_commands_name() -> None:
+    done = subprocess.run([sys.executable, "-m", "petskin_tune", "status"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: petskin-tune status [OPTIONS]\n")
+
+
 def test_a_command_that_is_none_is_refused_with_the_nearest_name() -> None:
     refused = CliRunner().invoke(petskin_tune, ["statsu", "--study", "demo"])
     assert refused.exit_code == 2

@@ -25,7 +25,8 @@ def stack() -> dict[str, Any]:
 def test_every_published_port_is_on_loopback_and_only_the_login_has_one(stack: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in stack["services"].items() if "ports" in service}
     assert list(published) == ["dashboard"]
-    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    here = ("127.0.0.1:", "${TLS_ADDRESS:-127.0.0.1}:")  # others only where somebody says so, and by https
+    assert all(port.startswith(here) for ports in published.values() for port in ports)
     assert stack["services"]["login"]["network_mode"] == "service:dashboard"
     inside = published["dashboard"][0].rsplit(":", 1)[1]
     assert f"listen {inside};" in (DOCKER / "login/dashboard.conf.template").read_text()
@@ -79,6 +80,52 @@ def test_everything_that_others_wait_for_has_a_health_check_and_what_may_train_h
                 assert "healthcheck" in services[name]
     assert services["worker"]["stop_grace_period"] == "3m"
     assert services["worker"]["init"] is True  # or a process of pid 1 ignores SIGTERM
+
+
+def test_only_the_profiles_that_are_named_run(stack: dict[str, Any]) -> None:
+    profiles = {name: service.get("profiles") for name, service in stack["services"].items()}
+    assert {name: of for name, of in profiles.items() if of} == {
+        "worker": ["cpu"],
+        "worker-gpu": ["gpu"],
+        "tools": ["tools"],
+        "tls": ["tls"],
+        "backup": ["backup"],
+    }
+    assert "\nCOMPOSE_PROFILES=cpu\n" in (DOCKER / ".env.example").read_text()
+    gpu = stack["services"]["worker-gpu"]
+    assert gpu["command"][-2:] == ["--device", "all"]
+    assert gpu["stop_grace_period"] == stack["services"]["worker"]["stop_grace_period"]
+    assert gpu["depends_on"] == stack["services"]["worker"]["depends_on"]
+
+
+def test_studies_are_mounted_and_what_comes_out_lies_in_a_folder(stack: dict[str, Any]) -> None:
+    for name in ("init", "worker", "worker-gpu", "tools"):
+        mounts = dict(
+            volume.rsplit(":", 2)[-2:] if volume.endswith(":ro") else (volume.rsplit(":", 1)[1], "rw")
+            for volume in stack["services"][name]["volumes"]
+        )
+        assert mounts["/work/studies"] == mounts["/work/datasets"] == "ro"
+    assert "${OUT:-./out}:/work/out" in stack["services"]["tools"]["volumes"]
+    for name in ("init", "worker", "tools"):
+        assert "TUNE_CHECKPOINTS" in stack["services"][name]["environment"]
+        assert stack["services"][name]["env_file"] == [{"path": "bucket.env", "required": False}]
+
+
+def test_https_is_in_front_of_the_login_and_asks_it_for_everything(stack: dict[str, Any]) -> None:
+    https = (DOCKER / "tls/https.conf.template").read_text()
+    login = (DOCKER / "login/dashboard.conf.template").read_text()
+    (door,) = re.findall(r"listen (\d+);", login)
+    assert re.findall(r"proxy_pass (\S+);", https) == [f"http://127.0.0.1:{door}"]
+    (inside,) = re.findall(r"listen (\d+) ssl;", https)
+    assert f"${{TLS_ADDRESS:-127.0.0.1}}:${{TLS_PORT:-8443}}:{inside}" in stack["services"]["dashboard"]["ports"]
+    assert stack["services"]["tls"]["network_mode"] == "service:dashboard"
+    assert "*.pem" in (DOCKER / "tls/.gitignore").read_text()
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in DOCKER.glob("*.sh")))
+def test_a_plain_shell_takes_a_script(script: str) -> None:
+    checked = subprocess.run(["sh", "-n", DOCKER / script], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_no_env_file_gets_into_the_image() -> None:

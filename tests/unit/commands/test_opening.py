@@ -119,6 +119,61 @@ def test_the_loser_of_a_race_for_a_new_study_is_told_what_differs(
     assert raced
 
 
+def test_a_study_of_which_no_trial_has_begun_takes_the_edited_file(mine: Places) -> None:
+    write("mine", start=[{"lr0": 0.002}])
+    first = open_or_create(mine, silent).study
+    write("mine", epochs=5, start=[{"lr0": 0.003}, {"lr0": 0.004}])
+    said: list[str] = []
+    second = open_or_create(mine, said.append).study
+    assert second.spec.epochs == 5
+    assert second.uid != first.uid
+    assert [trial.system_attrs["fixed_params"]["lr0"] for trial in second.trials()] == [0.003, 0.004]
+    assert "no trial of the study mine had begun: it takes its file as it is now" in said
+    with pytest.raises(UsageError, match="The study 'mine' was deleted from the database"):
+        first.refresh()
+    assert open_or_create(mine, silent).study.uid == second.uid
+
+
+def test_whoever_only_looks_is_told_how_the_study_takes_the_edited_file(mine: Places, tmp_path: Path) -> None:
+    home = replace(mine, home="my home")
+    open_or_create(home, silent)
+    write("mine", epochs=5)
+    with pytest.raises(UsageError) as refused, open_study(home):
+        pass
+    assert str(refused.value).endswith("type: petskin-tune init --study mine.yaml --home 'my home'")
+    init_study(home, silent, source=None, data=None, file=None)
+    with open_study(home) as (_, study):
+        assert study.spec.epochs == 5
+
+
+@pytest.mark.parametrize("done", ["a trial has begun", "a person has enqueued a point"])
+def test_a_study_for_which_something_was_done_stands_and_the_way_on_names_the_file(done: str, mine: Places) -> None:
+    study = open_or_create(mine, silent).study
+    if done == "a trial has begun":
+        study.optuna.ask(distributions(study.spec.search))
+    else:
+        study.enqueue({"lr0": 0.002}, "person")
+    write("mine", epochs=5)
+    with pytest.raises(UsageError, match="`epochs`: the study has 3, here it is 5") as refused:
+        open_or_create(mine, silent)
+    assert str(refused.value).endswith("type: petskin-tune init --study mine2 --from mine mine.yaml")
+
+
+def test_a_study_that_a_worker_began_meanwhile_is_not_made_anew(mine: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_or_create(mine, silent).study
+    write("mine", epochs=5)
+
+    def be_slow(*arguments: Any, **keywords: Any) -> Study:
+        first.optuna.ask(distributions(first.spec.search))
+        return create_study(*arguments, **keywords)
+
+    monkeypatch.setattr(opening, "create_study", be_slow)
+    with pytest.raises(UsageError, match="was begun with another study file"):
+        open_or_create(mine, silent)
+    first.refresh()
+    assert first.spec.epochs == SMALL_STUDY["epochs"]
+
+
 def test_a_start_point_may_set_what_is_not_searched_for_its_trial_alone(mine: Places) -> None:
     said: list[str] = []
     opened = open_or_create(write("extra", start=[{"lr0": 0.002, "weight_decay": 0.001}]), said.append)
@@ -201,3 +256,16 @@ def test_a_changed_store_that_cannot_be_used_is_one_sentence(mine: Places, tmp_p
     assert refused.stderr.startswith("error: The store ")
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "best.pt").exists()
+
+
+def test_a_study_is_shown_with_the_comments_of_its_file_as_long_as_that_says_the_same(mine: Places) -> None:
+    text = Path("mine.yaml").read_text() + "# argued for\n"
+    Path("mine.yaml").write_text(text)
+    show = ["show", "--study", "mine.yaml"]
+    assert CliRunner().invoke(petskin_tune, show).stdout == text
+    study = open_or_create(mine, silent).study
+    assert CliRunner().invoke(petskin_tune, show).stdout == text
+    study.change(target_trials=7)
+    in_force = CliRunner().invoke(petskin_tune, show).stdout
+    assert "target_trials: 7\n" in in_force
+    assert "# argued for" not in in_force

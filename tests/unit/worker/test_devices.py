@@ -49,19 +49,54 @@ def test_the_worst_of_several_exit_codes_counts(codes: list[int], code: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "devices"), [("", [""]), ("cpu", ["cpu"]), ("0", ["0"]), ("0, 2", ["0", "2"]), ("all", ["0", "1"])]
+    ("text", "devices"),
+    [
+        ("", [""]),
+        ("cpu", ["cpu"]),
+        ("0", ["0"]),
+        ("0, 2", ["0", "2"]),
+        ("all", ["0", "1", "2"]),
+        ("cuda", ["0"]),
+        ("cuda:2", ["2"]),
+        ("cuda:0,cuda:1", ["0", "1"]),
+        ("01,cpu", ["1", "cpu"]),
+    ],
 )
 def test_a_list_names_devices(text: str, devices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7,9")
     assert device_list(text) == devices
 
 
-@pytest.mark.parametrize("text", ["fast", "0,", "0,0", "all"])
+@pytest.mark.parametrize("text", ["fast", "0,", "0,0", "all", "0,cuda:0", "cuda:x", "gpu", "²"])
 def test_a_list_that_names_none_or_one_twice_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
     with pytest.raises(UsageError, match=f"--device {text}:"):
         device_list(text)
+
+
+@pytest.mark.parametrize(
+    ("visible", "text", "said"),
+    [
+        ("0,1", "2", "there is no GPU 2 here; visible are 0, 1."),
+        ("0", "cuda:1", "there is no GPU 1 here; visible are 0."),
+        ("", "0", "there is no GPU 0 here; none is visible: name cpu, or leave it out."),
+    ],
+)
+def test_a_gpu_that_is_not_here_is_refused(visible: str, text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("petskin_tune.worker.devices._OTHER_DRIVERS", ())
+    with pytest.raises(UsageError) as refused:
+        device_list(text)
+    assert str(refused.value) == f"--device {text}: {said}"
+
+
+def test_a_driver_that_does_not_list_its_gpus_is_asked_when_a_trial_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("petskin_tune.worker.devices._OTHER_DRIVERS", (tmp_path,))
+    assert device_list("0") == ["0"]
 
 
 @pytest.mark.parametrize(

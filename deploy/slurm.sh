@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# One worker for each task of an array; each goes on by itself until the study is done:
+#     sbatch --array=1-8 deploy/slurm.sh STUDY [options of tune-worker]
+# TUNE_STORAGE, TUNE_CHECKPOINTS and the bucket's keys come from the environment of sbatch (or a file that you source here).
+#SBATCH --job-name=petskin-tune
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=16G
+#SBATCH --time=04:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:TERM@180
+# The last line: 180 s before the time limit this script gets SIGTERM, as it does when the task is preempted.
+set -u
+study=${1:?name the study: sbatch --array=1-8 slurm.sh STUDY}
+shift
+
+worker=
+stop() { [ -z "$worker" ] || kill -TERM "$worker" 2>/dev/null; }
+trap stop TERM
+
+tune-worker --study "$study" --name "slurm-${SLURM_ARRAY_JOB_ID:-0}-${SLURM_ARRAY_TASK_ID:-0}" "$@" &
+worker=$!
+wait "$worker"
+code=$?
+while kill -0 "$worker" 2>/dev/null; do # a signal ended the wait, not the worker
+    wait "$worker"
+    code=$?
+done
+
+if [ "$code" = 75 ]; then # suspended with work left
+    echo "work is left: requeued"
+    scontrol requeue "${SLURM_ARRAY_JOB_ID:-0}_${SLURM_ARRAY_TASK_ID:-0}"
+    exit 0
+fi
+exit "$code"

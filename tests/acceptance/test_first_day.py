@@ -1,0 +1,64 @@
+"""The first-day guide, typed word for word in an empty folder. The Korean one types the same, says another test."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import DOCS, lines_to_type
+from tests.support.workers import BIN, Said, environment, wait_until
+
+PATIENCE = 1500.0
+INTERRUPTED_AT = "trial 0 epoch 3/12"
+
+
+def type_it(line: str, folder: Path) -> subprocess.Popen[str]:
+    program, *arguments = shlex.split(line)
+    return subprocess.Popen(
+        [BIN / program, *arguments],
+        cwd=folder, env=environment(), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as page:
+            return bool(page.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_who_follows_the_first_day_word_for_word_never_has_to_guess(tmp_path: Path) -> None:
+    lines = lines_to_type((DOCS / "first-day.md").read_text(encoding="utf-8"))
+    install, *rest = lines
+    assert install.startswith("pip install ")  # what is installed here is under test
+    assert sum(line == "tune-worker --study demo" for line in rest) == 2
+    began = False
+    for line in rest:
+        process = type_it(line, tmp_path)
+        said = Said(process)
+        if line.startswith("tune-worker") and not began:
+            began = True
+            said.wait_for(INTERRUPTED_AT)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
+            assert process.wait(PATIENCE) == 75, said.text()
+            assert said.text().splitlines()[-1].endswith("to go on, type: tune-worker --study demo")
+        elif "dashboard" in line:
+            wait_until(lambda: answers("http://127.0.0.1:8080/"))
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(PATIENCE)
+        else:
+            assert process.wait(PATIENCE) == 0, said.text()
+            if line.startswith("tune-worker"):
+                assert "trial 0 (1st of 10) goes on after" in said.text()
+                assert "study done" in said.text()
+    assert {"best.yaml", "best.pt", "report.html", "runs"} <= {path.name for path in tmp_path.iterdir()}

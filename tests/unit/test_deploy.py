@@ -1,0 +1,128 @@
+"""The files for schedulers: what they say of a worker's signals and exit codes, and that their parsers take them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from petskin_tune.errors import EXIT_SUSPENDED, EXIT_USAGE
+from tests.support.documents import PROGRAMS, parse
+from tests.support.places import PROJECT
+
+DEPLOY = PROJECT / "deploy"
+PATIENCE = 240
+
+
+@pytest.fixture
+def job() -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())
+
+
+def test_a_job_replaces_suspended_workers_and_ends_with_those_that_cannot_run(job: dict[str, Any]) -> None:
+    spec = job["spec"]
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    assert "completions" not in spec  # or pods would be started until so many have exited 0
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # a failure policy asks for it
+    actions = {
+        code: rule["action"]
+        for rule in spec["podFailurePolicy"]["rules"]
+        for code in rule.get("onExitCodes", {}).get("values", [])
+    }
+    assert actions == {EXIT_USAGE: "FailJob", EXIT_SUSPENDED: "Ignore"}
+    names = {container["name"] for container in spec["template"]["spec"]["containers"]}
+    assert {
+        rule["onExitCodes"]["containerName"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule
+    } <= names
+    assert {"type": "DisruptionTarget", "status": "True"} in [
+        condition for rule in spec["podFailurePolicy"]["rules"] for condition in rule.get("onPodConditions", [])
+    ]
+
+
+def test_a_jobs_worker_is_one_that_can_be_typed_with_time_to_suspend_and_no_secret_in_the_file(
+    job: dict[str, Any],
+) -> None:
+    pod = job["spec"]["template"]["spec"]
+    (worker,) = pod["containers"]
+    parse(worker["command"])
+    assert pod["terminationGracePeriodSeconds"] >= 60
+    assert {variable["name"] for variable in worker["env"]} == {"TUNE_CHECKPOINTS", "TUNE_HOME"}
+    assert worker["envFrom"] == [{"secretRef": {"name": "petskin-tune"}}]
+    mounted = {mount["name"] for mount in worker["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_a_spot_machine_starts_a_worker_again_only_while_there_is_work_left() -> None:
+    task = yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())
+    assert task["resources"]["use_spot"] is True
+    assert task["secrets"] == {"TUNE_STORAGE": None}
+    checked = subprocess.run(["bash", "-n"], input=task["run"], text=True, capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert re.findall(r"\$code\" = (\d+)", task["run"]) == [str(EXIT_SUSPENDED)]
+    (line,) = [line.strip() for line in task["run"].splitlines() if "tune-worker" in line]
+    parse([word.strip('"') for word in line.removeprefix("~/venv/bin/").removesuffix(" && break").split()])
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in DEPLOY.glob("*.sh")))
+def test_the_shell_takes_a_script(script: str) -> None:
+    checked = subprocess.run(["bash", "-n", DEPLOY / script], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+# ---- deploy/slurm.sh -------------------------------------------------------------------------------------------------
+
+
+def as_task(folder: Path, worker: str) -> subprocess.Popen[str]:
+    """Run slurm.sh with a `tune-worker` and a `scontrol` that are scripts."""
+    for name, script in {"tune-worker": worker, "scontrol": 'echo "scontrol $*"'}.items():
+        fake = folder / name
+        fake.write_text(f"#!/bin/sh\n{script}\n")
+        fake.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "SLURM_ARRAY_JOB_ID": "17",
+        "SLURM_ARRAY_TASK_ID": "3",
+    }
+    return subprocess.Popen(
+        ["bash", DEPLOY / "slurm.sh", "petskin", "--max-hours", "4"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("code", "task", "requeued"), [(0, 0, False), (75, 0, True), (2, 2, False), (1, 1, False)])
+def test_a_task_requeues_itself_while_there_is_work_left(tmp_path: Path, code: int, task: int, requeued: bool) -> None:
+    process = as_task(tmp_path, f'echo "$@"; exit {code}')
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == task
+    typed = output.splitlines()[0]
+    assert typed == "--study petskin --name slurm-17-3 --max-hours 4"
+    parse(["tune-worker", *typed.split()])
+    assert ("scontrol requeue 17_3" in output) is requeued
+
+
+def test_a_task_that_is_told_to_end_lets_its_worker_suspend_first(tmp_path: Path) -> None:
+    worker = "trap 'echo suspended; exit 75' TERM; echo ready; while :; do sleep 0.1; done"
+    process = as_task(tmp_path, worker)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert output.splitlines() == ["suspended", "work is left: requeued", "scontrol requeue 17_3"]
+
+
+def test_the_limit_of_a_task_leaves_time_to_suspend() -> None:
+    script = (DEPLOY / "slurm.sh").read_text()
+    (seconds,) = re.findall(r"^#SBATCH --signal=B:TERM@(\d+)$", script, re.MULTILINE)
+    assert int(seconds) >= 60
+    assert "#SBATCH --requeue\n" in script
+    assert set(PROGRAMS) & set(re.findall(r"^[\w-]+", script, re.MULTILINE)) == {"tune-worker"}
