@@ -31,6 +31,10 @@ KEYS = {
     "pruner": "Who ends hopeless trials, beside another sampler than `freeze-thaw`; see [below](#pruner).",
     "target_trials": "Configurations of the study in all, over all workers and restarts.",
     "budget": "For `freeze-thaw`: what the study may cost in all, in full runs (`20`) or in epochs (`540 epochs`).",
+    "stop_when": "For `freeze-thaw`: the study ends when the chance that another day brings more than the noise is "
+    "below this share (`5%`); `status` says how large it is.",
+    "keep_frozen": "For `freeze-thaw`: the snapshots of so many frozen trials stay in the store. The other frozen "
+    "trials end; what they taught stays.",
     "stop_at": "The study ends when a trial has reached this mask mAP50-95, from 0 to 1.",
     "snapshot_every": "How often the training's state is written (`5m`, `90s`, `1h30m`); `0`: at every epoch's end. It "
     "is what a machine that vanishes may cost.",

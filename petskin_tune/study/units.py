@@ -93,8 +93,8 @@ def parse_share(value: object) -> float:
 
 def format_share(share: float) -> str:
     """The shortest text that :func:`parse_share` reads back: 0.05 -> ``5%``."""
-    percent = f"{100 * share:.10g}%"
-    return percent if parse_share(percent) == share else repr(share)
+    percent = f"{100 * share:.10g}"
+    return f"{percent}%" if float(percent) / 100 == share else repr(share)
 
 
 def format_duration(seconds: float) -> str:

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from petskin_tune.cli import petskin_tune, tune_worker
-from petskin_tune.commands.options import SCREEN, Places, as_refusal, warn_of_visible_password
+from petskin_tune.commands.options import SCREEN, as_refusal
+from petskin_tune.commands.places import Places, warn_of_visible_password
 from petskin_tune.database.storage import open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.study import attributes
@@ -45,7 +46,9 @@ def test_the_table_in_the_readme_names_every_command() -> None:
 
 
 def test_the_package_runs_as_a_module_under_the_commands_name() -> None:
-    done = subprocess.run([sys.executable, "-m", "petskin_tune", "status"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "petskin_tune", "status", "--nope"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("Usage: petskin-tune status [OPTIONS]\n")
 

@@ -153,14 +153,15 @@ def _lines(name: str, rows: Sequence[Row], line: Trace) -> Trace:
     for row in rows:
         x += [*(epoch for epoch, _ in row.curve), None]
         y += [*(_short(value) for _, value in row.curve), None]
-    points = max(len(row.curve) for row in rows)
+    looks = {"mode": "lines", "line": line}
+    if all(len(row.curve) == 1 for row in rows):
+        looks = {"mode": "markers", "marker": {"color": line["color"], "size": 5}}
     return {
         "type": "scatter",
-        "mode": "lines" if points > 1 else "markers",
+        **looks,
         "name": name,
         "x": x,
         "y": y,
-        "line": line,
         "meta": told(rows, [len(row.curve) for row in rows]),
         "hovertemplate": "%{text}<br>epoch %{x}: %{y:.3f}<extra></extra>",
     }

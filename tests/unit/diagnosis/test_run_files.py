@@ -40,7 +40,7 @@ def run(epochs: int, score: float, first: int = 1) -> list[str]:
 
 def test_of_two_trainings_in_one_file_the_last_is_judged_and_said_to_be_it(tmp_path: Path) -> None:
     said = of_run(results(tmp_path, *run(60, 0.5), *run(15, 0.15)))
-    assert ": 15 epochs, best mask mAP 0.150" in said
+    assert "\n15 epochs, best mask mAP 0.150" in said
     assert "holds 2 trainings" in said
 
 

@@ -39,7 +39,7 @@ json_values = st.recursive(
 )
 
 
-OPTUNAS = ("POINT", "SECONDS_COLUMN")
+OPTUNAS = ("POINT", "SECONDS_COLUMN", "METRIC_NAMES", "METRIC")
 
 
 def bare(name: str) -> str:
