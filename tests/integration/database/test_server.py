@@ -172,14 +172,19 @@ def test_what_plain_optuna_reads_of_a_study_of_ours_is_an_ordinary_study(databas
     assert [trial.number for trial in plain.trials] == [0, 1, 2, 3]
 
 
-def test_a_database_from_before_the_length_of_a_lease_was_recorded_is_brought_up_to_date(database_url: str) -> None:
+@pytest.mark.parametrize(("version", "newer_columns"), [(1, ("lease_seconds", "until_epoch")), (2, ("until_epoch",))])
+def test_a_database_from_before_is_brought_up_to_date(
+    version: int, newer_columns: tuple[str, ...], database_url: str
+) -> None:
     storage = open_storage(database_url)
     study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
     assert Claims(storage, study._study_id, "w", 6.0, 300.0).next_trial(1) is not None
-    with storage.engine.begin() as connection:  # as version 1 had it
-        connection.execute(text("ALTER TABLE trial_leases DROP COLUMN lease_seconds"))
-        connection.execute(text("UPDATE petskin_tune_schema SET version = 1"))
+    with storage.engine.begin() as connection:
+        for column in newer_columns:
+            connection.execute(text(f"ALTER TABLE trial_leases DROP COLUMN {column}"))
+        connection.execute(text(f"UPDATE petskin_tune_schema SET version = {version}"))
     (lease,) = read_leases(open_storage(database_url), study._study_id)
-    assert lease.seconds == 90.0
+    assert lease.seconds == (90.0 if version == 1 else 300.0)
+    assert lease.until is None
     with storage.engine.connect() as connection:
         assert queries.installed_version(connection) == queries.SCHEMA_VERSION
