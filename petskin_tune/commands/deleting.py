@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from petskin_tune.commands.options import Places, in_places, one_sentence
+from petskin_tune.commands.options import in_places, one_sentence
 from petskin_tune.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from petskin_tune.opening.places import Places
 from petskin_tune.text import counted, duration, place, score, size
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def delete_study(places: Places, say: Callable[[str], None], may: Callable[[str]
         UsageError: there is no such study, somebody works on it, or the store does not answer; then the study is either
             untouched or marked, and the same command goes on.
     """
-    from petskin_tune.commands.opening import find_existing, names, open_places
     from petskin_tune.nearest import did_you_mean
+    from petskin_tune.opening.lookup import find_existing, names, open_places
     from petskin_tune.study import attributes
 
     with open_places(places, "guest", say) as (home, _):

@@ -12,11 +12,11 @@ import click
 
 from petskin_tune import text as words
 from petskin_tune.commands.options import data_here, on_a_study, one_sentence
-from petskin_tune.commands.places import Places, warn_of_visible_password
 from petskin_tune.errors import EXIT_DONE, EXIT_USAGE
+from petskin_tune.opening.places import Places, warn_of_visible_password
 
 if TYPE_CHECKING:
-    from petskin_tune.commands.examination import Examination
+    from petskin_tune.doctor.examination import Examination
     from petskin_tune.study.spec import StudySpec
 
 
@@ -29,9 +29,9 @@ def doctor(places: Places, data: str | None) -> int:
 
     Exit code 2 when it cannot.
     """
-    from petskin_tune.commands import checks
-    from petskin_tune.commands.examination import Examination
-    from petskin_tune.commands.opening import resolve
+    from petskin_tune.doctor import checks
+    from petskin_tune.doctor.examination import Examination
+    from petskin_tune.opening.lookup import resolve
     from petskin_tune.study.study import wanted
 
     found = Examination(places, data, wanted(places.study), resolve(places), click.echo)
@@ -57,7 +57,7 @@ def doctor(places: Places, data: str | None) -> int:
 
 def _expectations(found: Examination) -> Iterator[str]:
     """What a study of these figures will see here; nothing where no batch was trained."""
-    from petskin_tune.commands.estimate import FEWEST_TRIALS, fits_a_session, of_the_study, suggestions
+    from petskin_tune.doctor.estimate import FEWEST_TRIALS, fits_a_session, of_the_study, suggestions
     from petskin_tune.study.extent import begun_here, extent
 
     measured = found.probe.measured if found.probe else None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petskin_tune.commands.options import Places, on_a_study, one_sentence
+from petskin_tune.commands.options import on_a_study, one_sentence
 from petskin_tune.errors import UsageError
+from petskin_tune.opening.places import Places
 from petskin_tune.text import counted, page, parameters
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ def import_all(
     Raises:
         UsageError: one of them cannot be read, and nothing was imported; or none of them fits.
     """
-    from petskin_tune.commands.opening import open_study
     from petskin_tune.imports.expectation import best_of, expectation
     from petskin_tune.imports.outcome import lines, outcome
     from petskin_tune.imports.storing import add
     from petskin_tune.leases.lease import read_leases
+    from petskin_tune.opening.study import open_study
 
     found = [source for name in runs for source in _read(name, places, from_storage)]
     with open_study(places, "guest") as (_, study):
@@ -116,8 +117,8 @@ def _is_path(name: str, path: Path) -> bool:
 
 
 def _of_study(name: str, places: Places, from_storage: str | None) -> tuple[str, list[Run]]:
-    from petskin_tune.commands.opening import open_study
     from petskin_tune.imports.studies import runs_of
+    from petskin_tune.opening.study import open_study
     from petskin_tune.study.study import Wanted
 
     there = replace(places, study=name, asked=Wanted(name), storage=from_storage or places.storage)

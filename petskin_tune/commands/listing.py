@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from petskin_tune.commands.options import Places, in_places, on_a_study, one_sentence
+from petskin_tune.commands.options import in_places, on_a_study, one_sentence
 from petskin_tune.errors import UsageError
+from petskin_tune.opening.places import Places
 
 STATES = ("complete", "pruned", "failed", "running", "suspended", "frozen", "waiting")
 
@@ -29,8 +30,8 @@ def trials(places: Places, sort: str, states: tuple[str, ...], trial: int | None
     """List the trials: how they ended, how good they were, with what."""
     if as_csv and (as_json or trial is not None):
         raise UsageError("--csv is the table of all trials: leave --json and --trial out.")
-    from petskin_tune.commands.opening import open_study
     from petskin_tune.leases.lease import read_leases
+    from petskin_tune.opening.study import open_study
     from petskin_tune.views import trial_page, trial_rows
     from petskin_tune.views import trials as view
 
@@ -57,7 +58,7 @@ def trials(places: Places, sort: str, states: tuple[str, ...], trial: int | None
 @one_sentence
 def studies(home: str | None, storage: str | None, checkpoints: str | None, as_json: bool) -> None:
     """List the studies that lie in this home or database."""
-    from petskin_tune.commands.opening import open_places
+    from petskin_tune.opening.lookup import open_places
     from petskin_tune.views import studies as view
 
     places = Places("NAME", home, storage, checkpoints, command="petskin-tune studies")

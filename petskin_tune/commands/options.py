@@ -5,7 +5,6 @@ Imported for ``--help`` too, so everything heavy is imported where it is used, h
 
 from __future__ import annotations
 
-import errno
 import functools
 import math
 import os
@@ -16,24 +15,12 @@ from typing import Any
 
 import click
 
-from petskin_tune.commands.places import Places
 from petskin_tune.error_text import shortened
-from petskin_tune.errors import EXIT_UNFORESEEN, EXIT_USAGE, UsageError
-from petskin_tune.files.durable import StoreError
+from petskin_tune.errors import EXIT_UNFORESEEN, EXIT_USAGE
+from petskin_tune.opening.places import Places
+from petskin_tune.opening.refusals import SCREEN, as_refusal, of_damage
 
 HOURS_OF_A_YEAR = 8760
-SCREEN = 1600  # characters of a refusal
-# Full, read-only, broken or closed to this user: nothing that petskin-tune could have foreseen or can mend.
-OF_THE_DISK = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-)
 
 Command = Callable[..., Any]
 
@@ -79,7 +66,7 @@ def in_places(command: Command) -> Command:
 
 def _only_study(places: Places, ephemeral: bool) -> str:
     """The name of the only study in these places; where there is none, or another, this process ends with why."""
-    from petskin_tune.commands.opening import only_study
+    from petskin_tune.opening.lookup import only_study
 
     places = replace(places, study="NAME", ephemeral=ephemeral)
     return _answered(lambda: only_study(places), places)
@@ -138,40 +125,8 @@ def _answered(work: Callable[[], Any], places: Places | None) -> Any:
     except BrokenPipeError:
         sys.exit(EXIT_UNFORESEEN)
     except Exception as error:
-        refusal = as_refusal(error) or _of_damage(places)
+        refusal = as_refusal(error) or of_damage(places)
         if refusal is None:
             raise
         click.echo(f"error: {shortened(str(refusal), SCREEN)}", err=True)
         sys.exit(EXIT_USAGE)
-
-
-def _of_damage(places: Places | None) -> UsageError | None:
-    """What to say of an error that nobody foresaw, where SQLite finds its file damaged: its rows may be anything."""
-    if places is None or "sqlalchemy" not in sys.modules:
-        return None
-    from petskin_tune.database.refusals import AFTER_DAMAGE
-    from petskin_tune.database.sqlite_file import is_whole
-    from petskin_tune.files.paths import is_file
-    from petskin_tune.home.home import resolve_home
-
-    home = resolve_home(places.home, places.storage, None, os.environ, study=places.study, ephemeral=True)
-    file = home.database
-    if file is None or not is_file(file) or is_whole(file):
-        return None
-    return UsageError(f"{file} is damaged, says SQLite's quick_check. {AFTER_DAMAGE}")
-
-
-def as_refusal(error: Exception) -> UsageError | None:
-    """What to tell a person about an error; None: nobody foresaw it."""
-    if isinstance(error, UsageError):
-        return error
-    if isinstance(error, StoreError):
-        return UsageError(f"The store cannot be used: {error}.")
-    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        return UsageError(f"This machine's disk refuses: {where}{error.strerror}.")
-    if "sqlalchemy" not in sys.modules:  # whose errors the rest are
-        return None
-    from petskin_tune.database.refusals import refusal
-
-    return refusal(error)

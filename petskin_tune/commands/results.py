@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petskin_tune.commands.options import Places, on_a_study, one_sentence
+from petskin_tune.commands.options import on_a_study, one_sentence
 from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import require_folder, writing
 from petskin_tune.files.regular import require_replaceable
+from petskin_tune.opening.places import Places
 from petskin_tune.text import fitted
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 @one_sentence
 def status(places: Places, as_json: bool, watch: bool) -> None:
     """Say how far the study is, when it ends, who works on what, and what a kill would cost."""
-    from petskin_tune.commands.opening import open_study
     from petskin_tune.leases.lease import read_leases
+    from petskin_tune.opening.study import open_study
     from petskin_tune.views import status_text as view
     from petskin_tune.views.status import collect
 
@@ -67,8 +68,8 @@ def _in_one_line(status: Status) -> str:
 @one_sentence
 def report(places: Places, output: str) -> None:
     """Write one HTML file: what was found, what it is worth, all trials."""
-    from petskin_tune.commands.opening import open_study
     from petskin_tune.leases.lease import read_leases
+    from petskin_tune.opening.study import open_study
     from petskin_tune.views import report as view
 
     with open_study(places) as (home, study):
@@ -99,7 +100,7 @@ def diagnose(places: Places | None, path: str | None, trial: int | None) -> None
     if path is not None:
         click.echo(fitted(explain.of_run(Path(path))), nl=False)
         return
-    from petskin_tune.commands.opening import open_study
+    from petskin_tune.opening.study import open_study
 
     assert places is not None
     with open_study(places) as (_, study):
@@ -113,7 +114,7 @@ def diagnose(places: Places | None, path: str | None, trial: int | None) -> None
 @one_sentence
 def best(places: Places, yaml_file: str | None, weights: str | None) -> None:
     """Print the best trial, and write its settings and weights."""
-    from petskin_tune.commands.opening import open_study
+    from petskin_tune.opening.study import open_study
     from petskin_tune.views import export
 
     for file in (yaml_file, weights):
@@ -167,8 +168,8 @@ def _write_weights(study: Study, home: Home, file: str) -> int:
 @one_sentence
 def dashboard(places: Places, port: int, write: bool) -> None:
     """Serve the Optuna dashboard on this machine, for looking only."""
-    from petskin_tune.commands.opening import open_study
     from petskin_tune.leases.lease import read_leases
+    from petskin_tune.opening.study import open_study
     from petskin_tune.views import dashboard as view
 
     with open_study(places) as (_, study):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petskin_tune.commands.options import Places, data_here, on_a_study, one_sentence
+from petskin_tune.commands.options import data_here, on_a_study, one_sentence
 from petskin_tune.errors import UsageError
+from petskin_tune.opening.places import Places
 from petskin_tune.text import counted
 from petskin_tune.views.pulse import Pulse
 
@@ -51,7 +52,7 @@ def init_study(
         UsageError: anything is missing or wrong; nothing is created then.
     """
     from petskin_tune.checkpoints.opening import check_store
-    from petskin_tune.commands.opening import open_or_create
+    from petskin_tune.opening.study import open_or_create
 
     name = None
     if file is not None:
@@ -89,7 +90,7 @@ def _size(spec: StudySpec) -> str:
 
 def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
     """The parameters of the best finished trials of another study in the same database."""
-    from petskin_tune.commands.opening import open_study
+    from petskin_tune.opening.study import open_study
     from petskin_tune.study.ranking import ranked
     from petskin_tune.study.study import FINISHED, Wanted
 
@@ -102,7 +103,7 @@ def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
 @one_sentence
 def show(places: Places) -> None:
     """Print the study file in force; `> mine.yaml` makes it your own."""
-    from petskin_tune.commands.opening import NotBegun, open_study
+    from petskin_tune.opening.study import NotBegun, open_study
     from petskin_tune.study.file import dump, text_of
 
     try:
@@ -128,7 +129,7 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
     Raises:
         UsageError: a word is no such pair, a name is not searched, a value lies outside its range.
     """
-    from petskin_tune.commands.opening import open_study
+    from petskin_tune.opening.study import open_study
     from petskin_tune.study.space import parse_point
 
     with open_study(places, "guest") as (_, study):
@@ -159,8 +160,8 @@ def _more(study: Study) -> tuple[str, str] | None:
 @one_sentence
 def stop(places: Places) -> None:
     """Let all workers of the study suspend after their next epoch."""
-    from petskin_tune.commands.opening import open_study
     from petskin_tune.leases.lease import read_leases
+    from petskin_tune.opening.study import open_study
 
     with open_study(places, "guest") as (_, study):
         study.request_stop()

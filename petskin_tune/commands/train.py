@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petskin_tune.commands.options import Places, data_here, max_hours, on_a_study, on_this_machine, one_sentence
+from petskin_tune.commands.options import data_here, max_hours, on_a_study, on_this_machine, one_sentence
 from petskin_tune.commands.worker import Request, start_worker
 from petskin_tune.errors import UsageError
 from petskin_tune.interrupts import Signals
+from petskin_tune.opening.places import Places
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -45,7 +46,7 @@ def train(places: Places, epochs: int, trial: int | None, top: int | None, imgsz
         raise UsageError("Name either --trial or --top.")
     request = Request(**options)
     with Signals() as signals:
-        from petskin_tune.commands.opening import open_study
+        from petskin_tune.opening.study import open_study
         from petskin_tune.study.study import Wanted
 
         with open_study(places) as (home, study):

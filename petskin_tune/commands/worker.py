@@ -24,14 +24,14 @@ from petskin_tune.commands.options import (
     on_this_machine,
     one_sentence,
 )
-from petskin_tune.commands.places import Places, warn_of_visible_password
 from petskin_tune.errors import EXIT_SUSPENDED, UsageError
 from petskin_tune.interrupts import Interrupted, Signals, end_now, unless
+from petskin_tune.opening.places import Places, warn_of_visible_password
 from petskin_tune.printable import printable
 from petskin_tune.views.stream import filtered_output
 
 if TYPE_CHECKING:
-    from petskin_tune.commands.opening import Opened
+    from petskin_tune.opening.study import Opened
     from petskin_tune.study.spec import StudySpec
     from petskin_tune.trial.workplace import Options, Workplace
     from petskin_tune.views.progress import Progress
@@ -207,7 +207,7 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
 
 
 def _open(places: Places, request: Request, view: Progress) -> Opened:
-    from petskin_tune.commands.opening import open_or_create
+    from petskin_tune.opening.study import open_or_create
 
     view.doing("opening the study, its data set and its model")
     opened = open_or_create(replace(places, take_over=request.take_over), view.note, request.data)
@@ -309,7 +309,7 @@ def _one_worker_each(devices: Sequence[str], places: Places, request: Request, s
     On a network home this process is the one that owns it, and keeps the copies of its database. Its last copy needs
     time after the workers' end, so their hours begin that much earlier.
     """
-    from petskin_tune.commands.opening import resolve
+    from petskin_tune.opening.lookup import resolve
     from petskin_tune.trial.timings import SIGNAL_SECONDS
     from petskin_tune.worker.devices import WorkerProcesses
 

@@ -142,7 +142,8 @@ def arrange() -> None:
 
     parallel.spread = in_this_process  # before anything imports it
 
-    from petskin_tune.commands import opening, worker
+    from petskin_tune.commands import worker
+    from petskin_tune.opening import lookup, patience
     from petskin_tune.views import status_text
     from petskin_tune.worker import devices
 
@@ -151,7 +152,7 @@ def arrange() -> None:
     devices.WorkerProcesses.work = _end  # type: ignore[method-assign]
     socketserver.BaseServer.serve_forever = _interrupt  # type: ignore[method-assign]
     status_text.watch.__kwdefaults__["sleep"] = _interrupt
-    opening.START_PATIENCE_SECONDS = 0.05
+    lookup.START_PATIENCE_SECONDS = patience.START_PATIENCE_SECONDS = 0.05
     worker.end_now = sys.exit
 
 

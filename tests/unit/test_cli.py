@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from petskin_tune.cli import petskin_tune, tune_worker
-from petskin_tune.commands.options import SCREEN, as_refusal
-from petskin_tune.commands.places import Places, warn_of_visible_password
 from petskin_tune.database.storage import open_storage
 from petskin_tune.files.durable import Unavailable
+from petskin_tune.opening.places import Places, warn_of_visible_password
+from petskin_tune.opening.refusals import SCREEN, as_refusal
 from petskin_tune.study import attributes
 from petskin_tune.study.study import create_study
 from tests.support.click_tree import COMMANDS
@@ -157,7 +157,7 @@ def test_an_error_that_nobody_foresaw_is_told_as_damage_where_the_database_is_da
     def stumble(*_: object, **__: object) -> None:
         raise KeyError("what no release has ever written")
 
-    monkeypatch.setattr("petskin_tune.commands.opening.open_existing", stumble)
+    monkeypatch.setattr("petskin_tune.opening.study.open_existing", stumble)
     look = ["status", "--study", "demo", "--home", str(tmp_path)]
     assert isinstance(CliRunner().invoke(petskin_tune, look).exception, KeyError)
     file = tmp_path / "tune.db"
@@ -294,7 +294,7 @@ def test_a_damaged_database_is_not_looked_for_under_a_name_that_no_file_can_have
         raise KeyError("nobody foresaw this")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("petskin_tune.commands.opening.open_existing", stumble)
+    monkeypatch.setattr("petskin_tune.opening.study.open_existing", stumble)
     ended = CliRunner().invoke(petskin_tune, ["status", "--study", "demo", "--home", "d/" * 3000])
     assert isinstance(ended.exception, KeyError)
 

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from sqlalchemy.engine import URL
 
 from petskin_tune.cli import petskin_tune, tune_worker
-from petskin_tune.commands import checks
-from petskin_tune.commands.examination import Check
 from petskin_tune.database.storage import open_storage
+from petskin_tune.doctor import checks
+from petskin_tune.doctor.examination import Check
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 from petskin_tune.study.study import create_study

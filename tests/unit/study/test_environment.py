@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 from packaging.requirements import Requirement
 
-from petskin_tune.commands import checks as doctor
 from petskin_tune.database.storage import PetskinStorage, open_storage
+from petskin_tune.doctor import checks as doctor
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home
 from petskin_tune.packages import decisive, differences, installation, pins, said

@@ -17,11 +17,6 @@ from sqlalchemy.pool import NullPool
 from petskin_tune import packages
 from petskin_tune import text as words
 from petskin_tune.checkpoints.opening import check_store
-from petskin_tune.commands import training_checks
-from petskin_tune.commands.estimate import Estimate
-from petskin_tune.commands.examination import Check, Examination
-from petskin_tune.commands.opening import names, open_existing
-from petskin_tune.commands.options import SCREEN, as_refusal
 from petskin_tune.database import queries
 from petskin_tune.database.addresses import mask, normalise_url
 from petskin_tune.database.engine import engine_options
@@ -29,9 +24,14 @@ from petskin_tune.database.privileges import require_writable
 from petskin_tune.database.refusals import AFTER_DAMAGE
 from petskin_tune.database.sqlite_file import is_whole
 from petskin_tune.database.storage import unreachable
+from petskin_tune.doctor import training_checks
+from petskin_tune.doctor.estimate import Estimate
+from petskin_tune.doctor.examination import Check, Examination
 from petskin_tune.error_text import shortened
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home, sqlite_file
+from petskin_tune.opening.lookup import names, open_existing
+from petskin_tune.opening.refusals import SCREEN, as_refusal
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.file import not_found

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from petskin_tune.checkpoints.base import Store
-from petskin_tune.commands.estimate import Estimate, estimate
-from petskin_tune.commands.options import Places
-from petskin_tune.commands.probe import Probe
+from petskin_tune.doctor.estimate import Estimate, estimate
+from petskin_tune.doctor.probe import Probe
 from petskin_tune.home.home import Home
+from petskin_tune.opening.places import Places
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study import Study, Wanted
 from petskin_tune.trial.inputs import Prepared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from petskin_tune.commands.estimate import Measured, estimate, expected_epochs, of_the_study, suggestions
+from petskin_tune.doctor.estimate import Measured, estimate, expected_epochs, of_the_study, suggestions
 from petskin_tune.study.extent import Extent
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec
 from tests.support.studies import a_spec

@@ -14,14 +14,15 @@ import yaml
 from click.testing import CliRunner
 
 from petskin_tune.cli import petskin_tune, tune_worker
-from petskin_tune.commands import opening
-from petskin_tune.commands.opening import NotBegun, Places, open_or_create, open_study
 from petskin_tune.commands.study import enqueue, init_study
 from petskin_tune.datasets import demo
 from petskin_tune.errors import UsageError
+from petskin_tune.opening import beginning, lookup, patience
+from petskin_tune.opening.places import Places
+from petskin_tune.opening.study import NotBegun, open_or_create, open_study
 from petskin_tune.study import attributes
 from petskin_tune.study.space import distributions
-from petskin_tune.study.study import Study, create_study
+from petskin_tune.study.study import Study, create_study, wanted
 from tests.support.workers import SMALL_STUDY
 
 
@@ -102,7 +103,7 @@ def test_the_loser_of_a_race_for_a_new_study_is_told_what_differs(
     differs: str, mine: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demo.make(tmp_path / "other", train=12, val=4)
-    asked = opening.wanted("mine.yaml")
+    asked = wanted("mine.yaml")
     assert asked.spec is not None
     longer = replace(mine, asked=replace(asked, spec=asked.spec.model_copy(update={"epochs": 5})))
     raced: list[Places] = []
@@ -113,7 +114,7 @@ def test_the_loser_of_a_race_for_a_new_study_is_told_what_differs(
             open_or_create(mine, silent)
         return create_study(*arguments, **keywords)
 
-    monkeypatch.setattr(opening, "create_study", be_slow)
+    monkeypatch.setattr(beginning, "create_study", be_slow)
     with pytest.raises(UsageError, match="`epochs`" if differs == "file" else "data set here is not the one"):
         open_or_create(longer if differs == "file" else mine, silent, None if differs == "file" else "other/data.yaml")
     assert raced
@@ -167,7 +168,7 @@ def test_a_study_that_a_worker_began_meanwhile_is_not_made_anew(mine: Places, mo
         first.optuna.ask(distributions(first.spec.search))
         return create_study(*arguments, **keywords)
 
-    monkeypatch.setattr(opening, "create_study", be_slow)
+    monkeypatch.setattr(beginning, "create_study", be_slow)
     with pytest.raises(UsageError, match="was begun with another study file"):
         open_or_create(mine, silent)
     first.refresh()
@@ -222,15 +223,16 @@ def test_commands_to_type_name_the_places_without_a_password() -> None:
 def test_a_worker_waits_for_a_database_that_has_answered_here_before_and_refuses_one_that_never_did(
     mine: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "START_PATIENCE_SECONDS", 0.5)
+    for module in (lookup, patience):
+        monkeypatch.setattr(module, "START_PATIENCE_SECONDS", 0.5)
     door = socket.create_server(("127.0.0.1", 0))  # accepts nobody: connections are refused once it is closed
     address = f"postgresql://me@127.0.0.1:{door.getsockname()[1]}/none"
     door.close()
     away = replace(mine, storage=address)
     with pytest.raises(UsageError, match="cannot be reached"):
         open_or_create(away, silent)
-    home = opening.resolve(away)
-    opening._remember_answer(home)
+    home = lookup.resolve(away)
+    patience.remember_answer(home)
     said = threading.Event()
     waiting = threading.Thread(target=lambda: open_or_create(away, lambda _: said.set()), daemon=True)
     waiting.start()

@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 
 from petskin_tune import packages
 from petskin_tune import text as words
-from petskin_tune.commands.examination import Check, Examination
-from petskin_tune.commands.probe import measure
+from petskin_tune.doctor.examination import Check, Examination
+from petskin_tune.doctor.probe import measure
 from petskin_tune.protocol import Position
 from petskin_tune.study.environment import differences, of_trial
 from petskin_tune.study.start_points import resolve_defaults

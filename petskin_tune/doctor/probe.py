@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from petskin_tune.commands.estimate import Measured
 from petskin_tune.datasets import layout, subset
+from petskin_tune.doctor.estimate import Measured
 from petskin_tune.protocol import (
     BestWeights,
     Declined,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from petskin_tune.commands.probe import TRAIN_BATCHES, Probe, _Listener, measure
 from petskin_tune.datasets import demo
+from petskin_tune.doctor.probe import TRAIN_BATCHES, Probe, _Listener, measure
 from petskin_tune.protocol import EpochDone, Position, Progress, SnapshotWritten
 
 IMAGES = {"train": 96, "val": 64}

@@ -8,8 +8,8 @@ from typing import Any, cast
 import optuna
 import pytest
 
-from petskin_tune.commands import training_checks
-from petskin_tune.commands.examination import Examination
+from petskin_tune.doctor import training_checks
+from petskin_tune.doctor.examination import Examination
 from tests.support.studies import a_spec, a_study, add
 
 HERE: dict[str, Any] = {

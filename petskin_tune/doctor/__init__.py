@@ -1,0 +1,1 @@
+"""What ``petskin-tune doctor`` looks at before hours are spent, and what it concludes."""

@@ -1,0 +1,116 @@
+"""A study that is new: all that can refuse it, and then, in one transaction, its birth."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petskin_tune.checkpoints.opening import check_store
+from petskin_tune.database.storage import open_storage
+from petskin_tune.errors import UsageError
+from petskin_tune.home.home import Home
+from petskin_tune.opening.lookup import names
+from petskin_tune.opening.patience import Say
+from petskin_tune.opening.places import Places
+from petskin_tune.study import attributes
+from petskin_tune.study.file import not_found
+from petskin_tune.study.space import fit_point
+from petskin_tune.study.spec import StudySpec
+from petskin_tune.study.start_points import start_points
+from petskin_tune.study.study import Study, Wanted, create_study, refuse_differences
+
+if TYPE_CHECKING:
+    from petskin_tune.trial.inputs import Prepared
+
+
+def _require_writable(folder: Path) -> None:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"Nothing can be written to {existing}: choose another folder with --home.")
+
+
+def _prepare_or_leave_nothing(spec: StudySpec, home: Home, folders: list[Path], data: str | None) -> Prepared:
+    """Data set, model and store of a new study.
+
+    Raises:
+        UsageError: one of them cannot be used; what was made of the data set on the way is deleted.
+    """
+    from petskin_tune.trial.inputs import prepare  # only here: whoever opens a study that is there needs no pictures
+
+    new = not home.work.exists()
+    try:
+        prepared = prepare(spec, home, folders, data)
+        store = home.open_store(None)
+        if home.asked_store is not None:
+            check_store(store)
+        return prepared
+    except UsageError:
+        if new:
+            shutil.rmtree(home.work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                home.folder.rmdir()
+        raise
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A new study that nothing refuses; ``points`` are its start points."""
+
+    asked: Wanted
+    spec: StudySpec
+    prepared: Prepared
+    points: tuple[Mapping[str, Any], ...]
+
+
+def draft_study(
+    asked: Wanted, home: Home, places: Places, say: Say, data: str | None, more_points: Sequence[Mapping[str, Any]]
+) -> Draft:
+    """A new study of ``asked``, after everything that can refuse one; see :func:`.study.open_or_create`.
+
+    Raises:
+        UsageError: its file, the home, the data set, the model or the store cannot be used; nothing is left behind.
+    """
+    if asked.spec is None:
+        raise not_found(places.study, names(home))
+    for warning in asked.warnings:
+        say(f"warning: {warning}")
+    folders = [asked.folder] if asked.folder else []
+    _require_writable(home.folder)
+    prepared = _prepare_or_leave_nothing(asked.spec, home, folders, data)
+    points = start_points(asked.spec, classes=prepared.classes, train_images=prepared.train_images)
+    for note in points.notes:
+        say(f"note: {note}")
+    offered = [fit_point(point, asked.spec.search) for point in more_points]
+    for sentence in dict.fromkeys(sentence for _, misfits in offered for sentence in misfits):
+        say(f"note: offered trials: {sentence}")
+    return Draft(asked, asked.spec, prepared, (*points.points, *(point for point, _ in offered)))
+
+
+def begin_study(draft: Draft, home: Home, before: Study | None) -> Study:
+    """Create the study, instead of ``before``, whose trials have not begun, where there is one.
+
+    Raises:
+        UsageError: meanwhile another worker has created it, from another file or other data.
+    """
+    from petskin_tune.trial.inputs import require_same_data
+
+    asked, fingerprint = draft.asked, draft.prepared.fingerprint
+    study = create_study(
+        open_storage(home.storage_url),
+        draft.spec,
+        points=draft.points,
+        attributes_of_study={
+            attributes.BASE: str(asked.folder) if asked.folder and not asked.shipped else "",
+            attributes.STORE: home.to_record,
+            attributes.FINGERPRINT: fingerprint.to_json(),
+        },
+        instead_of=before,
+    )
+    refuse_differences(study, asked)
+    require_same_data(study.attributes[attributes.FINGERPRINT], fingerprint)
+    return study
