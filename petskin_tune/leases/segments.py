@@ -67,6 +67,7 @@ class Choice:
 
 
 Choose = Callable[[], Choice]
+Version = tuple[Any, ...]
 
 
 class Segments:
@@ -121,16 +122,22 @@ class Segments:
             if goes_on is not None:
                 return "goes on" if goes_on else "ends" if trial.number in choice.drop else "freezes"
 
-    def version(self) -> tuple[Any, ...]:
+    def version(self) -> Version:
         """Changes with every birth, freeze, thaw, decision to go on and end; not with reports and renewals."""
         return self._storage.transaction(self._version)
 
-    def end(self) -> bool:
-        """End every frozen trial, unless a trial of the study has an owner or waits for one: then False."""
+    def end(self, version: Version | None = None) -> bool:
+        """End every frozen trial, unless a trial of the study has an owner or waits for one: then False.
+
+        Args:
+            version: in which there was nothing to train; False in another one. None: in whichever.
+        """
 
         def work(session: Session) -> bool:
             self._claims.lock_study(session)
             if session.execute(queries.COUNT_OWNED, self._study).scalar_one():
+                return False
+            if version is not None and self._version(session) != version:
                 return False
             self._end_frozen(session, session.execute(queries.FROZEN, self._study), STUDY_OVER)
             reach("before-study-end")
@@ -140,10 +147,10 @@ class Segments:
 
     # ---- in one transaction ----
 
-    def _version(self, session: Session) -> tuple[Any, ...]:
+    def _version(self, session: Session) -> Version:
         return tuple(session.execute(queries.SEGMENTS_VERSION, self._study).one())
 
-    def _take(self, session: Session, version: tuple[Any, ...], choice: Choice, nonce: str) -> Held | None:
+    def _take(self, session: Session, version: Version, choice: Choice, nonce: str) -> Held | None:
         self._claims.lock_study(session)
         taken = session.execute(queries.FIND_BIRTH, {"nonce": nonce}).one_or_none()
         if taken is not None:  # the acknowledgement of the first attempt was lost

@@ -32,10 +32,12 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage
     opened.engine.dispose()
 
 
-def a_study(storage: PetskinStorage, folder: Path, trainings: Trainings, **spec: Any) -> Workplace:
+def a_study(
+    storage: PetskinStorage, folder: Path, trainings: Trainings, *, max_trials: int | None = None, **spec: Any
+) -> Workplace:
     searched = {"sampler": SamplerSpec(name="freeze-thaw"), "pruner": PrunerSpec(name="none"), "budget": BUDGET}
-    asked = a_spec(epochs=EPOCHS, **searched, **spec)
-    place = a_workplace(storage, folder, trainings, asked)  # type: ignore[arg-type]
+    asked = a_spec(epochs=EPOCHS, **{**searched, **spec})
+    place = a_workplace(storage, folder, trainings, asked, max_trials=max_trials)  # type: ignore[arg-type]
     place.study.optuna.set_user_attr("petskin-tune:spec", asked.model_dump(mode="json"))
     return place
 
@@ -136,3 +138,11 @@ def test_interrupted_again_and_again_the_study_chooses_the_same(
     assert lives > 5
     assert code == EXIT_DONE, shown(place)
     assert told(place) == told(undisturbed)
+
+
+def test_a_worker_that_stops_when_nothing_is_left_ends_the_study(storage: PetskinStorage, tmp_path: Path) -> None:
+    place = a_study(storage, tmp_path, Trainings(), budget=EPOCHS, keep_frozen=100, max_trials=1)
+    assert work(place) == EXIT_DONE
+    assert "--max-trials 1" not in shown(place)
+    assert {trial.state for trial in place.study.trials()} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert attributes.RECOMMENDED in place.study.attributes
