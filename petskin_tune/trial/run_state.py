@@ -88,8 +88,9 @@ class RunState:
 
     def freeze(self) -> None:
         """Hand the trial over to a thread that freezes it."""
-        outbox = self.place.outbox(self.trial)
-        self.place.freezing.append(Freezing(self.trial, self.recorder, self.uploader, outbox, self.heartbeat))
+        outbox, folder = self.place.outbox(self.trial), self.place.folder(self.trial.number)
+        one = Freezing(self.trial, self.recorder, self.uploader, outbox, folder, self.heartbeat)
+        self.place.freezing.append(one)
 
     def is_decided(self) -> bool:
         """Whether the run ends now, whatever its process does."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
@@ -221,12 +221,13 @@ class Worker:
         self._view.trial_ended(trial.number, outcome.end, outcome.value, seconds, outcome.reason)
         if outcome.end in ("suspended", "lost", "frozen"):
             return
-        self._tidy(trial.number)
+        folder = self._place.folder(trial.number)
+        self._tidy(lambda: self._place.retention.after(trial.number, folder))
         self._finished += 1
         self._judge_the_search()
 
     def _tidy_frozen(self) -> None:
-        """Tidy up after those that are frozen by now.
+        """Tidy the store up after those that are frozen by now; another worker may train them already.
 
         Raises:
             Exception: what nobody foresaw, in the thread that froze one.
@@ -236,7 +237,8 @@ class Worker:
         for one in over:
             if one.error:
                 raise one.error
-            self._tidy(one.trial.number)
+        if any(one.is_frozen for one in over):
+            self._tidy(self._place.retention.catch_up)
 
     def _end_freezing(self) -> None:
         """Before this worker ends: what is on its way is frozen in the time that is left, or given back."""
@@ -245,14 +247,14 @@ class Worker:
             one.end(self._suspension.reason or "its worker has ended", until)
         self._place.freezing = []
 
-    def _tidy(self, number: int) -> None:
-        """Delete what an ended trial needs no more, once a network home's database knows that it has ended."""
+    def _tidy(self, tidy: Callable[[], object]) -> None:
+        """Delete what is needed no more, once a network home's database knows that it is not."""
         try:
             self._place.home.save()
         except StoreError:
             self._place.home.epoch_saved()  # later; the end of the next trial tidies up after this one, too
         else:
-            self._place.retention.after(number, self._place.folder(number))
+            tidy()
 
     def _judge_the_search(self) -> None:
         """Say what is wrong with the search.

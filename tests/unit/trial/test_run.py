@@ -34,7 +34,7 @@ from petskin_tune.protocol import (
 from petskin_tune.search.pruners import Verdict
 from petskin_tune.study import attributes
 from petskin_tune.trial.ends import Outcome
-from petskin_tune.trial.freezing import Freezing
+from petskin_tune.trial.freezing import NOT_KEPT, Freezing
 from petskin_tune.trial.process import Died
 from petskin_tune.trial.run_state import RunState
 from petskin_tune.trial.workplace import Workplace
@@ -182,6 +182,31 @@ def test_a_trial_whose_snapshot_comes_not_up_in_time_is_given_back_when_its_work
     (lease,) = read_leases(storage, place.study.id)
     assert (lease.state, lease.reason) == ("released", "SIGTERM")
     store.is_open.set()
+
+
+def test_what_a_frozen_trial_has_on_this_machine_goes_before_another_worker_can_thaw_it(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, store, one = on_its_way(storage, tmp_path, monkeypatch)
+    snapshots, outbox = place.folder(one.trial.number) / "snapshots", place.outbox(one.trial).path
+    snapshots.mkdir()
+    assert outbox.exists()
+    there = []
+    monkeypatch.setattr(one.trial, "freeze", lambda: there.append((snapshots.exists(), outbox.exists())))
+    store.is_open.set()
+    settled(place)
+    assert there == [(False, False)]
+
+
+def test_a_trial_whose_last_snapshot_is_lost_on_its_way_is_given_back_and_not_frozen(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, store, one = on_its_way(storage, tmp_path, monkeypatch)
+    (tmp_path / "snapshot-1-0.pt").unlink()
+    store.is_open.set()
+    lease = settled(place)
+    assert (lease.state, lease.snapshot, lease.reason) == ("released", None, NOT_KEPT)
+    assert not one.is_frozen
 
 
 def test_a_trial_is_trained_on_while_another_ones_snapshot_is_uploaded(

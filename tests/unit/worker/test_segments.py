@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from optuna.trial import TrialState
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED
 from petskin_tune.leases.lease import read_leases
+from petskin_tune.protocol import TrialJob
 from petskin_tune.study import attributes
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec
 from petskin_tune.trial.workplace import Workplace
@@ -146,3 +148,25 @@ def test_a_worker_that_stops_when_nothing_is_left_ends_the_study(storage: Petski
     assert "--max-trials 1" not in shown(place)
     assert {trial.state for trial in place.study.trials()} == {TrialState.COMPLETE, TrialState.PRUNED}
     assert attributes.RECOMMENDED in place.study.attributes
+
+
+def test_a_trial_that_another_worker_of_this_machine_has_thawed_keeps_its_files_here(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    trainings = Trainings()
+    place = a_study(storage, tmp_path, trainings)
+    folder = place.folder(0) / "snapshots"
+
+    def see(job: TrialJob) -> None:
+        if job.trial == 1:
+            while not place.freezing[0].is_over:
+                time.sleep(0.01)
+            folder.mkdir()
+        elif job.trial == 2:
+            suspension.decide("enough is seen")
+
+    trainings.once = see
+    suspension = Suspension(place, None)
+    assert Worker(place, suspension).work() == EXIT_SUSPENDED
+    suspension.close()
+    assert folder.exists()
