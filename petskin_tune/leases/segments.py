@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from sqlalchemy.orm import Session
 
 from petskin_tune.database import queries
-from petskin_tune.database.storage import models
+from petskin_tune.database.storage import models, rows
 from petskin_tune.faults import reach
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
@@ -158,8 +158,10 @@ class Segments:
         if self._version(session) != version:
             return _CHANGED
         frozen = {row.number: row for row in session.execute(queries.FROZEN, self._study)}
-        self._end_frozen(session, [frozen[number] for number in choice.drop if number in frozen], NO_SNAPSHOT)
         segment = choice.segment
+        if isinstance(segment, Continue) and segment.number not in frozen:
+            return _CHANGED  # a person has ended it, which is no change of ours
+        self._end_frozen(session, [frozen[number] for number in choice.drop if number in frozen], NO_SNAPSHOT)
         if isinstance(segment, Begin):
             return self._begin(session, segment, nonce)
         return self._thaw(session, frozen[segment.number], segment.until, nonce) if segment else None
@@ -177,14 +179,15 @@ class Segments:
         row = {"trial_id": frozen.trial_id, "token": frozen.token, "beat": frozen.beat, "nonce": nonce, "until": until}
         nothing_lost = {"resumed": 0, "crashes": 0, "vanishes": 0, "seconds_lost": frozen.seconds_lost}
         claim = queries.CLAIM[self._storage.engine.name]
-        session.execute(claim, {**row, **nothing_lost, **self._claims.owner()})
-        return Held(frozen.trial_id, frozen.number, frozen.token + 1)
+        claimed = rows(session.execute(claim, {**row, **nothing_lost, **self._claims.owner()})) == 1
+        return Held(frozen.trial_id, frozen.number, frozen.token + 1) if claimed else _CHANGED
 
     def _end_frozen(self, session: Session, frozen: Iterable[Any], reason: str) -> None:
         for row in frozen:
-            session.execute(queries.END_FROZEN, {"trial_id": row.trial_id, "reason": reason})
             trial = session.get(models.TrialModel, row.trial_id, with_for_update=True)
-            assert trial is not None  # its lease would be gone with it
+            if trial is None or trial.state != TrialState.RUNNING:
+                continue  # a person was faster
+            session.execute(queries.END_FROZEN, {"trial_id": row.trial_id, "reason": reason})
             values = session.query(models.TrialIntermediateValueModel).filter_by(trial_id=row.trial_id)
             numbers = [number for value in values if (number := _number(value)) is not None]
             if numbers:

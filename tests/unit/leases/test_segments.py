@@ -161,6 +161,25 @@ def test_whatever_changes_the_study_while_a_worker_chooses_makes_it_choose_again
     assert choices == 2
 
 
+def test_a_frozen_trial_that_a_person_ends_while_a_worker_chooses_it_makes_the_worker_choose_again(
+    study: LeasedStudy,
+) -> None:
+    held = frozen(study.worker("b"), 0.1)
+    choices = []
+
+    def choose() -> Choice:
+        choices.append(len(choices))
+        if len(choices) > 1:
+            return Choice(Begin(POINT, FIRST))
+        study.optuna.tell(held.number, state=TrialState.FAIL)
+        return Choice(Continue(held.number, SECOND))
+
+    born = Segments(study.worker("a")).next(choose)
+    assert born is not None
+    assert born.number != held.number
+    assert len(choices) == 2
+
+
 def test_reports_of_others_do_not_make_a_worker_choose_again(study: LeasedStudy) -> None:
     running = trained(study.worker("b"), 0.1)
     choices = 0
