@@ -5,6 +5,7 @@ Each function ends the run, or returns None: its process is to be started again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from petskin_tune.trial.run_state import RunState
 End = Literal["complete", "pruned", "frozen", "failed", "suspended", "lost", "declined"]
 
 UPLOAD_SECONDS = 30.0  # for the newest snapshot of a trial that is given back
+TURN_SECONDS = 0.5  # between two looks whether it can be frozen
 MAX_FALSE_STARTS = 2  # a process that dies before it trains, in a row
 
 
@@ -93,11 +95,14 @@ def complete(run: RunState, finished: Finished) -> Outcome | None:
 def _is_settled(run: RunState) -> bool:
     """Whether every epoch is reported, none ended the trial, and the best weights are in the store.
 
-    It takes as long as the database and the store are away, but not longer than a person lets it.
+    It takes as long as the database and the store are away, or until it can be frozen, but not longer than a person
+    lets it.
     """
     while not run.is_suspended():
         if run.recorder.drain(0.5) and run.uploader.drain(0.5):
-            break
+            if not run.waits_its_turn():
+                break
+            time.sleep(TURN_SECONDS)
         if run.is_lost() or run.recorder.error:
             return False
     return without_process(run) is None and not run.is_suspended()
@@ -184,7 +189,7 @@ def suspend(run: RunState, process: TrialProcess) -> Outcome:
     if run.listener.trains:  # before, there is nothing to save and nobody to hear the order
         process.wait(run.left())
     process.end(patience=0.0)
-    if isinstance(run.listener.last, Finished) and run.recorder.drain(run.left()):
+    if isinstance(run.listener.last, Finished) and run.recorder.drain(run.left()) and not run.waits_its_turn():
         run.suspended_because = None
         if outcome := complete(run, run.listener.last):
             return outcome

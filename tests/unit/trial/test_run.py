@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
@@ -219,6 +219,44 @@ def test_a_trial_is_trained_on_while_another_ones_snapshot_is_uploaded(
     store.is_open.set()
     settled(place)
     assert state.can_freeze()
+
+
+@dataclass
+class Other:
+    """Another trial of this worker that is not quite frozen."""
+
+    is_over: bool = False
+
+
+def test_a_trial_that_trains_to_its_end_while_it_waits_to_be_frozen_is_frozen_and_not_complete(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezing(monkeypatch, after=1)
+    script = Script([STARTED, epoch_done(1), written(tmp_path, 1), epoch_done(2), Finished(2, 2)])
+    place = a_workplace(storage, tmp_path, script)
+    other = Other()
+    place.freezing = [cast(Any, other)]
+    run = new_run(place)
+    threading.Timer(1.5, lambda: setattr(other, "is_over", True)).start()
+    assert run.run().end == "frozen"
+    place.freezing.remove(cast(Any, other))
+    assert settled(place).state == "frozen"
+    assert place.study.trials()[0].intermediate_values == {1: 0.1}
+
+
+def test_a_worker_that_is_stopped_gives_a_trial_back_that_waits_to_be_frozen(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezing(monkeypatch, after=1)
+    says = [STARTED, epoch_done(1), written(tmp_path, 1), ...]
+    script = Script(says, answers=lambda order: [Finished(1, 1), Died(0)] if order == Suspend() else [])
+    place = a_workplace(storage, tmp_path, script)
+    place.freezing = [cast(Any, Other())]
+    run = new_run(place)
+    script.once_started = lambda: run.suspend("SIGTERM", time.monotonic() + 30.0)
+    assert run.run().end == "suspended"
+    (lease,) = read_leases(storage, place.study.id)
+    assert (lease.state, place.study.trials()[0].state) == ("released", TrialState.RUNNING)
 
 
 def test_a_trial_whose_worker_died_before_it_was_frozen_is_frozen_by_the_next_without_training(
