@@ -30,6 +30,7 @@ from petskin_tune.leases.lease import Held, read_leases
 from petskin_tune.study import attributes
 
 NO_SNAPSHOT = "frozen, and others were more worth a snapshot"
+SNAPSHOT_GONE = "it cannot be thawed: its snapshot is not in the store any more, or is damaged"
 STUDY_OVER = "frozen when the study ended"
 
 
@@ -201,7 +202,7 @@ class Segments:
             return held
         leases = read_leases(self._storage, self._claims.study_id, only_unfinished=True)
         lease = next((lease for lease in leases if lease.trial_id == held.trial_id), None)
-        return Held(held.trial_id, held.number, held.token, lease)
+        return Held(held.trial_id, held.number, held.token, lease, thawed=True)
 
 
 _CHANGED = Held(-1, -1, -1)  # somebody else was faster: choose again

@@ -20,6 +20,7 @@ from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import MAX_CRASHES
+from petskin_tune.leases.segments import SNAPSHOT_GONE
 from petskin_tune.protocol import Declined, Failed, FailureKind, Finished, Suspend, Suspended
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.study import attributes
@@ -196,6 +197,11 @@ def suspend(run: RunState, process: TrialProcess) -> Outcome:
     run.uploader.drain(run.left())
     run.recorder.drain(run.left())
     return release(run, reason)
+
+
+def end_thawed(run: RunState) -> Outcome:
+    """It has no snapshot to go on from."""
+    return _tell(run, TrialState.PRUNED, "pruned", SNAPSHOT_GONE, {}, constraint_attrs(None))
 
 
 def give_back(run: RunState, failure: Failure, subject: str = "") -> UsageError:

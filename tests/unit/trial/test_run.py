@@ -21,6 +21,7 @@ from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.lease import Lease, SnapshotPointer, read_leases
+from petskin_tune.leases.segments import SNAPSHOT_GONE, Choice, Continue
 from petskin_tune.protocol import (
     BestWeights,
     Declined,
@@ -36,6 +37,7 @@ from petskin_tune.study import attributes
 from petskin_tune.trial.ends import Outcome
 from petskin_tune.trial.freezing import NOT_KEPT, Freezing
 from petskin_tune.trial.process import Died
+from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.run_state import RunState
 from petskin_tune.trial.workplace import Workplace
 from tests.support.workplace import STARTED, Script, a_workplace, epoch_done, new_run
@@ -274,6 +276,36 @@ def test_a_trial_whose_worker_died_before_it_was_frozen_is_frozen_by_the_next_wi
     again.study, again.claims = place.study, place.claims
     assert new_run(again).run().end == "frozen"
     assert script.jobs == []
+
+
+def thawed_without_snapshot(place: Workplace) -> TrialRun:
+    """A run of a thawed trial whose snapshot is not in the store."""
+    first = new_run(place)._trial
+    first.report(1, 0.1, {})
+    first.point_to(SnapshotPointer("uid/trials/0/snapshot-1-1-0-abcd.pt", "0" * 64, Position(1, 0)))
+    first.freeze()
+    return new_run(place, place.segments.next(lambda: Choice(Continue(0, 2))))
+
+
+def test_a_thawed_trial_whose_snapshot_is_gone_ends_instead_of_beginning_anew(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    script = Script()
+    place = a_workplace(storage, tmp_path, script)
+    place.home.local_checkpoints = False
+    outcome = thawed_without_snapshot(place).run()
+    assert (outcome.end, outcome.value, outcome.reason) == ("pruned", 0.1, SNAPSHOT_GONE)
+    assert script.jobs == []
+    (trial,) = place.study.trials()
+    assert (trial.state, trial.value) == (TrialState.PRUNED, 0.1)
+
+
+def test_a_thawed_trial_whose_snapshot_only_another_machine_has_begins_anew_here(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    script = Script([STARTED, epoch_done(1), epoch_done(2), Finished(2, 2)])
+    assert thawed_without_snapshot(a_workplace(storage, tmp_path, script)).run().end == "complete"
+    assert script.jobs[0].snapshot is None
 
 
 def test_a_process_that_dies_is_started_again_and_the_trial_goes_on(storage: PetskinStorage, tmp_path: Path) -> None:
