@@ -101,6 +101,7 @@ class Freezing:
             log.warning("trial %d is given back: %s", self.trial.number, NOT_KEPT)
             self.trial.release(NOT_KEPT)
             return
+        self.trial.describe({})  # raises where it is another worker's, who may train in this folder
         clear(self._folder)
         self._outbox.discard()
         self.trial.freeze()
