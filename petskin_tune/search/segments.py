@@ -44,6 +44,8 @@ def choose(
 ) -> Choice:
     """The next segment; none while the last ones are trained, and none when the budget is used up.
 
+    As long as the budget lasts, a trial that waits comes before whatever the search would go on with.
+
     Args:
         trials: of the study.
         leases: of all its trials that have one.
@@ -69,6 +71,9 @@ def choose(
     frozen = {record.number for record in ours if record.standing == "frozen"}
     drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
     found = None if outlook is None else asdict(outlook)
+    if isinstance(decision.action, GoOn) and not state.full and any(t.state == TrialState.WAITING for t in trials):
+        first = _first_choice(state)
+        return Choice(_segment(first.action), drop, "a trial that waits", found)
     return Choice(_segment(decision.action), drop, decision.why.text, found)
 
 
@@ -80,7 +85,10 @@ def first_choice(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: S
         leases: of all its trials that have one.
         spec: of the study; its sampler is ``freeze-thaw``.
     """
-    state = _state(trials, {lease.number: lease for lease in leases}, spec)
+    return _first_choice(_state(trials, {lease.number: lease for lease in leases}, spec))
+
+
+def _first_choice(state: SearchState) -> Decision:
     settled = tuple(replace(t, standing="ended") if t.standing == "frozen" else t for t in state.trials)
     return choice.choose(replace(state, trials=settled, full=False))
 
