@@ -336,7 +336,7 @@ def test_a_database_that_lets_the_user_in_no_more_suspends_the_worker_in_order(b
         life.suspension.close()
         patience.cancelled.clear()
         patience.on_denied = None
-    assert life.said.count("the database refuses this user or the password by now: suspending, within") == 1
+    assert life.said.count("the database refuses this user or the password by now: stopping safely, within") == 1
 
 
 def test_a_database_file_that_is_deleted_in_mid_run_ends_the_worker_and_is_written_back(
