@@ -79,6 +79,7 @@ class Worker:
             while self._suspension.reason is None:
                 if (code := self._one_step()) is not None:
                     return code
+            self._let_freeze()
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
             self._study.storage.require_file()  # of which they may come
             if self._suspension.reason is None:
@@ -239,6 +240,13 @@ class Worker:
                 raise one.error
         if any(one.is_frozen for one in over):
             self._tidy(self._place.retention.catch_up)
+
+    def _let_freeze(self) -> None:
+        """Wait for what is on its way to be frozen, as long as nobody wants this worker to stop."""
+        while not self._suspension.asked():
+            if all(one.is_over for one in self._place.freezing):
+                return self._tidy_frozen()
+            self._suspension.wait(POLL_SECONDS)
 
     def _end_freezing(self) -> None:
         """Before this worker ends: what is on its way is frozen in the time that is left, or given back."""

@@ -170,3 +170,25 @@ def test_a_trial_that_another_worker_of_this_machine_has_thawed_keeps_its_files_
     assert Worker(place, suspension).work() == EXIT_SUSPENDED
     suspension.close()
     assert folder.exists()
+
+
+def test_a_worker_that_ends_by_itself_waits_for_the_snapshot_of_the_trial_that_it_freezes(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings()
+    place = a_study(storage, tmp_path, trainings)
+    suspension = Suspension(place, None)
+    trainings.once = lambda _: suspension.decide("--max-trials 1 reached")
+    monkeypatch.setattr("petskin_tune.worker.worker.UPLOAD_SECONDS", 0.0)
+    monkeypatch.setattr("petskin_tune.trial.freezing.LOOK_SECONDS", 0.1)
+    put = place.store.put
+
+    def slow_put(path: Path, key: str) -> Any:
+        time.sleep(1.0)
+        return put(path, key)
+
+    monkeypatch.setattr(place.store, "put", slow_put)
+    assert Worker(place, suspension).work() == EXIT_SUSPENDED
+    suspension.close()
+    (lease,) = read_leases(place.study.storage, place.study.id)
+    assert lease.state == "frozen"
