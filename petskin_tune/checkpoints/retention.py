@@ -51,9 +51,7 @@ class Retention:
         self._ended = number
         if not self.catch_up():
             return
-        for spent in ("snapshots", "weights"):
-            shutil.rmtree(folder / spent, ignore_errors=True)
-        forget_fetched(folder)
+        clear(folder)
 
     def catch_up(self) -> bool:
         """Do what a worker that died at a trial's end has left undone; whether the store answered."""
@@ -129,6 +127,13 @@ class Retention:
 
     def _prefix(self, number: int) -> str:
         return trial_prefix(self._study.uid, number)
+
+
+def clear(folder: Path) -> None:
+    """Delete the snapshots and weights in a run folder; nobody must train in it."""
+    for spent in ("snapshots", "weights"):
+        shutil.rmtree(folder / spent, ignore_errors=True)
+    forget_fetched(folder)
 
 
 def results_csv(history: Mapping[str, Sequence[float]]) -> str:

@@ -237,10 +237,11 @@ FIND_CLAIM = sa.text("SELECT token FROM trial_leases WHERE trial_id = :trial_id 
 
 # ---- segments --------------------------------------------------------------------------------------------------------
 
-# What every birth, freeze, thaw, decision to go on and end changes, and no report does.
+# What every birth, freeze, thaw, decision and end changes, and no report does. It never comes back to what it was:
+# while no trial is born, thawed or decided to be frozen, the sum of `until_epoch` only grows.
 SEGMENTS_VERSION = sa.text(
     """
-    SELECT count(*), sum(token), sum(coalesce(until_epoch, 0)),
+    SELECT count(*), sum(token), sum(CASE until_epoch WHEN 0 THEN 1 ELSE 0 END), sum(coalesce(until_epoch, 0)),
         sum(CASE state WHEN 'frozen' THEN 1 ELSE 0 END), sum(CASE state WHEN 'done' THEN 1 ELSE 0 END)
     FROM trial_leases WHERE study_id = :study_id
     """

@@ -78,6 +78,7 @@ class Held:
     number: int
     token: int
     lease: Lease | None = None  # as it was taken over, this take-over's death counted in; None for a newborn trial
+    thawed: bool = False  # it was frozen, and nobody trained it
 
     @property
     def hopeless(self) -> str | None:

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from sqlalchemy.orm import Session
 
 from petskin_tune.database import queries
-from petskin_tune.database.storage import models
+from petskin_tune.database.storage import models, rows
 from petskin_tune.faults import reach
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
@@ -30,6 +30,7 @@ from petskin_tune.leases.lease import Held, read_leases
 from petskin_tune.study import attributes
 
 NO_SNAPSHOT = "frozen, and others were more worth a snapshot"
+SNAPSHOT_GONE = "it cannot be thawed: its snapshot is not in the store any more, or is damaged"
 STUDY_OVER = "frozen when the study ended"
 
 
@@ -67,6 +68,7 @@ class Choice:
 
 
 Choose = Callable[[], Choice]
+Version = tuple[Any, ...]
 
 
 class Segments:
@@ -121,16 +123,22 @@ class Segments:
             if goes_on is not None:
                 return "goes on" if goes_on else "ends" if trial.number in choice.drop else "freezes"
 
-    def version(self) -> tuple[Any, ...]:
+    def version(self) -> Version:
         """Changes with every birth, freeze, thaw, decision to go on and end; not with reports and renewals."""
         return self._storage.transaction(self._version)
 
-    def end(self) -> bool:
-        """End every frozen trial, unless a trial of the study has an owner or waits for one: then False."""
+    def end(self, version: Version | None = None) -> bool:
+        """End every frozen trial, unless a trial of the study has an owner or waits for one: then False.
+
+        Args:
+            version: in which there was nothing to train; False in another one. None: in whichever.
+        """
 
         def work(session: Session) -> bool:
             self._claims.lock_study(session)
             if session.execute(queries.COUNT_OWNED, self._study).scalar_one():
+                return False
+            if version is not None and self._version(session) != version:
                 return False
             self._end_frozen(session, session.execute(queries.FROZEN, self._study), STUDY_OVER)
             reach("before-study-end")
@@ -140,10 +148,10 @@ class Segments:
 
     # ---- in one transaction ----
 
-    def _version(self, session: Session) -> tuple[Any, ...]:
+    def _version(self, session: Session) -> Version:
         return tuple(session.execute(queries.SEGMENTS_VERSION, self._study).one())
 
-    def _take(self, session: Session, version: tuple[Any, ...], choice: Choice, nonce: str) -> Held | None:
+    def _take(self, session: Session, version: Version, choice: Choice, nonce: str) -> Held | None:
         self._claims.lock_study(session)
         taken = session.execute(queries.FIND_BIRTH, {"nonce": nonce}).one_or_none()
         if taken is not None:  # the acknowledgement of the first attempt was lost
@@ -151,8 +159,10 @@ class Segments:
         if self._version(session) != version:
             return _CHANGED
         frozen = {row.number: row for row in session.execute(queries.FROZEN, self._study)}
-        self._end_frozen(session, [frozen[number] for number in choice.drop if number in frozen], NO_SNAPSHOT)
         segment = choice.segment
+        if isinstance(segment, Continue) and segment.number not in frozen:
+            return _CHANGED  # a person has ended it, which is no change of ours
+        self._end_frozen(session, [frozen[number] for number in choice.drop if number in frozen], NO_SNAPSHOT)
         if isinstance(segment, Begin):
             return self._begin(session, segment, nonce)
         return self._thaw(session, frozen[segment.number], segment.until, nonce) if segment else None
@@ -170,14 +180,15 @@ class Segments:
         row = {"trial_id": frozen.trial_id, "token": frozen.token, "beat": frozen.beat, "nonce": nonce, "until": until}
         nothing_lost = {"resumed": 0, "crashes": 0, "vanishes": 0, "seconds_lost": frozen.seconds_lost}
         claim = queries.CLAIM[self._storage.engine.name]
-        session.execute(claim, {**row, **nothing_lost, **self._claims.owner()})
-        return Held(frozen.trial_id, frozen.number, frozen.token + 1)
+        claimed = rows(session.execute(claim, {**row, **nothing_lost, **self._claims.owner()})) == 1
+        return Held(frozen.trial_id, frozen.number, frozen.token + 1) if claimed else _CHANGED
 
     def _end_frozen(self, session: Session, frozen: Iterable[Any], reason: str) -> None:
         for row in frozen:
-            session.execute(queries.END_FROZEN, {"trial_id": row.trial_id, "reason": reason})
             trial = session.get(models.TrialModel, row.trial_id, with_for_update=True)
-            assert trial is not None  # its lease would be gone with it
+            if trial is None or trial.state != TrialState.RUNNING:
+                continue  # a person was faster
+            session.execute(queries.END_FROZEN, {"trial_id": row.trial_id, "reason": reason})
             values = session.query(models.TrialIntermediateValueModel).filter_by(trial_id=row.trial_id)
             numbers = [number for value in values if (number := _number(value)) is not None]
             if numbers:
@@ -191,7 +202,7 @@ class Segments:
             return held
         leases = read_leases(self._storage, self._claims.study_id, only_unfinished=True)
         lease = next((lease for lease in leases if lease.trial_id == held.trial_id), None)
-        return Held(held.trial_id, held.number, held.token, lease)
+        return Held(held.trial_id, held.number, held.token, lease, thawed=True)
 
 
 _CHANGED = Held(-1, -1, -1)  # somebody else was faster: choose again

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import count, takewhile
+from itertools import count, pairwise, takewhile
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ def choose(
 ) -> Choice:
     """The next segment; none while the last ones are trained, and none when the budget is used up.
 
+    As long as the budget lasts, a trial that waits comes before whatever the search would go on with.
+
     Args:
         trials: of the study.
         leases: of all its trials that have one.
@@ -69,6 +71,9 @@ def choose(
     frozen = {record.number for record in ours if record.standing == "frozen"}
     drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
     found = None if outlook is None else asdict(outlook)
+    if isinstance(decision.action, GoOn) and not state.full and any(t.state == TrialState.WAITING for t in trials):
+        first = _first_choice(state)
+        return Choice(_segment(first.action), drop, "a trial that waits", found)
     return Choice(_segment(decision.action), drop, decision.why.text, found)
 
 
@@ -80,7 +85,10 @@ def first_choice(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: S
         leases: of all its trials that have one.
         spec: of the study; its sampler is ``freeze-thaw``.
     """
-    state = _state(trials, {lease.number: lease for lease in leases}, spec)
+    return _first_choice(_state(trials, {lease.number: lease for lease in leases}, spec))
+
+
+def _first_choice(state: SearchState) -> Decision:
     settled = tuple(replace(t, standing="ended") if t.standing == "frozen" else t for t in state.trials)
     return choice.choose(replace(state, trials=settled, full=False))
 
@@ -142,12 +150,16 @@ def used(ours: Iterable[TrialRecord]) -> int:
 
 
 def _last_run(state: SearchState, left: float, why: str = "the budget is used up") -> Choice:
-    """The recommended trial up to its last epoch, once nothing else is trained, and only once."""
-    if any(trial.standing == "running" for trial in state.trials) or -left >= state.rungs[0]:
+    """The recommended trial up to its last epoch, once nothing else is trained, and only once.
+
+    More than a segment's epochs beyond the budget are those of that trial: every other segment began within it.
+    """
+    longest = max(end - begin for begin, end in pairwise((0, *state.rungs)))
+    if any(trial.standing == "running" for trial in state.trials) or -left >= longest:
         return Choice(None, reason=why)
     last = recommend.finish(state)
     if last is None:
-        return Choice(None, reason=f"{why}, and the best trial is complete")
+        return Choice(None, reason=f"{why}, and the best trial is complete, or not quite frozen")
     return Choice(_segment(last), reason=f"{why}: the best trial is trained to its end")
 
 
@@ -190,7 +202,7 @@ def _standing(trial: FrozenTrial, lease: Lease | None, asking: int | None) -> St
         return "ended"  # a person's own, in a notebook: whatever becomes of it, it is not ours to continue
     if lease.state in _OWNED:
         return "leaving" if lease.until == 0 else "running"
-    return "frozen" if lease.snapshot else "ended"
+    return "frozen" if lease.state == "frozen" and lease.snapshot else "ended"
 
 
 def _point(trial: FrozenTrial) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ Each function ends the run, or returns None: its process is to be started again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import MAX_CRASHES
+from petskin_tune.leases.segments import SNAPSHOT_GONE
 from petskin_tune.protocol import Declined, Failed, FailureKind, Finished, Suspend, Suspended
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.study import attributes
@@ -30,6 +32,7 @@ from petskin_tune.trial.run_state import RunState
 End = Literal["complete", "pruned", "frozen", "failed", "suspended", "lost", "declined"]
 
 UPLOAD_SECONDS = 30.0  # for the newest snapshot of a trial that is given back
+TURN_SECONDS = 0.5  # between two looks whether it can be frozen
 MAX_FALSE_STARTS = 2  # a process that dies before it trains, in a row
 
 
@@ -93,11 +96,14 @@ def complete(run: RunState, finished: Finished) -> Outcome | None:
 def _is_settled(run: RunState) -> bool:
     """Whether every epoch is reported, none ended the trial, and the best weights are in the store.
 
-    It takes as long as the database and the store are away, but not longer than a person lets it.
+    It takes as long as the database and the store are away, or until it can be frozen, but not longer than a person
+    lets it.
     """
     while not run.is_suspended():
         if run.recorder.drain(0.5) and run.uploader.drain(0.5):
-            break
+            if not run.waits_its_turn():
+                break
+            time.sleep(TURN_SECONDS)
         if run.is_lost() or run.recorder.error:
             return False
     return without_process(run) is None and not run.is_suspended()
@@ -184,13 +190,18 @@ def suspend(run: RunState, process: TrialProcess) -> Outcome:
     if run.listener.trains:  # before, there is nothing to save and nobody to hear the order
         process.wait(run.left())
     process.end(patience=0.0)
-    if isinstance(run.listener.last, Finished) and run.recorder.drain(run.left()):
+    if isinstance(run.listener.last, Finished) and run.recorder.drain(run.left()) and not run.waits_its_turn():
         run.suspended_because = None
         if outcome := complete(run, run.listener.last):
             return outcome
     run.uploader.drain(run.left())
     run.recorder.drain(run.left())
     return release(run, reason)
+
+
+def end_thawed(run: RunState) -> Outcome:
+    """It has no snapshot to go on from."""
+    return _tell(run, TrialState.PRUNED, "pruned", SNAPSHOT_GONE, {}, constraint_attrs(None))
 
 
 def give_back(run: RunState, failure: Failure, subject: str = "") -> UsageError:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from pathlib import Path
 from typing import Protocol
 
 import sqlalchemy
 
+from petskin_tune.checkpoints.retention import clear
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.errors import LeaseLost
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.protocol import Position
 from petskin_tune.trial.outbox import Outbox
 from petskin_tune.trial.recorder import Recorder
 
 LOOK_SECONDS = 0.5  # between two looks at what else was said
+NOT_KEPT = "the snapshot with which it was to be frozen is lost"
 
 log = logging.getLogger(__name__)
 
@@ -32,25 +36,29 @@ class Renewal(Protocol):
 class Freezing:
     """A thread that waits until reports, snapshot and best weights of a held trial are durable, then freezes its lease.
 
-    The trial's process has ended. Until the end of this, the lease says that the trial runs, and is renewed.
+    The trial's process has ended. Until the end of this, the lease says that the trial runs, and is renewed. What the
+    trial has on this machine goes before the lease lets another worker of this machine in, who uses the same files.
 
     Args:
         trial: held by this worker.
         recorder, uploader: of its run; closed here.
-        outbox: of its run; emptied here, once the lease says ``frozen``.
+        outbox, folder: of its run; emptied here.
         renewal: of its lease; stopped here.
 
     Attributes:
         trial: as it was given.
+        is_frozen: whether its lease says so.
         error: what nobody foresaw.
     """
 
     def __init__(
-        self, trial: HeldTrial, recorder: Recorder, uploader: Uploader, outbox: Outbox, renewal: Renewal
+        self, trial: HeldTrial, recorder: Recorder, uploader: Uploader, outbox: Outbox, folder: Path, renewal: Renewal
     ) -> None:
         self.trial = trial
+        self.is_frozen = False
         self.error: Exception | None = None
-        self._recorder, self._uploader, self._outbox, self._renewal = recorder, uploader, outbox, renewal
+        self._recorder, self._uploader, self._renewal = recorder, uploader, renewal
+        self._outbox, self._folder = outbox, folder
         self._is_wanted_back = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"freeze {trial.number}", daemon=True)
         self._thread.start()
@@ -74,21 +82,34 @@ class Freezing:
 
     def _work(self) -> None:
         try:
-            if self._is_durable():
-                self.trial.freeze()
-                self._outbox.discard()
-                log.info("trial %d is frozen", self.trial.number)
+            if self._is_settled():
+                self._let_go()
         except (LeaseLost, sqlalchemy.exc.SQLAlchemyError) as error:
             log.warning("trial %d is not frozen: %r", self.trial.number, error)
-        except Exception as error:  # noqa: BLE001 - the worker's own thread raises it
-            self.error = error
+        except Exception as error:
+            log.exception("trial %d is not frozen", self.trial.number)
+            self.error = error  # the worker's own thread raises it
         finally:
             self._recorder.close()
             self._uploader.close()
             self._renewal.stop()
 
-    def _is_durable(self) -> bool:
-        """Wait for it; False: the trial is another worker's, or is wanted back."""
+    def _let_go(self) -> None:
+        """Freeze the trial; give it back where its snapshot did not get up, and so has to be trained again."""
+        durable, reported = self._uploader.state.durable, max(self._recorder.curve, default=0)
+        if durable is None or durable < Position(reported, 0):
+            log.warning("trial %d is given back: %s", self.trial.number, NOT_KEPT)
+            self.trial.release(NOT_KEPT)
+            return
+        self.trial.describe({})  # raises where it is another worker's, who may train in this folder
+        clear(self._folder)
+        self._outbox.discard()
+        self.trial.freeze()
+        self.is_frozen = True
+        log.info("trial %d is frozen", self.trial.number)
+
+    def _is_settled(self) -> bool:
+        """Wait until nothing is on its way; False: the trial is another worker's, or is wanted back."""
         while not self._is_wanted_back.is_set():
             if self._recorder.error:
                 raise self._recorder.error

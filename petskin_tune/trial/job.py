@@ -25,6 +25,10 @@ from petskin_tune.trial.inputs import Prepared, model_identity
 from petskin_tune.trial.workplace import Workplace
 
 
+class SnapshotGone(Exception):
+    """A thawed trial has no snapshot: to train it from its beginning is not what was chosen."""
+
+
 def parameters(trial: HeldTrial, place: Workplace) -> dict[str, Any]:
     """The trial's settings; its parameters are drawn, and stored in one write, where it has none yet.
 
@@ -67,11 +71,14 @@ def make_job(
 
     Raises:
         StoreError: the store does not answer now.
+        SnapshotGone: it was frozen, and no snapshot of it is good; not where only its last machine has them.
         UsageError: see :meth:`petskin_tune.trial.workplace.Workplace.inputs`.
     """
     known = recorded(trial.read())
     folder = place.free_folder(trial.number)
     snapshot = _newest_snapshot(trial, place, folder, uploader, remember, refused)
+    if snapshot is None and trial.held.thawed and not place.home.local_checkpoints:
+        raise SnapshotGone
     job = trial_job(place.study, place.inputs_for(snapshot), trial.number, known, settings, folder)
     return replace(
         job,

@@ -20,7 +20,7 @@ from petskin_tune.protocol import Stop, TrialJob
 from petskin_tune.study.failures import Failure
 from petskin_tune.trial import ends
 from petskin_tune.trial.ends import Outcome
-from petskin_tune.trial.job import judge, make_job
+from petskin_tune.trial.job import SnapshotGone, judge, make_job
 from petskin_tune.trial.listener import Listener
 from petskin_tune.trial.process import TrialProcess
 from petskin_tune.trial.recorder import Recorder
@@ -120,7 +120,10 @@ class TrialRun:
             if ended := ends.without_process(state):
                 return ended
             state.listener.begin_again()
-            process = self._start_process()
+            try:
+                process = self._start_process()
+            except SnapshotGone:
+                return ends.end_thawed(state)
             if process is None:
                 return ends.release(state)
             try:

@@ -83,13 +83,25 @@ class RunState:
 
     def can_freeze(self) -> bool:
         """Whether the process may end: a snapshot of all that was reported is on this disk, and is next to go up."""
+        return self._is_all_here() and self._is_next()
+
+    def waits_its_turn(self) -> bool:
+        """Whether it is frozen as soon as another trial of this worker is."""
+        verdict = self.recorder.verdict
+        return verdict is not None and verdict.freeze and self._is_all_here() and not self._is_next()
+
+    def _is_all_here(self) -> bool:
         here, reported = self.uploader.state.here, max(self.recorder.curve, default=0)
-        return here is not None and not here < Position(reported, 0) and all(one.is_over for one in self.place.freezing)
+        return here is not None and not here < Position(reported, 0)
+
+    def _is_next(self) -> bool:
+        return all(one.is_over for one in self.place.freezing)
 
     def freeze(self) -> None:
         """Hand the trial over to a thread that freezes it."""
-        outbox = self.place.outbox(self.trial)
-        self.place.freezing.append(Freezing(self.trial, self.recorder, self.uploader, outbox, self.heartbeat))
+        outbox, folder = self.place.outbox(self.trial), self.place.folder(self.trial.number)
+        one = Freezing(self.trial, self.recorder, self.uploader, outbox, folder, self.heartbeat)
+        self.place.freezing.append(one)
 
     def is_decided(self) -> bool:
         """Whether the run ends now, whatever its process does."""

@@ -82,7 +82,7 @@ class Workplace:
         times: what the parts of a suspension take, as they are measured here.
         deadline: of ``--max-hours``; None: no end of time.
         run: of the trial in work; None between trials.
-        freezing: trials of this worker that are not quite frozen yet, or whose run folders are still to be tidied.
+        freezing: trials of this worker that are not quite frozen yet, or after which the store is still to be tidied.
     """
 
     def __init__(

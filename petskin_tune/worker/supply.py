@@ -7,6 +7,8 @@ from typing import Protocol
 
 from petskin_tune.files.durable import StoreError
 from petskin_tune.leases.lease import Held
+from petskin_tune.leases.segments import Version
+from petskin_tune.study.spec import StudySpec
 from petskin_tune.trial.workplace import Workplace
 
 
@@ -19,8 +21,12 @@ class Supply(Protocol):
     def next(self) -> Held | None:
         """Claim it; None where there is nothing, or nothing now."""
 
-    def end(self) -> bool:
-        """The study is over; False where there is something to train after all."""
+    def end(self, *, anyway: bool = False) -> bool:
+        """The study is over; False where there is something to train after all.
+
+        Args:
+            anyway: whatever else could be trained.
+        """
 
 
 class WholeTrials:
@@ -37,7 +43,7 @@ class WholeTrials:
         """The oldest that waits, or a new one."""
         return self._place.claims.next_trial(self._place.study.spec.target_trials)
 
-    def end(self) -> bool:
+    def end(self, *, anyway: bool = False) -> bool:
         """Nothing is to be done."""
         return True
 
@@ -47,16 +53,17 @@ class SegmentedTrials:
 
     def __init__(self, place: Workplace) -> None:
         self._place = place
-        self._nothing_since: object = None  # the version of the study in which there was nothing to train
+        self._nothing_since: Version | None = None  # of the study in which there was nothing to train
+        self._asked_for: StudySpec | None = None  # what the study was then
 
     def may_have_more(self) -> bool:
         """Whether the search would choose something; it is asked again only when something has changed."""
-        version = self._place.segments.version()
-        if version == self._nothing_since:
+        version, spec = self._place.segments.version(), self._place.study.spec
+        if version == self._nothing_since and spec == self._asked_for:
             return False
         if self._place.choose().segment is not None:
             return True
-        self._nothing_since = version
+        self._nothing_since, self._asked_for = version, spec
         return False
 
     def next(self) -> Held | None:
@@ -65,9 +72,12 @@ class SegmentedTrials:
         self._place.keep_outlook()
         return held
 
-    def end(self) -> bool:
-        """Tell the frozen trials, unless somebody has thawed one, and name the best; snapshots that are left go."""
-        if not self._place.segments.end():
+    def end(self, *, anyway: bool = False) -> bool:
+        """Tell the frozen trials, unless somebody has thawed one, and name the best; snapshots that are left go.
+
+        Nor where one was frozen since there was nothing to train: it may be the one to train to its end.
+        """
+        if not self._place.segments.end(None if anyway else self._nothing_since):
             return False
         self._place.recommend()
         with suppress(StoreError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
@@ -79,6 +79,7 @@ class Worker:
             while self._suspension.reason is None:
                 if (code := self._one_step()) is not None:
                     return code
+            self._let_freeze()
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
             self._study.storage.require_file()  # of which they may come
             if self._suspension.reason is None:
@@ -110,7 +111,7 @@ class Worker:
         elif self._may_have_new():
             self._wait(leases)
         elif not (unfinished := self._claims.read()):  # read when no trial can be born any more
-            return self._say_done() if self._supply.end() else None
+            return self._say_done() if self._is_over() else None
         elif (left := {seen.lease.trial_id for seen in unfinished}) <= self._declined.trials:
             raise UsageError(self._declined.sentence(self._study.name, left))
         else:
@@ -143,6 +144,10 @@ class Worker:
         if held:
             log.info("trial %d is claimed under token %d", held.number, held.token)
         return held
+
+    def _is_over(self) -> bool:
+        """Whether the study is, now that nobody trains; then it is told."""
+        return self._supply.end(anyway=self._is_good_enough())
 
     def _may_have_new(self) -> bool:
         return not self._is_good_enough() and self._supply.may_have_more()
@@ -217,12 +222,13 @@ class Worker:
         self._view.trial_ended(trial.number, outcome.end, outcome.value, seconds, outcome.reason)
         if outcome.end in ("suspended", "lost", "frozen"):
             return
-        self._tidy(trial.number)
+        folder = self._place.folder(trial.number)
+        self._tidy(lambda: self._place.retention.after(trial.number, folder))
         self._finished += 1
         self._judge_the_search()
 
     def _tidy_frozen(self) -> None:
-        """Tidy up after those that are frozen by now.
+        """Tidy the store up after those that are frozen by now; another worker may train them already.
 
         Raises:
             Exception: what nobody foresaw, in the thread that froze one.
@@ -232,7 +238,15 @@ class Worker:
         for one in over:
             if one.error:
                 raise one.error
-            self._tidy(one.trial.number)
+        if any(one.is_frozen for one in over):
+            self._tidy(self._place.retention.catch_up)
+
+    def _let_freeze(self) -> None:
+        """Wait for what is on its way to be frozen, as long as nobody wants this worker to stop."""
+        while not self._suspension.asked():
+            if all(one.is_over for one in self._place.freezing):
+                return self._tidy_frozen()
+            self._suspension.wait(POLL_SECONDS)
 
     def _end_freezing(self) -> None:
         """Before this worker ends: what is on its way is frozen in the time that is left, or given back."""
@@ -241,14 +255,14 @@ class Worker:
             one.end(self._suspension.reason or "its worker has ended", until)
         self._place.freezing = []
 
-    def _tidy(self, number: int) -> None:
-        """Delete what an ended trial needs no more, once a network home's database knows that it has ended."""
+    def _tidy(self, tidy: Callable[[], object]) -> None:
+        """Delete what is needed no more, once a network home's database knows that it is not."""
         try:
             self._place.home.save()
         except StoreError:
             self._place.home.epoch_saved()  # later; the end of the next trial tidies up after this one, too
         else:
-            self._place.retention.after(number, self._place.folder(number))
+            tidy()
 
     def _judge_the_search(self) -> None:
         """Say what is wrong with the search.
@@ -293,6 +307,6 @@ class Worker:
 
     def _anything_left(self) -> bool:
         try:
-            return bool(self._claims.read()) or self._may_have_new()
+            return bool(self._claims.read()) or self._may_have_new() or not self._is_over()
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
             return True

@@ -42,14 +42,15 @@ def recommend(state: SearchState) -> Recommendation | None:
 def finish(state: SearchState) -> Continue | None:
     """What is left to train when the budget is used up: the recommended trial up to its last epoch.
 
-    Of the trials that are complete or can go on the best is taken; None where that one is complete.
+    Of the trials that are complete or can go on the best is taken; None where that one is complete, or on its way to
+    being frozen: it can go on soon.
     """
     found = recommend(state)
     if found is None:
         return None
     standing = {trial.number: trial.standing for trial in state.trials}
     for number in [forecast.number for forecast in found.forecasts] or [found.number]:
-        if standing[number] == "complete":
+        if standing[number] in ("complete", "leaving"):
             return None
         if standing[number] == "frozen":
             return Continue(number, state.epochs)

@@ -31,7 +31,7 @@ def test_a_segment_has_one_owner_whoever_is_killed_at_a_choice_a_claim_or_a_free
     searched = {"sampler": SamplerSpec(name="freeze-thaw"), "pruner": PrunerSpec(name="none"), "budget": budget}
     new_study(storage, a_spec(epochs=EPOCHS, lease=30.0, **searched))
     workers = Workers(database_url, tmp_path)
-    doomed = {workers.start(f"{point}=kill@2"): point for point in POINTS}
+    doomed = {workers.start(f"{point}=kill@1"): point for point in POINTS}
     for _ in range(max(0, count - len(doomed))):
         workers.start()
     _until_all_ended(workers, doomed)
@@ -42,7 +42,7 @@ def test_a_segment_has_one_owner_whoever_is_killed_at_a_choice_a_claim_or_a_free
     study = find_study(storage, "petskin")
     assert study is not None
     trials = study.trials()
-    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert {lease.state for lease in read_leases(storage, study.id)} == {"done"}
     for trial in trials:
         epochs = range(1, len(trial.intermediate_values) + 1)

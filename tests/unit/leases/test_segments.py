@@ -161,6 +161,34 @@ def test_whatever_changes_the_study_while_a_worker_chooses_makes_it_choose_again
     assert choices == 2
 
 
+def test_one_that_goes_on_and_one_that_is_to_be_frozen_do_not_look_like_no_change(study: LeasedStudy) -> None:
+    other = study.worker("b")
+    first, second = trained(other, 0.1, 0.2, 0.3), trained(other, 0.1, 0.2, 0.3)
+    before = Segments(other).version()
+    assert Segments(other).may_go_on(first, 3, lambda: Choice(Continue(first.number, SECOND))) == "goes on"
+    assert Segments(other).may_go_on(second, 3, lambda: Choice(None)) == "freezes"
+    assert Segments(other).version() != before
+
+
+def test_a_frozen_trial_that_a_person_ends_while_a_worker_chooses_it_makes_the_worker_choose_again(
+    study: LeasedStudy,
+) -> None:
+    held = frozen(study.worker("b"), 0.1)
+    choices = []
+
+    def choose() -> Choice:
+        choices.append(len(choices))
+        if len(choices) > 1:
+            return Choice(Begin(POINT, FIRST))
+        study.optuna.tell(held.number, state=TrialState.FAIL)
+        return Choice(Continue(held.number, SECOND))
+
+    born = Segments(study.worker("a")).next(choose)
+    assert born is not None
+    assert born.number != held.number
+    assert len(choices) == 2
+
+
 def test_reports_of_others_do_not_make_a_worker_choose_again(study: LeasedStudy) -> None:
     running = trained(study.worker("b"), 0.1)
     choices = 0

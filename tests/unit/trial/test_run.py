@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
@@ -21,6 +21,7 @@ from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.lease import Lease, SnapshotPointer, read_leases
+from petskin_tune.leases.segments import SNAPSHOT_GONE, Choice, Continue
 from petskin_tune.protocol import (
     BestWeights,
     Declined,
@@ -34,8 +35,9 @@ from petskin_tune.protocol import (
 from petskin_tune.search.pruners import Verdict
 from petskin_tune.study import attributes
 from petskin_tune.trial.ends import Outcome
-from petskin_tune.trial.freezing import Freezing
+from petskin_tune.trial.freezing import NOT_KEPT, Freezing
 from petskin_tune.trial.process import Died
+from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.run_state import RunState
 from petskin_tune.trial.workplace import Workplace
 from tests.support.workplace import STARTED, Script, a_workplace, epoch_done, new_run
@@ -184,6 +186,31 @@ def test_a_trial_whose_snapshot_comes_not_up_in_time_is_given_back_when_its_work
     store.is_open.set()
 
 
+def test_what_a_frozen_trial_has_on_this_machine_goes_before_another_worker_can_thaw_it(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, store, one = on_its_way(storage, tmp_path, monkeypatch)
+    snapshots, outbox = place.folder(one.trial.number) / "snapshots", place.outbox(one.trial).path
+    snapshots.mkdir()
+    assert outbox.exists()
+    there = []
+    monkeypatch.setattr(one.trial, "freeze", lambda: there.append((snapshots.exists(), outbox.exists())))
+    store.is_open.set()
+    settled(place)
+    assert there == [(False, False)]
+
+
+def test_a_trial_whose_last_snapshot_is_lost_on_its_way_is_given_back_and_not_frozen(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, store, one = on_its_way(storage, tmp_path, monkeypatch)
+    (tmp_path / "snapshot-1-0.pt").unlink()
+    store.is_open.set()
+    lease = settled(place)
+    assert (lease.state, lease.snapshot, lease.reason) == ("released", None, NOT_KEPT)
+    assert not one.is_frozen
+
+
 def test_a_trial_is_trained_on_while_another_ones_snapshot_is_uploaded(
     storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +221,44 @@ def test_a_trial_is_trained_on_while_another_ones_snapshot_is_uploaded(
     store.is_open.set()
     settled(place)
     assert state.can_freeze()
+
+
+@dataclass
+class Other:
+    """Another trial of this worker that is not quite frozen."""
+
+    is_over: bool = False
+
+
+def test_a_trial_that_trains_to_its_end_while_it_waits_to_be_frozen_is_frozen_and_not_complete(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezing(monkeypatch, after=1)
+    script = Script([STARTED, epoch_done(1), written(tmp_path, 1), epoch_done(2), Finished(2, 2)])
+    place = a_workplace(storage, tmp_path, script)
+    other = Other()
+    place.freezing = [cast(Any, other)]
+    run = new_run(place)
+    threading.Timer(1.5, lambda: setattr(other, "is_over", True)).start()
+    assert run.run().end == "frozen"
+    place.freezing.remove(cast(Any, other))
+    assert settled(place).state == "frozen"
+    assert place.study.trials()[0].intermediate_values == {1: 0.1}
+
+
+def test_a_worker_that_is_stopped_gives_a_trial_back_that_waits_to_be_frozen(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezing(monkeypatch, after=1)
+    says = [STARTED, epoch_done(1), written(tmp_path, 1), ...]
+    script = Script(says, answers=lambda order: [Finished(1, 1), Died(0)] if order == Suspend() else [])
+    place = a_workplace(storage, tmp_path, script)
+    place.freezing = [cast(Any, Other())]
+    run = new_run(place)
+    script.once_started = lambda: run.suspend("SIGTERM", time.monotonic() + 30.0)
+    assert run.run().end == "suspended"
+    (lease,) = read_leases(storage, place.study.id)
+    assert (lease.state, place.study.trials()[0].state) == ("released", TrialState.RUNNING)
 
 
 def test_a_trial_whose_worker_died_before_it_was_frozen_is_frozen_by_the_next_without_training(
@@ -211,6 +276,36 @@ def test_a_trial_whose_worker_died_before_it_was_frozen_is_frozen_by_the_next_wi
     again.study, again.claims = place.study, place.claims
     assert new_run(again).run().end == "frozen"
     assert script.jobs == []
+
+
+def thawed_without_snapshot(place: Workplace) -> TrialRun:
+    """A run of a thawed trial whose snapshot is not in the store."""
+    first = new_run(place)._trial
+    first.report(1, 0.1, {})
+    first.point_to(SnapshotPointer("uid/trials/0/snapshot-1-1-0-abcd.pt", "0" * 64, Position(1, 0)))
+    first.freeze()
+    return new_run(place, place.segments.next(lambda: Choice(Continue(0, 2))))
+
+
+def test_a_thawed_trial_whose_snapshot_is_gone_ends_instead_of_beginning_anew(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    script = Script()
+    place = a_workplace(storage, tmp_path, script)
+    place.home.local_checkpoints = False
+    outcome = thawed_without_snapshot(place).run()
+    assert (outcome.end, outcome.value, outcome.reason) == ("pruned", 0.1, SNAPSHOT_GONE)
+    assert script.jobs == []
+    (trial,) = place.study.trials()
+    assert (trial.state, trial.value) == (TrialState.PRUNED, 0.1)
+
+
+def test_a_thawed_trial_whose_snapshot_only_another_machine_has_begins_anew_here(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    script = Script([STARTED, epoch_done(1), epoch_done(2), Finished(2, 2)])
+    assert thawed_without_snapshot(a_workplace(storage, tmp_path, script)).run().end == "complete"
+    assert script.jobs[0].snapshot is None
 
 
 def test_a_process_that_dies_is_started_again_and_the_trial_goes_on(storage: PetskinStorage, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from optuna.trial import TrialState
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED
 from petskin_tune.leases.lease import read_leases
+from petskin_tune.protocol import TrialJob
 from petskin_tune.study import attributes
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec
 from petskin_tune.trial.workplace import Workplace
@@ -32,10 +34,12 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PetskinStorage
     opened.engine.dispose()
 
 
-def a_study(storage: PetskinStorage, folder: Path, trainings: Trainings, **spec: Any) -> Workplace:
+def a_study(
+    storage: PetskinStorage, folder: Path, trainings: Trainings, *, max_trials: int | None = None, **spec: Any
+) -> Workplace:
     searched = {"sampler": SamplerSpec(name="freeze-thaw"), "pruner": PrunerSpec(name="none"), "budget": BUDGET}
-    asked = a_spec(epochs=EPOCHS, **searched, **spec)
-    place = a_workplace(storage, folder, trainings, asked)  # type: ignore[arg-type]
+    asked = a_spec(epochs=EPOCHS, **{**searched, **spec})
+    place = a_workplace(storage, folder, trainings, asked, max_trials=max_trials)  # type: ignore[arg-type]
     place.study.optuna.set_user_attr("petskin-tune:spec", asked.model_dump(mode="json"))
     return place
 
@@ -136,3 +140,55 @@ def test_interrupted_again_and_again_the_study_chooses_the_same(
     assert lives > 5
     assert code == EXIT_DONE, shown(place)
     assert told(place) == told(undisturbed)
+
+
+def test_a_worker_that_stops_when_nothing_is_left_ends_the_study(storage: PetskinStorage, tmp_path: Path) -> None:
+    place = a_study(storage, tmp_path, Trainings(), budget=EPOCHS, keep_frozen=100, max_trials=1)
+    assert work(place) == EXIT_DONE
+    assert "--max-trials 1" not in shown(place)
+    assert {trial.state for trial in place.study.trials()} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert attributes.RECOMMENDED in place.study.attributes
+
+
+def test_a_trial_that_another_worker_of_this_machine_has_thawed_keeps_its_files_here(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    trainings = Trainings()
+    place = a_study(storage, tmp_path, trainings)
+    folder = place.folder(0) / "snapshots"
+
+    def see(job: TrialJob) -> None:
+        if job.trial == 1:
+            while not place.freezing[0].is_over:
+                time.sleep(0.01)
+            folder.mkdir()
+        elif job.trial == 2:
+            suspension.decide("enough is seen")
+
+    trainings.once = see
+    suspension = Suspension(place, None)
+    assert Worker(place, suspension).work() == EXIT_SUSPENDED
+    suspension.close()
+    assert folder.exists()
+
+
+def test_a_worker_that_ends_by_itself_waits_for_the_snapshot_of_the_trial_that_it_freezes(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings()
+    place = a_study(storage, tmp_path, trainings)
+    suspension = Suspension(place, None)
+    trainings.once = lambda _: suspension.decide("--max-trials 1 reached")
+    monkeypatch.setattr("petskin_tune.worker.worker.UPLOAD_SECONDS", 0.0)
+    monkeypatch.setattr("petskin_tune.trial.freezing.LOOK_SECONDS", 0.1)
+    put = place.store.put
+
+    def slow_put(path: Path, key: str) -> Any:
+        time.sleep(1.0)
+        return put(path, key)
+
+    monkeypatch.setattr(place.store, "put", slow_put)
+    assert Worker(place, suspension).work() == EXIT_SUSPENDED
+    suspension.close()
+    (lease,) = read_leases(place.study.storage, place.study.id)
+    assert lease.state == "frozen"

@@ -58,6 +58,19 @@ def test_what_cannot_go_on_is_not_finished() -> None:
     assert finish(state(trial(0, [0.1, 0.2, 0.3]))) == Continue(0, 27)
 
 
+def test_no_other_trial_is_finished_while_the_recommended_one_is_on_its_way_to_being_frozen() -> None:
+    asked = search_of(40)
+    number = recommend(asked).number
+    leaving = [
+        dataclasses.replace(one, curve=one.curve[:24], standing="leaving" if one.number == number else "frozen")
+        for one in asked.trials
+    ]
+    assert recommend(state(*leaving)).number == number
+    assert finish(state(*leaving)) is None
+    frozen = [dataclasses.replace(one, standing="frozen") for one in leaving]
+    assert finish(state(*frozen)) == Continue(number, 27)
+
+
 def test_without_a_model_the_longest_and_best_is_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise np.linalg.LinAlgError("no")
