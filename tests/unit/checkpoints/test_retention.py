@@ -20,6 +20,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import SnapshotPointer, read_leases
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
 from petskin_tune.study import attributes
+from petskin_tune.study.spec import SamplerSpec
 from petskin_tune.study.study import Study
 from petskin_tune.trial.recorder import appended, summary
 from tests.support.leased_studies import LeasedStudy, new_study
@@ -174,6 +175,19 @@ def test_the_weights_of_a_trial_that_ends_elsewhere_meanwhile_stay(
     shelf.after(ended)
     assert waiting == [], "it did not end meanwhile"
     assert "best" in shelf.kinds(elsewhere)
+
+
+# ---- a search that says at its end which trial is the best ----
+
+
+def test_all_complete_trials_keep_their_weights_until_the_search_has_said_which_is_the_best(shelf: Shelf) -> None:
+    shelf.study.spec = shelf.study.spec.model_copy(update={"sampler": SamplerSpec(name="freeze-thaw")})
+    luckiest, best = shelf.end(0.1, 0.9), shelf.end(0.5, 0.6)
+    shelf.after(best)
+    assert shelf.kinds(luckiest) == shelf.kinds(best) == ["best", "results"]
+    shelf.study.set_attribute(attributes.RECOMMENDED, {"trial": best.number, "ended": 2, "reason": "by its curve"})
+    shelf.keeper.catch_up()
+    assert (shelf.kinds(luckiest), shelf.kinds(best)) == ([], ["best", "results"])
 
 
 # ---- a frozen trial ----
