@@ -184,7 +184,7 @@ def test_a_database_from_before_is_brought_up_to_date(
             connection.execute(text(f"ALTER TABLE trial_leases DROP COLUMN {column}"))
         connection.execute(text(f"UPDATE petskin_tune_schema SET version = {version}"))
     (lease,) = read_leases(open_storage(database_url), study._study_id)
-    assert lease.seconds == (90.0 if version == 1 else 300.0)
+    assert lease.seconds == (90.0 if version == 1 else 6.0)
     assert lease.until is None
     with storage.engine.connect() as connection:
         assert queries.installed_version(connection) == queries.SCHEMA_VERSION

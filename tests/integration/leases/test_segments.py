@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -22,19 +23,21 @@ PATIENCE = 240.0
 POINTS = ("segment-chosen", "segment-claimed", "before-freeze", "frozen", "before-birth", "report-sent")
 
 
-@pytest.mark.parametrize(("count", "runs"), [(4, 6), pytest.param(16, 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "runs"), [(6, 8), pytest.param(16, 20, marks=pytest.mark.slow)])
 def test_a_segment_has_one_owner_whoever_is_killed_at_a_choice_a_claim_or_a_freeze(
     database_url: str, tmp_path: Path, count: int, runs: int
 ) -> None:
     storage = open_storage(database_url)
     budget = runs * EPOCHS
     searched = {"sampler": SamplerSpec(name="freeze-thaw"), "pruner": PrunerSpec(name="none"), "budget": budget}
+    searched["target_trials"] = budget  # no end of configurations
     new_study(storage, a_spec(epochs=EPOCHS, lease=30.0, **searched))
     workers = Workers(database_url, tmp_path)
-    doomed = {workers.start(f"{point}=kill@1"): point for point in POINTS}
-    for _ in range(max(0, count - len(doomed))):
-        workers.start()
-    _until_all_ended(workers, doomed)
+    doomed = {workers.start(f"{point}=kill@1"): point for point in islice(cycle(POINTS), count)}
+    _until_ended(workers)  # before the others could end the study
+    followers = [workers.start() for _ in doomed]
+    _until_ended(workers)
+    assert {workers.all[name].exitcode for name in followers} == {0}
     for name, point in doomed.items():
         assert workers.all[name].exitcode == -signal.SIGKILL, f"{name} was not killed"
         assert point in workers.fired(name)
@@ -51,18 +54,11 @@ def test_a_segment_has_one_owner_whoever_is_killed_at_a_choice_a_claim_or_a_free
     _check_that_no_two_trained_one_trial_at_a_time(workers, doomed)
 
 
-def _until_all_ended(workers: Workers, doomed: dict[str, str]) -> None:
-    """Whoever was killed is followed by one who lives."""
-    followed: set[str] = set()
+def _until_ended(workers: Workers) -> None:
     deadline = time.monotonic() + PATIENCE
-    while any(process.is_alive() for process in workers.all.values()):
-        assert time.monotonic() < deadline, "it does not end"
-        for name in set(doomed) - followed:
-            if not workers.all[name].is_alive():
-                followed.add(name)
-                workers.start()
-        time.sleep(0.05)
-    assert {process.exitcode for name, process in workers.all.items() if name not in doomed} == {0}
+    for process in workers.all.values():
+        process.join(deadline - time.monotonic())
+        assert not process.is_alive(), "it does not end"
 
 
 def _check_that_no_two_trained_one_trial_at_a_time(workers: Workers, doomed: dict[str, str]) -> None:
