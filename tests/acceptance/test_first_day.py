@@ -16,7 +16,7 @@ from tests.support.documents import DOCS, lines_to_type
 from tests.support.workers import BIN, Said, environment, wait_until
 
 PATIENCE = 1500.0
-INTERRUPTED_AT = "trial 0 epoch 3/12"
+INTERRUPTED_AT = "trial 0 epoch 2/12"  # after the third, it may be frozen
 
 
 def type_it(line: str, folder: Path) -> subprocess.Popen[str]:
