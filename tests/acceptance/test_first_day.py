@@ -25,6 +25,7 @@ def type_it(line: str, folder: Path) -> subprocess.Popen[str]:
         [BIN / program, *arguments],
         cwd=folder, env=environment(), text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal, also in a background job
     )  # fmt: skip
 
 
