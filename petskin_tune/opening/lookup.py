@@ -67,19 +67,8 @@ def find_existing(home: Home, name: str, patience: Patience | None = None, mode:
     Raises:
         UsageError: the database cannot be reached, or may only be read.
     """
-    if home.database_is_left_over:
-        return None
-    url = normalise_url(home.storage_url)
-    patience = patience or Patience(START_PATIENCE_SECONDS)
-    try:
-        there = has_tables(url, patience)
-        if mode != "reader":
-            patience.call(lambda: require_writable(url))
-    except Exception as error:
-        raise unreachable(url, error) from error
-    if not there:
-        return None
-    return find_study(open_storage(home.storage_url, read_only=_is_protected(home)), name)
+    storage = _open_database(home, patience, mode)
+    return find_study(storage, name) if storage else None
 
 
 @contextlib.contextmanager
@@ -95,22 +84,25 @@ def open_places(
     try:
         if home.network and home.is_there:
             home.start(mode, say=say)
-        yield home, open_database(home)
+        yield home, _open_database(home)
     finally:
         home.close()
 
 
-def open_database(home: Home) -> PetskinStorage | None:
-    """The home's database, which is open already or was looked for; None where there is none yet.
+def _open_database(home: Home, patience: Patience | None = None, mode: Mode = "reader") -> PetskinStorage | None:
+    """The home's database; None where there is none yet, and none is made.
 
     Raises:
-        UsageError: it cannot be reached.
+        UsageError: it cannot be reached, or may only be read by whoever is no ``reader``.
     """
     if home.database_is_left_over:
         return None
     url = normalise_url(home.storage_url)
+    patience = patience or Patience(START_PATIENCE_SECONDS)
     try:
-        there = has_tables(url, Patience(START_PATIENCE_SECONDS))
+        there = has_tables(url, patience)
+        if mode != "reader":
+            patience.call(lambda: require_writable(url))
     except Exception as error:
         raise unreachable(url, error) from error
     return open_storage(home.storage_url, read_only=_is_protected(home)) if there else None
@@ -118,7 +110,7 @@ def open_database(home: Home) -> PetskinStorage | None:
 
 def names(home: Home) -> list[str]:
     """The names of our studies in a home's database, which is open already or was looked for."""
-    storage = open_database(home)
+    storage = _open_database(home)
     return our_names(storage) if storage else []
 
 

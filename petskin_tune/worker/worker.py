@@ -111,7 +111,7 @@ class Worker:
         elif self._may_have_new():
             self._wait(leases)
         elif not (unfinished := self._claims.read()):  # read when no trial can be born any more
-            return self._say_done() if self._is_over() else None
+            return self._say_done() if self._end_study() else None
         elif (left := {seen.lease.trial_id for seen in unfinished}) <= self._declined.trials:
             raise UsageError(self._declined.sentence(self._study.name, left))
         else:
@@ -145,8 +145,8 @@ class Worker:
             log.info("trial %d is claimed under token %d", held.number, held.token)
         return held
 
-    def _is_over(self) -> bool:
-        """Whether the study is, now that nobody trains; then it is told."""
+    def _end_study(self) -> bool:
+        """End the study, now that nobody trains; False where there is something to train after all."""
         return self._supply.end(anyway=self._is_good_enough())
 
     def _may_have_new(self) -> bool:
@@ -307,6 +307,6 @@ class Worker:
 
     def _anything_left(self) -> bool:
         try:
-            return bool(self._claims.read()) or self._may_have_new() or not self._is_over()
+            return bool(self._claims.read()) or self._may_have_new() or not self._end_study()
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
             return True
