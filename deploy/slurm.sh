@@ -15,12 +15,16 @@ set -u
 study=${1:?name the study: sbatch --array=1-8 slurm.sh STUDY}
 shift
 
-worker=
-stop() { [ -z "$worker" ] || kill -TERM "$worker" 2>/dev/null; }
+stopped=
+stop() { # the worker is known by `$!`, which is set as soon as it exists; a variable of ours would be set too late
+    stopped=yes
+    [ -z "${!-}" ] || kill -TERM "$!" 2>/dev/null
+}
 trap stop TERM
 
 tune-worker --study "$study" --name "slurm-${SLURM_ARRAY_JOB_ID:-0}-${SLURM_ARRAY_TASK_ID:-0}" "$@" &
 worker=$!
+[ -z "$stopped" ] || stop # the signal came before the worker existed
 wait "$worker"
 code=$?
 while kill -0 "$worker" 2>/dev/null; do # a signal ended the wait, not the worker
@@ -28,6 +32,9 @@ while kill -0 "$worker" 2>/dev/null; do # a signal ended the wait, not the worke
     code=$?
 done
 
+if [ -n "$stopped" ] && [ "$code" = 143 ]; then # the signal ended the worker before it could take it
+    code=75
+fi
 if [ "$code" = 75 ]; then # suspended with work left
     echo "work is left: requeued"
     scontrol requeue "${SLURM_ARRAY_JOB_ID:-0}_${SLURM_ARRAY_TASK_ID:-0}"

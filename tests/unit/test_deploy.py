@@ -78,7 +78,7 @@ def test_the_shell_takes_a_script(script: str) -> None:
 # ---- deploy/slurm.sh -------------------------------------------------------------------------------------------------
 
 
-def as_task(folder: Path, worker: str) -> subprocess.Popen[str]:
+def as_task(folder: Path, worker: str, **variables: str) -> subprocess.Popen[str]:
     """Run slurm.sh with a `tune-worker` and a `scontrol` that are scripts."""
     for name, script in {"tune-worker": worker, "scontrol": 'echo "scontrol $*"'}.items():
         fake = folder / name
@@ -88,6 +88,7 @@ def as_task(folder: Path, worker: str) -> subprocess.Popen[str]:
         "PATH": f"{folder}:{os.environ['PATH']}",
         "SLURM_ARRAY_JOB_ID": "17",
         "SLURM_ARRAY_TASK_ID": "3",
+        **variables,
     }
     return subprocess.Popen(
         ["bash", DEPLOY / "slurm.sh", "petskin", "--max-hours", "4"],
@@ -118,6 +119,25 @@ def test_a_task_that_is_told_to_end_lets_its_worker_suspend_first(tmp_path: Path
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert output.splitlines() == ["suspended", "work is left: requeued", "scontrol requeue 17_3"]
+
+
+def test_a_signal_at_the_workers_very_beginning_reaches_it(tmp_path: Path) -> None:
+    slowly = tmp_path / "slowly"
+    slowly.write_text("trap 'sleep 0.2' DEBUG\n")  # before each command of slurm.sh: the worker is ahead of it
+    worker = "trap 'echo suspended; exit 75' TERM; kill -TERM $PPID; while :; do sleep 0.1; done"
+    output, _ = as_task(tmp_path, worker, BASH_ENV=str(slowly)).communicate(timeout=PATIENCE)
+    assert output.splitlines() == ["suspended", "work is left: requeued", "scontrol requeue 17_3"]
+
+
+def test_a_task_whose_worker_dies_of_the_signal_before_it_can_take_it_is_requeued(tmp_path: Path) -> None:
+    output, _ = as_task(tmp_path, "kill -TERM $PPID; sleep 0.2; kill -TERM $$").communicate(timeout=PATIENCE)
+    assert output.splitlines() == ["work is left: requeued", "scontrol requeue 17_3"]
+
+
+def test_a_worker_that_somebody_else_ends_is_a_failure(tmp_path: Path) -> None:
+    process = as_task(tmp_path, "kill -TERM $$")
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, "scontrol" in output) == (128 + signal.SIGTERM, False)
 
 
 def test_the_limit_of_a_task_leaves_time_to_suspend() -> None:
