@@ -76,6 +76,7 @@ def notes(home: Path, number: int) -> str:
     return "\n".join(load(home).trials[number].user_attrs.get(attributes.NOTES, []))
 
 
+@pytest.mark.slow
 def test_another_ultralytics_is_refused_before_anything_happens_and_the_first_one_goes_on_to_the_end(
     older: dict[str, str], tmp_path: Path
 ) -> None:

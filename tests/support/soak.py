@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
 
 SHARE = float(os.environ.get("PETSKIN_TUNE_SOAK", "1"))
 
@@ -10,3 +14,9 @@ SHARE = float(os.environ.get("PETSKIN_TUNE_SOAK", "1"))
 def times(whole: int, least: int) -> int:
     """How often to do what a whole soak does ``whole`` times; ``least`` whatever the share."""
     return min(whole, max(least, round(whole * SHARE)))
+
+
+def first(count: int, values: Iterable[Any]) -> list[Any]:
+    """Parameters of a test: the first ``count`` of ``values`` are tried always, the others by the slow run."""
+    chosen = list(values)
+    return [*chosen[:count], *(pytest.param(value, marks=pytest.mark.slow) for value in chosen[count:])]

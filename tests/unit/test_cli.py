@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -16,11 +14,8 @@ from petskin_tune.database.storage import open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.opening.places import Places, warn_of_visible_password
 from petskin_tune.opening.refusals import SCREEN, as_refusal
-from petskin_tune.study import attributes
-from petskin_tune.study.study import create_study
 from tests.support.click_tree import COMMANDS
 from tests.support.places import PROJECT
-from tests.support.studies import a_spec
 
 TRAIN = ["train", "--epochs", "3"]
 LONG = "x" * 90_000
@@ -45,51 +40,10 @@ def test_the_table_in_the_readme_names_every_command() -> None:
         assert any(row.startswith(typed) and below in row for row in rows), name
 
 
-def test_the_package_runs_as_a_module_under_the_commands_name() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "petskin_tune", "status", "--nope"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("Usage: petskin-tune status [OPTIONS]\n")
-
-
 def test_a_command_that_is_none_is_refused_with_the_nearest_name() -> None:
     refused = CliRunner().invoke(petskin_tune, ["statsu", "--study", "demo"])
     assert refused.exit_code == 2
     assert "No such command 'statsu'. Did you mean 'status'?" in refused.output
-
-
-HEAVY = {"PIL", "cv2", "matplotlib", "pandas", "plotly", "scipy", "shapely", "sklearn", "torch", "ultralytics"}
-HEAVY_HELP = HEAVY | {"numpy", "optuna", "pydantic", "rich", "sqlalchemy", "yaml"}
-
-
-def imported(*arguments: str) -> set[str]:
-    """The packages that `petskin-tune` with these arguments imports."""
-    code = (
-        "import sys; from click.testing import CliRunner; from petskin_tune.cli import petskin_tune\n"
-        "ended = CliRunner().invoke(petskin_tune, sys.argv[1:]); assert ended.exit_code == 0, ended.output\n"
-        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["stop", "--help"], ["train", "--help"]], ids=" ".join)
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    assert not imported(*arguments) & HEAVY_HELP
-
-
-@pytest.mark.parametrize("command", ["status", "stop", "show"])
-def test_looking_and_steering_import_nothing_heavy_but_what_optuna_itself_needs(command: str, tmp_path: Path) -> None:
-    """Optuna imports numpy with its study."""
-    create_study(
-        open_storage(f"sqlite:///{tmp_path / 'tune.db'}"),
-        a_spec(),
-        points=(),
-        attributes_of_study={attributes.BASE: "", attributes.STORE: "home:checkpoints"},
-    )
-    assert not imported(command, "--study", "petskin", "--home", str(tmp_path)) & HEAVY
 
 
 @pytest.mark.parametrize("hours", ["inf", "-inf", "nan", "NaN", "1e9", "8760.1", "0", "-1", "", "soon", "1e400"])

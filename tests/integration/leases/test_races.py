@@ -135,6 +135,7 @@ def test_8_workers_that_open_an_empty_database_at_once_all_work(database_url: st
         assert [worker.events("opened")[0]["studies"] for worker in asking] == [[]] * 8
 
 
+@pytest.mark.slow
 def test_stock_optuna_may_create_its_tables_at_the_same_time(database_url: str, tmp_path: Path) -> None:
     """A dashboard that starts with the workers: it may have to start again, the workers may not."""
     with workers_of(tmp_path, None, 1, url=database_url) as workers:

@@ -67,6 +67,7 @@ def test_the_next_worker_on_that_disk_sends_them_once_and_only_up_to_the_verdict
     assert trial.user_attrs["petskin-tune:history"]["epoch"] == list(range(1, pruned_at + 1))
 
 
+@pytest.mark.slow
 def test_on_another_machine_the_trial_goes_on_without_them_and_the_late_outbox_is_dropped(
     server: Server, storage: PetskinStorage, tmp_path: Path
 ) -> None:

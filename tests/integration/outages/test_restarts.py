@@ -27,7 +27,7 @@ def server() -> Iterator[Server]:
 
 @pytest.mark.parametrize(
     ("workers", "restarts"),
-    [(4, 4), pytest.param(8, times(30, least=10), marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
+    [(2, 2), pytest.param(8, times(30, least=10), marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
 )
 def test_immediate_restarts_kill_no_worker_and_lose_or_double_no_report(
     server: Server, tmp_path: Path, workers: int, restarts: int

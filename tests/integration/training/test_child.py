@@ -100,6 +100,7 @@ def test_what_the_forkserver_imports_touches_no_gpu_and_starts_no_thread():
     subprocess.run([sys.executable, "-c", PRELOADING], check=True, env=environment)
 
 
+@pytest.mark.slow
 def test_a_spawned_process_trains_as_well(root):
     life = helpers.live(helpers.job(root, "spawned", arguments={"epochs": 1}), method="spawn")
     assert isinstance(life.events[-1], Finished), life.events[-1]

@@ -37,18 +37,21 @@ def ultralytics_own(row):
     return {name: value for name, value in row.items() if not name.startswith(f"{MASK_MAP}/")}
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         pytest.param({"optimizer": "SGD", "lr0": 0.01, "nbs": 8}, id="SGD, every batch a step"),
         pytest.param({"optimizer": "AdamW", "nbs": 16}, id="AdamW, two batches a step"),
-        pytest.param({"optimizer": "MuSGD", "lr0": 0.01, "nbs": 32}, id="MuSGD, four batches a step"),
-        pytest.param({"warmup_epochs": 2.5, "epochs": 3, "nbs": 32}, id="warm-up that ends in mid epoch"),
-        pytest.param({"warmup_epochs": 0}, id="no warm-up"),
-        pytest.param({"close_mosaic": 0, "cos_lr": True}, id="mosaic to the end, cosine rates"),
+        pytest.param({"optimizer": "MuSGD", "lr0": 0.01, "nbs": 32}, id="MuSGD, four batches a step", marks=SLOW),
+        pytest.param({"warmup_epochs": 2.5, "epochs": 3, "nbs": 32}, id="warm-up that ends in mid epoch", marks=SLOW),
+        pytest.param({"warmup_epochs": 0}, id="no warm-up", marks=SLOW),
+        pytest.param({"close_mosaic": 0, "cos_lr": True}, id="mosaic to the end, cosine rates", marks=SLOW),
         pytest.param({"close_mosaic": 2, "mixup": 0.5, "copy_paste": 0.5}, id="mosaic, mixup and copy-paste closed"),
-        pytest.param({"multi_scale": 0.5, "cls_pw": 0.5}, id="multi-scale and class weights"),
-        pytest.param({"freeze": 3}, id="frozen layers"),
+        pytest.param({"multi_scale": 0.5, "cls_pw": 0.5}, id="multi-scale and class weights", marks=SLOW),
+        pytest.param({"freeze": 3}, id="frozen layers", marks=SLOW),
     ],
 )
 def test_both_loops_end_with_the_same_weights(root, arguments):
@@ -64,6 +67,7 @@ def initial_weights(job):
     return trainer.model.state_dict()
 
 
+@pytest.mark.slow
 def test_both_loops_stop_early_at_the_same_epoch(root):
     job = helpers.job(root, "early", arguments={"epochs": 9, "patience": 2})
     stock, ours = train_both(job, script=(0.1, 0.3, 0.2, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5))

@@ -142,6 +142,7 @@ def test_in_an_epoch_entered_in_the_middle_a_decision_leads_back_to_where_it_was
 # ---- a decision before training starts -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_dry_step_out_of_memory_is_followed_by_a_start_that_is_told(job, monkeypatch):
     """As on a GPU: the dry step runs while the trial is set up, before the worker knows that it trains."""
     original = TrialTrainer.resume_training
@@ -217,6 +218,7 @@ def test_a_training_without_amp_goes_on_with_it(accumulating, scaled):
     assert isinstance(train(job)[-1], Finished)
 
 
+@pytest.mark.slow
 def test_a_training_under_amp_goes_on_without_it(accumulating, scaled):
     scaled(True)
     job = accumulating("scaled")
@@ -249,6 +251,7 @@ def overflowing(monkeypatch, epoch, batch):
     return overflow
 
 
+@pytest.mark.slow
 def test_a_gradient_that_overflows_under_amp_changes_no_precision(job, scaled, monkeypatch):
     monkeypatch.setattr(TrialTrainer, "_mixed_precision_available", lambda self: True)
     monkeypatch.setattr(trainer, "SnapshotKeeper", helpers.waiting_keeper())

@@ -10,6 +10,7 @@ from petskin_tune.study.spec import Choices, Range, StudySpec
 from petskin_tune.study.start_points import start_points
 from tests.support import training as helpers
 from tests.support.loops import OurLoop, StockLoop
+from tests.support.soak import first
 
 IMAGES, CLASSES = 48, 3  # of the demo data set
 WARM_UP = {"warmup_epochs": 1}  # six batches of eight images
@@ -46,7 +47,7 @@ def _settings(group):
     return {name: value for name, value in group.items() if name != "params"}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", first(1, CASES))
 def test_the_defaults_written_out_step_as_the_stock_loop_under_auto_does(root, case):
     expected, arguments = CASES[case]
     plain = {key: value for key, value in helpers.ARGUMENTS.items() if key not in ("optimizer", "lr0", "momentum")}

@@ -453,6 +453,7 @@ def test_an_order_to_stop_ends_without_a_snapshot(job):
     assert len(of_type(events, EpochDone)) == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_training_stops_early_at_the_same_epoch(job, monkeypatch):
     fitness = (0.1, 0.3, 0.2, 0.25, 0.4, 0.5)  # two epochs without a better one end it after the fourth
     original = ResumableTrainer.validate

@@ -12,6 +12,7 @@ from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.cli import petskin_tune, tune_worker
 from petskin_tune.files.durable import Unavailable
 from tests.support.made_up import ELSEWHERE, GONE, MadeUp, a_spec
+from tests.support.soak import first
 
 
 class Kept:
@@ -98,7 +99,7 @@ def test_a_study_goes_with_its_rows_and_files_and_nothing_else_does(kept: Kept) 
     assert "there is no study `doomed` in this database; known are other" in again.stderr
 
 
-@pytest.mark.parametrize("answer", ["n\n", "\n", ""])
+@pytest.mark.parametrize("answer", first(1, ["n\n", "\n", ""]))
 def test_nothing_is_deleted_unless_a_person_says_yes(kept: Kept, answer: str) -> None:
     ended = delete(kept, answer=answer)
     assert ended.exit_code == 2
@@ -131,7 +132,7 @@ def test_workers_whose_process_is_dead_hinder_nobody(kept: Kept) -> None:
     assert delete(kept, "--yes").exit_code == 0
 
 
-@pytest.mark.parametrize("survives", range(3))
+@pytest.mark.parametrize("survives", first(1, range(3)))
 def test_a_deletion_that_was_killed_half_way_is_ended_by_the_same_command_and_nobody_works_meanwhile(
     kept: Kept, survives: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

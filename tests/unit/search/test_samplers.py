@@ -76,6 +76,7 @@ def test_a_draw_is_what_optunas_own_sampler_suggests(name, count):
     assert bool(drawn.system_attrs) == (name == "tpe" and count >= 10)
 
 
+@pytest.mark.slow
 def test_a_gaussian_process_is_asked_as_optuna_would_ask_it():
     trials = past(12, pruned=False)
     study = optuna.create_study(direction="maximize", sampler=GPSampler(seed=seed_of(0, 12)))

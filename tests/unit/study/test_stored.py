@@ -177,11 +177,19 @@ def test_a_spec_that_keeps_the_rules_is_read_as_it_was_written() -> None:
     assert read_spec({attributes.SPEC: json.loads(spec.model_dump_json())}) == spec
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Any:
-    opened = open_storage(f"sqlite:///{tmp_path / 'tune.db'}")
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One database for all: creating Optuna's tables takes longer than the tests."""
+    opened = open_storage(f"sqlite:///{tmp_path_factory.mktemp('stored') / 'tune.db'}")
     yield opened
     opened.engine.dispose()
+
+
+@pytest.fixture
+def storage(opened: PetskinStorage) -> PetskinStorage:
+    for study in opened.get_all_studies():
+        opened.delete_study(study._study_id)
+    return opened
 
 
 NO_UIDS = ["../../../out", "/tmp/out", "", "A" * 12, "0" * 11, "0" * 12 + "\n", 12, None, ["0" * 12]]

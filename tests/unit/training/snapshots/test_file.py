@@ -13,6 +13,7 @@ from petskin_tune import packages
 from petskin_tune.protocol import Position
 from petskin_tune.training.snapshots import file as snapshot
 from tests.support import training as helpers
+from tests.support.soak import first
 
 IDENTITY = {"study": "petskin", "trial": "7", "data": "abc", "model": "yolov8n-seg"}
 ARGUMENTS = {"lr0": 0.01, "optimizer": "SGD"}
@@ -108,7 +109,7 @@ def test_a_failing_disk_leaves_the_snapshot_before_it(path, monkeypatch):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("room", [0, 1000, 30_000, 500_000, 999_000])
+@pytest.mark.parametrize("room", first(2, [1000, 500_000, 0, 30_000, 999_000]))
 def test_a_full_disk_is_named_as_one_wherever_it_fills_up(path, room):
     """torch hides it behind an error about a position in the file."""
     large = state(model={str(index): torch.zeros(50_000) for index in range(5)})

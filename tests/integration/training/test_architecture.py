@@ -11,11 +11,6 @@ from petskin_tune.training.architecture import ModelMismatch
 from tests.support import training as helpers
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("architectures")
-
-
 def build(path, classes):
     return SegmentationModel(str(path), nc=classes, verbose=False)
 
