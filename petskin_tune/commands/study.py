@@ -104,7 +104,7 @@ def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
 def show(places: Places) -> None:
     """Print the study file in force; `> mine.yaml` makes it your own."""
     from petskin_tune.opening.study import NotBegun, open_study
-    from petskin_tune.study.file import dump, text_of
+    from petskin_tune.study.study_file.file import dump, text_of
 
     try:
         with open_study(places) as (_, study):

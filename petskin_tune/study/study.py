@@ -27,10 +27,10 @@ from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.errors import UsageError
 from petskin_tune.printable import raw
 from petskin_tune.study import attributes, ranking
-from petskin_tune.study import file as study_file
 from petskin_tune.study.space import check_settings
 from petskin_tune.study.spec import CHANGEABLE, SPEC_VERSION, StudySpec
 from petskin_tune.study.stored import checked, read_spec, recorded, study_attributes
+from petskin_tune.study.study_file import file as study_file
 
 START_POINT = "start point"  # where a trial comes from that the study file asks for
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petskin_tune.errors import UsageError
-from petskin_tune.study.file import differences, dump, find, not_found, parse, shipped_folder
 from petskin_tune.study.spec import CHANGEABLE, Choices, Range, StudySpec
-from petskin_tune.study.units import format_duration, format_size, parse_duration, parse_size
+from petskin_tune.study.study_file.file import differences, dump, find, not_found, parse, shipped_folder
+from petskin_tune.study.study_file.units import format_duration, format_size, parse_duration, parse_size
 
 GOOD = """\
 study: petskin
@@ -283,7 +283,7 @@ def test_a_shipped_study_can_run_and_is_read_back_from_its_dump(name):
 
 def test_reading_a_study_imports_neither_torch_nor_ultralytics_nor_optuna():
     code = (
-        "import sys; from petskin_tune.study.file import find, shipped_folder;"
+        "import sys; from petskin_tune.study.study_file.file import find, shipped_folder;"
         "find(str(shipped_folder() / 'petskin.yaml')).read();"
         "print(sorted({'torch', 'ultralytics', 'optuna', 'numpy'} & set(sys.modules)))"
     )

@@ -1,4 +1,6 @@
-"""The reference of the study file, made from the rules that refuse one: ``python -m petskin_tune.study.reference``.
+"""The reference of the study file, made from the rules that refuse one.
+
+``python -m petskin_tune.study.study_file.reference > docs/study-file.md`` writes it.
 
 What a key means is said here; its default, whether it may change later, and what its options are come from
 ``spec.py``, ``parser.py`` and ``arguments.py``.
@@ -9,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from petskin_tune.owned_arguments import OWNED
-from petskin_tune.study import parser
 from petskin_tune.study.arguments import FIXED_ONLY, FREE, LIMITS, TUNER_BOUNDS, WORDS, arguments
 from petskin_tune.study.spec import CHANGEABLE, PrunerSpec, StudySpec
-from petskin_tune.study.units import format_duration
+from petskin_tune.study.study_file import parser
+from petskin_tune.study.study_file.units import format_duration
 
 KEYS = {
     "study": "Name of the study: letters, digits, `.`, `_`, `-`. Files are called after it.",
@@ -69,7 +71,7 @@ OPTIONS = {
 }
 _TITLE = """# The study file
 
-<!-- Made by `python -m petskin_tune.study.reference > docs/study-file.md`. -->
+<!-- Made by `python -m petskin_tune.study.study_file.reference > docs/study-file.md`. -->
 
 A study file says what is trained, what is searched and for how long. `petskin-tune show --study petskin > mine.yaml`
 writes one to start from; [`studies/petskin.yaml`](../studies/petskin.yaml) argues for each of its choices. What a file

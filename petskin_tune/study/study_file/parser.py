@@ -12,12 +12,12 @@ from typing import Any, Literal
 from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.arguments import arguments, check_name, check_value
-from petskin_tune.study.published import PUBLISHED
 from petskin_tune.study.rungs import rungs as default_rungs
 from petskin_tune.study.space import check_settings, example, make_choices, make_range
 from petskin_tune.study.spec import SPEC_VERSION, Choices, PrunerSpec, Range, SamplerSpec, Scalar, StudySpec, Subset
-from petskin_tune.study.units import parse_budget, parse_duration, parse_share, parse_size
-from petskin_tune.study.yaml_lines import Entry
+from petskin_tune.study.study_file.published import PUBLISHED
+from petskin_tune.study.study_file.units import parse_budget, parse_duration, parse_share, parse_size
+from petskin_tune.study.study_file.yaml_lines import Entry
 
 REQUIRED = ("study", "model", "data", "epochs", "search")
 _KEYS = ("version", *(key for key in StudySpec.model_fields if key != "version"))
