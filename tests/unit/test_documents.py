@@ -11,7 +11,7 @@ import pytest
 
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study_file import reference
-from petskin_tune.study.study_file.parser import PRUNER_OPTIONS, SAMPLER_OPTIONS
+from petskin_tune.study.study_file.choosers import PRUNER_OPTIONS, SAMPLER_OPTIONS
 from tests.support.documents import DOCS, commands_in, commands_of_notebook, documents, lines_to_type, parse
 from tests.support.places import PROJECT
 

@@ -14,7 +14,8 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import is_file, resolved, typed
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.spec import CHANGEABLE, SPEC_VERSION, Choices, PrunerSpec, Range, StudySpec
-from petskin_tune.study.study_file.parser import PRUNER_OPTIONS, ParsedStudy, check_study_name, read_study
+from petskin_tune.study.study_file.choosers import PRUNER_OPTIONS
+from petskin_tune.study.study_file.parser import ParsedStudy, check_study_name, read_study
 from petskin_tune.study.study_file.units import format_duration, format_share, format_size
 from petskin_tune.study.study_file.yaml_lines import read
 
