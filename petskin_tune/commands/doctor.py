@@ -32,7 +32,7 @@ def doctor(places: Places, data: str | None) -> int:
     from petskin_tune.doctor import checks
     from petskin_tune.doctor.examination import Examination
     from petskin_tune.opening.lookup import resolve
-    from petskin_tune.study.study import wanted
+    from petskin_tune.study.wanted import wanted
 
     found = Examination(places, data, wanted(places.study), resolve(places), click.echo)
     try:

@@ -34,8 +34,9 @@ from petskin_tune.opening.lookup import names, open_existing
 from petskin_tune.opening.refusals import SCREEN, as_refusal
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
-from petskin_tune.study.study import Study, may_take_the_file, refuse_differences
+from petskin_tune.study.study import Study
 from petskin_tune.study.study_file.file import not_found
+from petskin_tune.study.wanted import may_take_the_file, refuse_differences
 from petskin_tune.trial.inputs import prepare_data, prepare_model, require_same_data
 
 SKEW_SECONDS = 30.0  # between this clock and the database's, beyond which times in the study are misleading

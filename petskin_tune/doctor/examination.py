@@ -13,7 +13,8 @@ from petskin_tune.doctor.probe import Probe
 from petskin_tune.home.home import Home
 from petskin_tune.opening.places import Places
 from petskin_tune.study.spec import StudySpec
-from petskin_tune.study.study import Study, Wanted
+from petskin_tune.study.study import Study
+from petskin_tune.study.wanted import Wanted
 from petskin_tune.trial.inputs import Prepared
 from petskin_tune.views.pulse import Pulse
 

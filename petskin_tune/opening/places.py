@@ -13,7 +13,7 @@ from petskin_tune.errors import UsageError
 
 if TYPE_CHECKING:
     from petskin_tune.home.replica import Mode
-    from petskin_tune.study.study import Wanted
+    from petskin_tune.study.wanted import Wanted
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from petskin_tune.files.durable import Unavailable
 from petskin_tune.opening.places import Places, warn_of_visible_password
 from petskin_tune.opening.refusals import SCREEN, as_refusal
 from petskin_tune.study import attributes
-from petskin_tune.study.study import create_study
+from petskin_tune.study.creation import create_study
 from tests.support.click_tree import COMMANDS
 from tests.support.places import PROJECT
 from tests.support.studies import a_spec
