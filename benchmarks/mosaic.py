@@ -203,7 +203,7 @@ def train_ours(watch: Watch, folder: str, data: str, arguments: dict[str, Any]) 
 
 
 def architecture() -> str:
-    from petskin_tune.study.file import shipped_folder
+    from petskin_tune.study.study_file.file import shipped_folder
 
     return str(shipped_folder() / "models" / "demo-seg.yaml")
 

@@ -103,7 +103,7 @@ def _demo_data(place: Path) -> Path:
 
 
 def _model() -> Path:
-    from petskin_tune.study.file import shipped_folder
+    from petskin_tune.study.study_file.file import shipped_folder
 
     return shipped_folder() / "models" / "demo-seg.yaml"
 

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from petskin_tune import __version__
+from petskin_tune.language import _
 from petskin_tune.protocol import SNAPSHOT_FORMAT
 
 PACKAGES = ("ultralytics", "torch", "torchvision", "numpy", "opencv-python", "opencv-python-headless")
@@ -40,7 +41,8 @@ class Difference:
         return self.name in _DECISIVE and self.recorded != ABSENT
 
     def __str__(self) -> str:
-        return f"{self.name} {self.here} instead of {self.recorded}"
+        said = _("{name} {here} instead of {recorded}")
+        return said.format(name=self.name, here=self.here, recorded=self.recorded)
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from petskin_tune import columns
+from petskin_tune.language import _, several
 from petskin_tune.printable import one_line
 from petskin_tune.protocol import Position
 
@@ -21,18 +22,20 @@ WIDTH = 80  # columns of a sentence in a terminal
 def duration(seconds: float) -> str:
     """``seconds`` in the two largest units that matter: ``40 s``, ``12 min``, ``3 h 5 min``, ``2 d 4 h``."""
     if not math.isfinite(seconds):
-        return "unknown"
+        return _("unknown")
     whole = round(abs(seconds))
     if whole < 90:
-        return f"{whole} s"
+        return _("{seconds} s").format(seconds=whole)
     minutes = round(whole / 60)
     if minutes < 60:
-        return f"{minutes} min"
+        return _("{minutes} min").format(minutes=minutes)
     hours, minutes = divmod(minutes, 60)
     if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+        said = _("{hours} h {minutes} min") if minutes else _("{hours} h")
+        return said.format(hours=hours, minutes=minutes)
     days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
+    said = _("{days} d {hours} h") if hours else _("{days} d")
+    return said.format(days=days, hours=hours)
 
 
 def clock(at: float, now: float) -> str:
@@ -64,7 +67,7 @@ def parameter(value: object) -> str:
 
 def parameters(values: Mapping[str, object]) -> str:
     """All parameters of a trial as they would be typed: ``lr0=9.8e-05 optimizer=AdamW``."""
-    return " ".join(f"{name}={parameter(value)}" for name, value in values.items()) or "no parameters"
+    return " ".join(f"{name}={parameter(value)}" for name, value in values.items()) or _("no parameters")
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
@@ -74,8 +77,10 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
 
 def ordinal(number: int) -> str:
     """``1st``, ``2nd``, ``13th``."""
-    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
+    endings = {1: _("{number}st"), 2: _("{number}nd"), 3: _("{number}rd")}
+    other = _("{number}th")
+    said = other if number % 100 in (11, 12, 13) else endings.get(number % 10, other)
+    return said.format(number=number)
 
 
 def place(store: str, *, network: bool | None = None) -> str:
@@ -98,9 +103,11 @@ def place(store: str, *, network: bool | None = None) -> str:
 def done(position: Position) -> str:
     """A position as a person counts, from one: ``epoch 12``, ``epoch 11 and 40 batches of epoch 12``."""
     if position.batch == 0:
-        return f"epoch {position.epoch}" if position.epoch else "nothing"
-    batches = f"{counted(position.batch, 'batch', 'batches')} of epoch {position.epoch + 1}"
-    return f"epoch {position.epoch} and {batches}" if position.epoch else batches
+        return _("epoch {epoch}").format(epoch=position.epoch) if position.epoch else _("nothing")
+    batches = _("{batches} of epoch {epoch}").format(
+        batches=several(position.batch, _("{count} batch"), _("{count} batches")), epoch=position.epoch + 1
+    )
+    return _("epoch {epoch} and {batches}").format(epoch=position.epoch, batches=batches) if position.epoch else batches
 
 
 def durable(position: Position | None, epoch: int, store_place: str) -> str:

@@ -17,6 +17,9 @@ hypothesis.settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy machine")
+if locale := os.environ.pop("LC_ALL", ""):  # commands speak English, whatever the person's language who runs the tests
+    os.environ["LC_CTYPE"] = locale
+os.environ["LC_MESSAGES"] = "C"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before numpy and torch are imported
 # Ultralytics' settings are those of a person who has none: not those of the person who runs the tests.
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="petskin-tune-ultralytics-")

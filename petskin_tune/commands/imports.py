@@ -119,7 +119,7 @@ def _is_path(name: str, path: Path) -> bool:
 def _of_study(name: str, places: Places, from_storage: str | None) -> tuple[str, list[Run]]:
     from petskin_tune.imports.studies import runs_of
     from petskin_tune.opening.study import open_study
-    from petskin_tune.study.study import Wanted
+    from petskin_tune.study.wanted import Wanted
 
     there = replace(places, study=name, asked=Wanted(name), storage=from_storage or places.storage)
     if from_storage is None and name == places.study:
@@ -155,7 +155,7 @@ def _assumed(word: str) -> tuple[str, Any]:
         UsageError: it is no such pair, or Ultralytics knows no such argument or value.
     """
     from petskin_tune.study.arguments import check_name, check_value
-    from petskin_tune.study.yaml_lines import read
+    from petskin_tune.study.study_file.yaml_lines import read
 
     name, equals, text = word.partition("=")
     if not equals:

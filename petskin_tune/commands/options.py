@@ -17,6 +17,7 @@ import click
 
 from petskin_tune.error_text import shortened
 from petskin_tune.errors import EXIT_UNFORESEEN, EXIT_USAGE
+from petskin_tune.language import LANGUAGES, preferred, use
 from petskin_tune.opening.places import Places
 from petskin_tune.opening.refusals import SCREEN, as_refusal, of_damage
 
@@ -103,6 +104,22 @@ def on_this_machine(command: Command) -> Command:
         "--allow-different-machine", is_flag=True, help="Go on with another release of Ultralytics."
     )
     return exact(different(command))
+
+
+def in_a_language(command: Command) -> Command:
+    """The option that says in which language the command speaks; refusals stay English."""
+
+    @click.option(
+        "--lang",
+        type=click.Choice(LANGUAGES),
+        help="Language of what is said.  [that of LC_ALL, LC_MESSAGES or LANG; en]",
+    )
+    @functools.wraps(command)
+    def run(lang: str | None, **more: Any) -> None:
+        with use(lang or preferred(os.environ)):
+            command(**more)
+
+    return run
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petskin_tune.commands.options import on_a_study, one_sentence
+from petskin_tune.commands.options import in_a_language, on_a_study, one_sentence
 from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import require_folder, writing
 from petskin_tune.files.regular import require_replaceable
@@ -86,6 +86,7 @@ def report(places: Places, output: str) -> None:
 @click.command()
 @on_a_study(unless="path")
 @click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Only this trial of the study.")
+@in_a_language
 @click.argument("path", required=False)
 @one_sentence
 def diagnose(places: Places | None, path: str | None, trial: int | None) -> None:
@@ -103,7 +104,7 @@ def diagnose(places: Places | None, path: str | None, trial: int | None) -> None
     from petskin_tune.opening.study import open_study
 
     assert places is not None
-    with open_study(places) as (_, study):
+    with open_study(places) as (_home, study):
         click.echo(fitted(explain.of_study(study.optuna, trial)), nl=False)
 
 

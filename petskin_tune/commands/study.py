@@ -92,7 +92,8 @@ def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
     """The parameters of the best finished trials of another study in the same database."""
     from petskin_tune.opening.study import open_study
     from petskin_tune.study.ranking import ranked
-    from petskin_tune.study.study import FINISHED, Wanted
+    from petskin_tune.study.study import FINISHED
+    from petskin_tune.study.wanted import Wanted
 
     with open_study(replace(places, study=source, asked=Wanted(source))) as (_, other):
         return tuple(dict(trial.params) for trial in ranked(other.trials(*FINISHED), other.attributes)[:OFFERED])
@@ -104,7 +105,7 @@ def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
 def show(places: Places) -> None:
     """Print the study file in force; `> mine.yaml` makes it your own."""
     from petskin_tune.opening.study import NotBegun, open_study
-    from petskin_tune.study.file import dump, text_of
+    from petskin_tune.study.study_file.file import dump, text_of
 
     try:
         with open_study(places) as (_, study):

@@ -47,7 +47,7 @@ def train(places: Places, epochs: int, trial: int | None, top: int | None, imgsz
     request = Request(**options)
     with Signals() as signals:
         from petskin_tune.opening.study import open_study
-        from petskin_tune.study.study import Wanted
+        from petskin_tune.study.wanted import Wanted
 
         with open_study(places) as (home, study):
             if not request.allow_different_machine:

@@ -236,8 +236,8 @@ def _budget(typed: str, spec: StudySpec) -> dict[str, int]:
     Raises:
         UsageError: it is no budget, or the study ends after a number of trials.
     """
-    from petskin_tune.study.parser import most_configurations
-    from petskin_tune.study.units import parse_budget
+    from petskin_tune.study.study_file.choosers import most_configurations
+    from petskin_tune.study.study_file.units import parse_budget
 
     if spec.budget is None or spec.sampler.rungs is None:
         raise UsageError(

@@ -5,23 +5,42 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from petskin_tune.diagnosis.finding import Kind
+from petskin_tune.language import _
 from petskin_tune.study.spec import StudySpec
 
 COMMON = 0.5  # share of the trials from which on a finding is the study's
 FEWEST = 2  # trials
 
-_ADVICE: Mapping[Kind, tuple[str, str]] = {
-    "still-improving": ("still improved when they ended", "longer trials, {epochs} epochs or more in a new study"),
-    "learning-rate-too-low": ("learnt too slowly", "raise the range of lr0"),
-    "never-warmed-up": ("were over before they had warmed up", "fewer warmup_epochs, or longer trials"),
-    "diverged": ("diverged", "lower `high` of lr0"),
-    "overfitting": ("overfitted", "fewer epochs, more images, or stronger augmentation"),
-    "stuck": ("got stuck", "widen the range of lr0; if they stay there, it is what these labels allow"),
-    "not-learning": ("learnt nothing", "raise the range of lr0, and look at the labels: petskin-tune data check"),
-    "nothing-found": ("found nothing", "look at the labels first: petskin-tune data check"),
-    "class-never-found": ("never found one of the classes", "look for its labels: petskin-tune data check"),
-    "mask-worse-than-box": ("found boxes and lost the outlines", "look at the outlines: petskin-tune data check"),
-}
+
+def _advice(epochs: int | None) -> Mapping[Kind, tuple[str, str]]:
+    """What trials did, and what to do about it; ``epochs``: of a trial."""
+    longer = _("longer trials, twice as many epochs or more in a new study")
+    if epochs is not None:
+        longer = _("longer trials, {epochs} epochs or more in a new study").format(epochs=2 * epochs)
+    return {
+        "still-improving": (_("still improved when they ended"), longer),
+        "learning-rate-too-low": (_("learnt too slowly"), _("raise the range of lr0")),
+        "never-warmed-up": (_("were over before they had warmed up"), _("fewer warmup_epochs, or longer trials")),
+        "diverged": (_("diverged"), _("lower `high` of lr0")),
+        "overfitting": (_("overfitted"), _("fewer epochs, more images, or stronger augmentation")),
+        "stuck": (
+            _("got stuck"),
+            _("widen the range of lr0; if they stay there, it is what these labels allow"),
+        ),
+        "not-learning": (
+            _("learnt nothing"),
+            _("raise the range of lr0, and look at the labels: petskin-tune data check"),
+        ),
+        "nothing-found": (_("found nothing"), _("look at the labels first: petskin-tune data check")),
+        "class-never-found": (
+            _("never found one of the classes"),
+            _("look for its labels: petskin-tune data check"),
+        ),
+        "mask-worse-than-box": (
+            _("found boxes and lost the outlines"),
+            _("look at the outlines: petskin-tune data check"),
+        ),
+    }
 
 
 def advice(
@@ -36,10 +55,10 @@ def advice(
         spec: of the study.
     """
     said = []
-    for kind, (what, do) in _ADVICE.items():
+    for kind, (what, do) in _advice(spec.epochs if spec else None).items():
         of = complete if kind == "still-improving" else judged
         count = len(set(shown.get(kind, ())) & set(of))
         if count >= max(FEWEST, COMMON * len(of)):
-            epochs = 2 * spec.epochs if spec else "twice as many"
-            said.append(f"{count} of {len(of)} trials {what}: {do.format(epochs=epochs)}.")
+            line = _("{count} of {total} trials {what}: {do}.")
+            said.append(line.format(count=count, total=len(of), what=what, do=do))
     return said

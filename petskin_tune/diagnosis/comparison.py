@@ -13,6 +13,7 @@ from petskin_tune.diagnosis.curves import Curves, fitness_noise, from_history
 from petskin_tune.diagnosis.finding import Finding
 from petskin_tune.diagnosis.verdict import LEAST_EPOCHS
 from petskin_tune.errors import UsageError
+from petskin_tune.language import _, several
 from petskin_tune.study import attributes
 from petskin_tune.study.stored import recorded
 
@@ -40,7 +41,7 @@ def compare(trial: FrozenTrial, trials: Sequence[FrozenTrial], findings: Sequenc
     if mine is None:
         return []
     others = [(other, curves) for other in trials if other.number != trial.number and (curves := curves_of(other))]
-    said = [_rank(mine, [curves for _, curves in others]), _nearest_better(trial, mine, others)]
+    said = [_rank(mine, [curves for other, curves in others]), _nearest_better(trial, mine, others)]
     if any(finding.kind in ("stuck", "not-learning") for finding in findings):
         said.append(_floor(mine, others))
     return [sentence for sentence in said if sentence]
@@ -52,8 +53,11 @@ def _rank(mine: Curves, others: Sequence[Curves]) -> str | None:
     if not peers:
         return None
     place = 1 + sum(value > mine.fitness[mine.best] for value in peers)
-    place_words = f"{words.ordinal(place)} of {len(peers) + 1} trials"
-    return f"After {words.counted(epoch, 'epoch')} it is the {place_words} that got so far."
+    return _("After {epochs} it is the {place} of {trials} trials that got so far.").format(
+        epochs=several(epoch, _("{count} epoch"), _("{count} epochs")),
+        place=words.ordinal(place),
+        trials=len(peers) + 1,
+    )
 
 
 def _nearest_better(trial: FrozenTrial, mine: Curves, others: Sequence[tuple[FrozenTrial, Curves]]) -> str | None:
@@ -65,13 +69,15 @@ def _nearest_better(trial: FrozenTrial, mine: Curves, others: Sequence[tuple[Fro
     other, curves = min(better, key=lambda pair: sum(_distances(trial, pair[0]).values()))
     apart = sorted(_distances(trial, other).items(), key=lambda item: -item[1])
     changed = ", ".join(
-        f"{name} {words.parameter(other.params[name])} instead of {words.parameter(trial.params[name])}"
+        _("{name} {there} instead of {here}").format(
+            name=name, there=words.parameter(other.params[name]), here=words.parameter(trial.params[name])
+        )
         for name, distance in apart[:2]
         if distance > 0
     )
     value = float(curves.fitness[curves.best])
-    return (
-        f"The nearest better trial is {other.number} ({mine.fitness_name} {value:.3f}): {changed or 'the same values'}."
+    return _("The nearest better trial is {number} ({score} {value:.3f}): {changed}.").format(
+        number=other.number, score=mine.score, value=value, changed=changed or _("the same values")
     )
 
 
@@ -89,13 +95,18 @@ def _floor(mine: Curves, others: Sequence[tuple[FrozenTrial, Curves]]) -> str | 
         return None
     least, number = min(known)
     if least < (1 - LOWER) * level:
-        return (
-            f"Trial {number} went down to a validation loss of {least:.3g}, this one to {level:.3g}: "
-            "it is no floor of these images and labels."
-        )
-    return (
-        f"None of {words.counted(len(known), 'comparable trial')} went below its validation loss of {level:.3g} (the "
-        f"lowest: {least:.3g}, trial {number}): it may well be the floor of this model on these images."
+        return _(
+            "Trial {number} went down to a validation loss of {least:.3g}, this one to {level:.3g}: it is no floor of "
+            "these images and labels."
+        ).format(number=number, least=least, level=level)
+    return _(
+        "None of {trials} went below its validation loss of {level:.3g} (the lowest: {least:.3g}, trial {number}): it "
+        "may well be the floor of this model on these images."
+    ).format(
+        trials=several(len(known), _("{count} comparable trial"), _("{count} comparable trials")),
+        level=level,
+        least=least,
+        number=number,
     )
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from petskin_tune.errors import UsageError
+from petskin_tune.language import _
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 History = Mapping[str, Sequence[float]]
 
 MASK = "metrics/mAP50-95(M)"
 BOX = "metrics/mAP50-95(B)"
+MASK_NAME, BOX_NAME = "mask mAP", "box mAP"
 PER_CLASS = MASK + "/"  # followed by a class's name, where a trial records its classes one by one
 
 # The least noise of mask mAP50-95 seen in public YOLO segmentation runs of 50 or more epochs (median 0.007).
@@ -63,6 +65,11 @@ class Curves:
 
     def __len__(self) -> int:
         return len(self.epochs)
+
+    @property
+    def score(self) -> str:
+        """:attr:`fitness_name` as it is said."""
+        return _("mask mAP") if self.fitness_name == MASK_NAME else _("box mAP")
 
     @property
     def best(self) -> int:
@@ -141,7 +148,7 @@ def from_history(history: History, arguments: Mapping[str, Any] | None = None) -
     return Curves(
         epochs=_epochs(columns.get("epoch"), length),
         fitness=fitness,
-        fitness_name="mask mAP" if fitness_column == MASK else "box mAP",
+        fitness_name=MASK_NAME if fitness_column == MASK else BOX_NAME,
         train_loss=_sum([values for name, values in columns.items() if name.startswith("train/")]),
         val_loss=_sum(
             [v for name, v in columns.items() if name.startswith("val/") and np.isfinite(v).all() and v.any()]

@@ -9,6 +9,7 @@ import numpy as np
 from petskin_tune.diagnosis.curves import Array, Curves, fitness_noise
 from petskin_tune.diagnosis.finding import CLEARLY_FOUND, NOTHING_FOUND, Finding
 from petskin_tune.diagnosis.learning_rate import lower_rate
+from petskin_tune.language import _
 
 GROWTH = 3.0  # a loss that grew so many-fold and stayed there has diverged
 COLLAPSED = 0.1  # a score that fell to this share of its best and stayed there has collapsed
@@ -24,10 +25,13 @@ def diverged(curves: Curves) -> Finding | None:
     """
     loss = curves.train_loss
     if loss is not None and (at := _ends_as_no_number(loss, curves.fitness)) is not None:
-        before = f" after {loss[at - 1]:.3g} an epoch earlier" if at else ""
-        return _finding(curves, at, f"the training loss is {loss[at]} at epoch {curves.number(at)}{before}")
+        what = _("the training loss is {loss} at epoch {epoch}")
+        if at:
+            what = _("the training loss is {loss} at epoch {epoch} after {before:.3g} an epoch earlier")
+        return _finding(curves, at, what.format(loss=loss[at], epoch=curves.number(at), before=loss[at - 1]))
     if (at := _ends_as_no_number(curves.fitness, curves.fitness)) is not None:
-        return _finding(curves, at, f"the {curves.fitness_name} is not a number at epoch {curves.number(at)}")
+        what = _("the {score} is not a number at epoch {epoch}")
+        return _finding(curves, at, what.format(score=curves.score, epoch=curves.number(at)))
     sound = curves.sound()
     return (_explosion(sound) or _collapse(sound)) if len(sound) else None
 
@@ -56,11 +60,15 @@ def _explosion(curves: Curves) -> Finding | None:
     if not exploded.any():
         return None
     at = int(np.argmax(exploded))
-    grown = f"the training loss grew from {least[at]:.3g} to {loss[at]:.3g} at epoch {curves.number(at)}"
+    grown = _("the training loss grew from {least:.3g} to {loss:.3g} at epoch {epoch}").format(
+        least=least[at], loss=loss[at], epoch=curves.number(at)
+    )
     if float(np.median(loss[-LAST:])) / GROWTH > least[-1]:
-        return _finding(curves, at, f"{grown} and stayed high ({loss[-1]:.3g} in the end)")
+        return _finding(
+            curves, at, _("{grown} and stayed high ({last:.3g} in the end)").format(grown=grown, last=loss[-1])
+        )
     if len(loss) - at >= LAST and np.max(curves.fitness[at:]) < NOTHING_FOUND:
-        return _finding(curves, at, f"{grown}, and nothing was found any more")
+        return _finding(curves, at, _("{grown}, and nothing was found any more").format(grown=grown))
     return None
 
 
@@ -73,18 +81,22 @@ def _collapse(curves: Curves) -> Finding | None:
     if np.max(curves.fitness[-LAST:]) > COLLAPSED * best:
         return None
     at = curves.best + int(np.argmax(curves.fitness[curves.best :] <= COLLAPSED * best))
-    fell = f"the {curves.fitness_name} fell from {best:.3f} to {curves.fitness[at]:.3f} at epoch {curves.number(at)}"
-    return _finding(curves, at, f"{fell} and never came back")
+    fell = _("the {score} fell from {best:.3f} to {fallen:.3f} at epoch {epoch} and never came back")
+    fallen = fell.format(score=curves.score, best=best, fallen=curves.fitness[at], epoch=curves.number(at))
+    return _finding(curves, at, fallen)
 
 
 def _finding(curves: Curves, at: int, what: str) -> Finding:
     rate = curves.rate(at)
-    at_rate = f", with a learning rate of {rate:.2g}" if rate else ""
-    try_instead = f"Try {lower_rate(curves, rate)}, or a longer warm-up (warmup_epochs)"
+    at_rate = _(", with a learning rate of {rate:.2g}").format(rate=rate) if rate else ""
     return Finding(
         kind="diverged",
         epoch=curves.number(at),
-        message=f"Diverged: {what}{at_rate}. Nothing from there on is worth keeping.",
-        advice=f"{try_instead}; if it persists on a GPU, amp=bf16 or amp=False.",
+        message=_("Diverged: {what}{at_rate}. Nothing from there on is worth keeping.").format(
+            what=what, at_rate=at_rate
+        ),
+        advice=_(
+            "Try {rate}, or a longer warm-up (warmup_epochs); if it persists on a GPU, amp=bf16 or amp=False."
+        ).format(rate=lower_rate(curves, rate)),
         numbers={"learning_rate": rate or math.nan, "best": float(np.nanmax(curves.fitness, initial=0.0))},
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from petskin_tune.diagnosis.curves import Curves, fitness_noise, gain
 from petskin_tune.diagnosis.finding import NOTHING_FOUND, Finding
+from petskin_tune.language import _
 
 # Usual initial rates as Ultralytics' default.yaml gives them: "SGD=1e-2, Adam/AdamW=1e-3".
 USUAL_SGD, USUAL_ADAM = 1e-2, 1e-3
@@ -43,14 +44,15 @@ def rate_to_try(curves: Curves, rate: float) -> str:
 def lower_rate(curves: Curves, rate: float | None) -> str:
     """How to ask for a fifth of the initial rate, where the run had ``rate`` when that was too much."""
     known = (peak_rate(curves) or USUAL_ADAM) if _optimizer(curves) == "auto" else curves.asked("lr0", rate or 0.0)
-    return rate_to_try(curves, known / 5) if known > 0 else "a fifth of lr0"
+    return rate_to_try(curves, known / 5) if known > 0 else _("a fifth of lr0")
 
 
 def higher_and_lower(curves: Curves) -> str:
     """How to ask for both directions, where the run recorded no rate."""
     if _optimizer(curves) == "auto":
-        return f"optimizer=AdamW with lr0={5 * USUAL_ADAM:.2g} and with lr0={USUAL_ADAM / 5:.2g}"
-    return "lr0 five times higher and five times lower"
+        both = _("optimizer=AdamW with lr0={high:.2g} and with lr0={low:.2g}")
+        return both.format(high=5 * USUAL_ADAM, low=USUAL_ADAM / 5)
+    return _("lr0 five times higher and five times lower")
 
 
 def compared(curves: Curves, rate: float) -> tuple[str, float, float]:
@@ -83,11 +85,13 @@ def never_warmed_up(curves: Curves) -> Finding | None:
     return Finding(
         kind="never-warmed-up",
         epoch=curves.number(peak),
-        message=(
-            f"Never warmed up: the learning rate still rose at epoch {curves.number(peak)} of {len(curves)}, "
-            f"from {rate[0]:.2g} to {rate[peak]:.2g}{because}."
+        message=_(
+            "Never warmed up: the learning rate still rose at epoch {epoch} of {epochs}, from {first:.2g} to "
+            "{peak:.2g}{because}."
+        ).format(epoch=curves.number(peak), epochs=len(curves), first=rate[0], peak=rate[peak], because=because),
+        advice=_("Try warmup_epochs={warm_up}, or a run of at least {epochs} epochs.").format(
+            warm_up=max(1, len(curves) // 10), epochs=3 * (peak + 1)
         ),
-        advice=f"Try warmup_epochs={max(1, len(curves) // 10)}, or a run of at least {3 * (peak + 1)} epochs.",
         numbers={"peak": float(rate[peak])},
     )
 
@@ -97,17 +101,26 @@ def learning_rate_too_low(curves: Curves) -> Finding | None:
     rate, (window, climb), loss = peak_rate(curves), _climb(curves), curves.train_loss
     if rate is None or climb is None or loss is None or compared(curves, rate)[0] != "low":
         return None
-    _, times, usual = compared(curves, rate)
+    times, usual = compared(curves, rate)[1:]
     fall = 1 - float(np.median(loss[-3:])) / float(loss[0])
     return Finding(
         kind="learning-rate-too-low",
         epoch=None,
-        message=(
-            f"Learning rate too low: it peaked at {rate:.2g}, {times:.0f} times below the usual {usual:.2g}; after "
-            f"{len(curves)} epochs the training loss was {fall:.0%} down and {curves.fitness_name} still rose "
-            f"({climb:+.0%} in the last {window})."
+        message=_(
+            "Learning rate too low: it peaked at {rate:.2g}, {times:.0f} times below the usual {usual:.2g}; after "
+            "{epochs} epochs the training loss was {fall:.0%} down and {score} still rose ({climb:+.0%} in the last "
+            "{window})."
+        ).format(
+            rate=rate,
+            times=times,
+            usual=usual,
+            epochs=len(curves),
+            fall=fall,
+            score=curves.score,
+            climb=climb,
+            window=window,
         ),
-        advice=f"Try {rate_to_try(curves, min(usual, 5 * rate))}.",
+        advice=_("Try {rate}.").format(rate=rate_to_try(curves, min(usual, 5 * rate))),
         numbers={"learning_rate": rate, "usual": usual},
     )
 
@@ -120,11 +133,18 @@ def still_improving(curves: Curves) -> Finding | None:
     return Finding(
         kind="still-improving",
         epoch=None,
-        message=(
-            f"Still improving at the end: {curves.fitness_name} rose {climb:.0%} in the last {window} of {len(curves)} "
-            f"epochs; its best, {curves.fitness[curves.best]:.3f}, is epoch {curves.number(curves.best)}."
+        message=_(
+            "Still improving at the end: {score} rose {climb:.0%} in the last {window} of {epochs} epochs; its best, "
+            "{best:.3f}, is epoch {epoch}."
+        ).format(
+            score=curves.score,
+            climb=climb,
+            window=window,
+            epochs=len(curves),
+            best=curves.fitness[curves.best],
+            epoch=curves.number(curves.best),
         ),
-        advice=f"Train longer: {2 * len(curves)} epochs or more.",
+        advice=_("Train longer: {epochs} epochs or more.").format(epochs=2 * len(curves)),
         numbers={"climb": climb},
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from petskin_tune import text as words
 from petskin_tune.diagnosis.curves import Curves
 from petskin_tune.diagnosis.finding import CLEARLY_FOUND, NOTHING_FOUND, Finding
+from petskin_tune.language import _, several
 
 MASK_SHARE = 0.6  # of box mAP50-95, below which masks do not fit; COCO's YOLOv8l-seg has 0.81
 
@@ -20,11 +20,17 @@ def class_never_found(curves: Curves) -> Finding | None:
     return Finding(
         kind="class-never-found",
         epoch=None,
-        message=(
-            f"Never found: {', '.join(missing)}. Mask mAP of {words.counted(len(missing), 'class', 'classes')} stayed "
-            f"below {NOTHING_FOUND} in all {len(curves)} epochs, while the mean reached {best:.3f}."
+        message=_(
+            "Never found: {names}. Mask mAP of {classes} stayed below {nothing} in all {epochs} epochs, while the mean "
+            "reached {best:.3f}."
+        ).format(
+            names=", ".join(missing),
+            classes=several(len(missing), _("{count} class"), _("{count} classes")),
+            nothing=NOTHING_FOUND,
+            epochs=len(curves),
+            best=best,
         ),
-        advice=(
+        advice=_(
             "See how many labels there are and where they lie (petskin-tune data check). Add images of it, give rare "
             "classes more weight (cls_pw), or leave it out: it costs the mean its share."
         ),
@@ -43,11 +49,11 @@ def mask_worse_than_box(curves: Curves) -> Finding | None:
     return Finding(
         kind="mask-worse-than-box",
         epoch=None,
-        message=(
-            f"Masks are much worse than boxes: mask mAP {mask:.3f}, box mAP {box:.3f} ({mask / box:.0%} of it; 80 % is "
+        message=_(
+            "Masks are much worse than boxes: mask mAP {mask:.3f}, box mAP {box:.3f} ({share:.0%} of it; 80 % is "
             "usual)."
-        ),
-        advice=(
+        ).format(mask=mask, box=box, share=mask / box),
+        advice=_(
             "Objects are found, their outlines do not fit. Try a larger imgsz, mask_ratio=1 or overlap_mask=False, and "
             "see whether the polygons lie on the lesions (petskin-tune data check)."
         ),

@@ -13,6 +13,7 @@ import numpy as np
 
 from petskin_tune.diagnosis.curves import Array, Curves, fitness_noise, gain, noise, smooth
 from petskin_tune.diagnosis.finding import NOTHING_FOUND, Finding
+from petskin_tune.language import _
 
 CHANGE = 0.03  # least rise of the validation loss, and least fall of the training loss, that count
 DROP = 0.1  # least fall of the score from its peak, as a share of it
@@ -24,7 +25,7 @@ def overfitting(curves: Curves) -> Finding | None:
     """See the module."""
     if curves.train_loss is None or len(curves) < 2 * SINCE_EPOCHS or curves.fitness[curves.best] < NOTHING_FOUND:
         return None
-    for start, witness in ((_losses_part(curves), "validation loss"), (_score_falls(curves), "score")):
+    for start, witness in ((_losses_part(curves), "losses"), (_score_falls(curves), "score")):
         since = max(SINCE_EPOCHS, math.ceil(SINCE_SHARE * len(curves)))
         if start is None or len(curves) - start <= since:
             continue
@@ -57,20 +58,28 @@ def _score_falls(curves: Curves) -> int | None:
 def _finding(curves: Curves, start: int, fall: float, witness: str) -> Finding:
     best, last = float(curves.fitness[curves.best]), float(np.median(curves.fitness[-2 * AROUND - 1 :]))
     best_epoch = curves.number(curves.best)
-    losses = f"the training loss fell another {fall:.0%}"
-    if witness == "validation loss" and curves.val_loss is not None:
-        losses = f"the validation loss rose {_change_since(curves.val_loss, start):.0%} while {losses}"
+    losses = _("the training loss fell another {fall:.0%}").format(fall=fall)
+    if witness == "losses" and curves.val_loss is not None:
+        both = _("the validation loss rose {rise:.0%} while the training loss fell another {fall:.0%}")
+        losses = both.format(rise=_change_since(curves.val_loss, start), fall=fall)
     return Finding(
         kind="overfitting",
         epoch=curves.number(start),
-        message=(
-            f"Overfitting since epoch {curves.number(start)}: {losses}, and {curves.fitness_name} went from its best "
-            f"{best:.3f} (epoch {best_epoch}) to {last:.3f}."
+        message=_(
+            "Overfitting since epoch {epoch}: {losses}, and {score} went from its best {best:.3f} (epoch {best_epoch}) "
+            "to {last:.3f}."
+        ).format(
+            epoch=curves.number(start),
+            losses=losses,
+            score=curves.score,
+            best=best,
+            best_epoch=best_epoch,
+            last=last,
         ),
-        advice=(
-            f"Use the weights of epoch {best_epoch}. Try fewer epochs, more augmentation (mosaic, mixup, copy_paste, "
+        advice=_(
+            "Use the weights of epoch {epoch}. Try fewer epochs, more augmentation (mosaic, mixup, copy_paste, "
             "degrees), a higher weight_decay, a smaller model, or more images."
-        ),
+        ).format(epoch=best_epoch),
         numbers={"train_fall": fall, "best": best, "last": last},
     )
 

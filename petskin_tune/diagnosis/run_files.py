@@ -20,7 +20,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import is_there
 from petskin_tune.files.regular import read_bytes
 from petskin_tune.files.yaml_guard import BadYaml, load_yaml
-from petskin_tune.text import counted
+from petskin_tune.language import _, several
 
 MOST_RESULTS = 4 << 20  # bytes of a results.csv: about 20,000 epochs
 MOST_ARGUMENTS = 256 << 10  # bytes of an args.yaml, which has about 3,000
@@ -63,9 +63,8 @@ class _Run:
     def remark(self) -> str:
         if not self.before:
             return ""
-        return (
-            f"The file holds {self.before + 1} trainings, one after the other; this is the last one, of "
-            f"{counted(len(self.rows), 'epoch')}."
+        return _("The file holds {count} trainings, one after the other; this is the last one, of {epochs}.").format(
+            count=self.before + 1, epochs=several(len(self.rows), _("{count} epoch"), _("{count} epochs"))
         )
 
     def successor(self, header: list[str]) -> _Run:
@@ -134,9 +133,10 @@ def _read_arguments(file: Path) -> tuple[dict[str, Scalar], str]:
     except FileNotFoundError:
         return {}, ""
     except (OSError, BadYaml) as error:
-        return {}, f"The diagnosis does without {file.name}: {getattr(error, 'strerror', None) or error}."
+        reason = getattr(error, "strerror", None) or error
+        return {}, _("The diagnosis does without {file}: {reason}.").format(file=file.name, reason=reason)
     if not isinstance(found, dict):
-        return {}, f"The diagnosis does without {file.name}: it holds no `name: value` lines."
+        return {}, _("The diagnosis does without {file}: it holds no `name: value` lines.").format(file=file.name)
     return {name: value for name, value in found.items() if isinstance(name, str) and _is_plain(value)}, ""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from petskin_tune.diagnosis.comparison import curves_of
 from petskin_tune.diagnosis.curves import fitness_noise
+from petskin_tune.language import _
 from petskin_tune.study import attributes
 from petskin_tune.study.foreign import without_foreign
 from petskin_tune.study.ranking import best
@@ -61,10 +62,10 @@ def _same_value(trials: Sequence[FrozenTrial], in_a_row: int) -> str | None:
     last = complete[-in_a_row:]
     if len(last) < in_a_row or len({trial.values[0] for trial in last}) > 1:
         return None
-    return (
-        f"The last {in_a_row} complete trials have the same value, {last[0].values[0]:.4g}: what is searched has no "
-        "effect, or nothing is learnt at all."
-    )
+    return _(
+        "The last {count} complete trials have the same value, {value:.4g}: what is searched has no effect, or nothing "
+        "is learnt at all."
+    ).format(count=in_a_row, value=last[0].values[0])
 
 
 def _same_failure(trials: Sequence[FrozenTrial], in_a_row: int) -> str | None:
@@ -74,7 +75,10 @@ def _same_failure(trials: Sequence[FrozenTrial], in_a_row: int) -> str | None:
     kind, count = found
     newest = max((trial for trial in trials if failure_kind(trial) == kind), key=_ended)
     message = recorded(newest).get(attributes.FAILURE, {}).get("message", "")
-    return f"The last {count} trials all failed in the same way, {kind}" + (f": {message}" if message else ".")
+    said = _("The last {count} trials all failed in the same way, {kind}.")
+    if message:
+        said = _("The last {count} trials all failed in the same way, {kind}: {message}")
+    return said.format(count=count, kind=kind, message=message)
 
 
 def _no_better_than_defaults(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> str | None:
@@ -87,15 +91,15 @@ def _no_better_than_defaults(trials: Sequence[FrozenTrial], spec: StudySpec | No
     ahead = first.values[0] - defaults.values[0]
     if ahead > margin:
         return None
-    lead = (
-        "The defaults themselves are the best trial"
-        if first.number == defaults.number
-        else (
-            f"The best trial ({first.number}) lies within noise of the defaults (trial {defaults.number}): "
-            f"{ahead:+.4f}, noise {margin / 2:.4f}"
-        )
-    )
-    return f"{lead} after {finished} trials: widen the ranges, or accept the defaults."
+    if first.number == defaults.number:
+        return _(
+            "The defaults themselves are the best trial after {finished} trials: widen the ranges, or accept the "
+            "defaults."
+        ).format(finished=finished)
+    return _(
+        "The best trial ({number}) lies within noise of the defaults (trial {defaults}): {ahead:+.4f}, noise "
+        "{noise:.4f} after {finished} trials: widen the ranges, or accept the defaults."
+    ).format(number=first.number, defaults=defaults.number, ahead=ahead, noise=margin / 2, finished=finished)
 
 
 def defaults_trial(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> FrozenTrial | None:

@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from petskin_tune import text as words
 from petskin_tune.diagnosis.curves import Array, Curves, change, fitness_noise, gain, noise, smooth
 from petskin_tune.diagnosis.finding import CLEARLY_FOUND, NOTHING_FOUND, Finding
 from petskin_tune.diagnosis.learning_rate import compared, higher_and_lower, peak_rate, rate_to_try
+from petskin_tune.language import _, several
 
 LEAST_TO_LEARN = 8  # epochs: a model trained from scratch may find nothing in its first five or six
 LEAST_TO_FIND = 20  # epochs: by then one whose training loss falls finds something
@@ -33,14 +33,15 @@ def not_learning(curves: Curves) -> Finding | None:
     fall = 1 - float(np.median(loss[-3:])) / _beginning(loss)
     if fall >= NOTHING_LEARNT:
         return None
-    went = "did not fall" if fall <= 0 else f"fell by {fall:.0%} only"
+    went = _("did not fall") if fall <= 0 else _("fell by {fall:.0%} only").format(fall=fall)
     return Finding(
         kind="not-learning",
         epoch=1,
-        message=(
-            f"Not learning: in {len(curves)} epochs the training loss {went} ({loss[0]:.3g} to {loss[-1]:.3g}) and "
-            f"{curves.fitness_name} stayed below {NOTHING_FOUND}. This is a model that does not learn, not one in a "
-            "local minimum: it never went anywhere."
+        message=_(
+            "Not learning: in {epochs} epochs the training loss {went} ({first:.3g} to {last:.3g}) and {score} stayed "
+            "below {nothing}. This is a model that does not learn, not one in a local minimum: it never went anywhere."
+        ).format(
+            epochs=len(curves), went=went, first=loss[0], last=loss[-1], score=curves.score, nothing=NOTHING_FOUND
         ),
         advice=_why_not_learning(curves),
         numbers={"loss_fall": fall, "best": float(np.max(curves.fitness))},
@@ -58,12 +59,14 @@ def nothing_found(curves: Curves) -> Finding | None:
     return Finding(
         kind="nothing-found",
         epoch=1,
-        message=(
-            f"Nothing found: in {len(curves)} epochs the training loss fell by {fall:.0%} ({loss[0]:.3g} to "
-            f"{loss[-1]:.3g}), and {curves.fitness_name} stayed below {NOTHING_FOUND}. The model learns its training "
-            "images and finds nothing on the validation images."
+        message=_(
+            "Nothing found: in {epochs} epochs the training loss fell by {fall:.0%} ({first:.3g} to {last:.3g}), and "
+            "{score} stayed below {nothing}. The model learns its training images and finds nothing on the validation "
+            "images."
+        ).format(
+            epochs=len(curves), fall=fall, first=loss[0], last=loss[-1], score=curves.score, nothing=NOTHING_FOUND
         ),
-        advice=(
+        advice=_(
             "Compare the labels and the classes of train and val (petskin-tune data check): missing or shifted label "
             "files, another order of the classes, other images. More epochs will not help."
         ),
@@ -72,18 +75,24 @@ def nothing_found(curves: Curves) -> Finding | None:
 
 
 def _why_not_learning(curves: Curves) -> str:
-    look = "look at the labels on their images (petskin-tune data check)"
+    look = _("look at the labels on their images (petskin-tune data check)")
     rate = peak_rate(curves)
     if rate is None:
-        return f"Try {higher_and_lower(curves)}, for three epochs each, and {look}."
+        both = _("Try {rates}, for three epochs each, and {look}.")
+        return both.format(rates=higher_and_lower(curves), look=look)
     verdict, times, usual = compared(curves, rate)
-    if verdict == "low":
-        peaked = f"The learning rate peaked at {rate:.2g}, {times:.0f} times below the usual {usual:.2g}"
-        return f"{peaked}: raise lr0 (try {rate_to_try(curves, usual)})."
+    if verdict == "usual":
+        return _("The learning rate is usual ({rate:.2g}), so {look}.").format(rate=rate, look=look)
+    peaked = _(
+        "The learning rate peaked at {rate:.2g}, {times:.0f} times below the usual {usual:.2g}: raise lr0 (try "
+        "{instead})."
+    )
     if verdict == "high":
-        peaked = f"The learning rate peaked at {rate:.2g}, {times:.0f} times above the usual {usual:.2g}"
-        return f"{peaked}: lower lr0 (try {rate_to_try(curves, usual)})."
-    return f"The learning rate is usual ({rate:.2g}), so {look}."
+        peaked = _(
+            "The learning rate peaked at {rate:.2g}, {times:.0f} times above the usual {usual:.2g}: lower lr0 (try "
+            "{instead})."
+        )
+    return peaked.format(rate=rate, times=times, usual=usual, instead=rate_to_try(curves, usual))
 
 
 def stuck(curves: Curves) -> Finding | None:
@@ -94,20 +103,30 @@ def stuck(curves: Curves) -> Finding | None:
     loss, score = curves.train_loss[start : _end_of_loss(curves, start)], curves.fitness[start:]
     first, level, rate = _beginning(curves.train_loss), float(np.median(loss)), curves.rate(start)
     fall = 1 - level / first
-    at_rate = f", with a learning rate of {rate:.2g}" if rate else ""
-    learnt = (
-        f"It did learn before (the loss fell {fall:.0%} from {first:.3g}): this is not a model that cannot learn."
-        if fall >= NOTHING_LEARNT
-        else f"It hardly learnt before either (the loss fell {fall:.0%} from {first:.3g})."
-    )
+    at_rate = _(", with a learning rate of {rate:.2g}").format(rate=rate) if rate else ""
+    learnt = _("It hardly learnt before either (the loss fell {fall:.0%} from {first:.3g}).")
+    if fall >= NOTHING_LEARNT:
+        learnt = _(
+            "It did learn before (the loss fell {fall:.0%} from {first:.3g}): this is not a model that cannot learn."
+        )
     cause, advice = _cause(curves, rate, level)
     return Finding(
         kind="stuck",
         epoch=curves.number(start),
-        message=(
-            f"Stuck since epoch {curves.number(start)}: for {words.counted(len(score), 'epoch')} the training loss "
-            f"stayed at {level:.3g} ({change(loss):+.1%}) and {curves.fitness_name} at {np.mean(score):.3f} (noise "
-            f"{fitness_noise(curves):.3f}){at_rate}. {learnt} {cause}"
+        message=_(
+            "Stuck since epoch {epoch}: for {epochs} the training loss stayed at {level:.3g} ({change:+.1%}) and "
+            "{score} at {mean:.3f} (noise {noise:.3f}){at_rate}. {learnt} {cause}"
+        ).format(
+            epoch=curves.number(start),
+            epochs=several(len(score), _("{count} epoch"), _("{count} epochs")),
+            level=level,
+            change=change(loss),
+            score=curves.score,
+            mean=np.mean(score),
+            noise=fitness_noise(curves),
+            at_rate=at_rate,
+            learnt=learnt.format(fall=fall, first=first),
+            cause=cause,
         ),
         advice=advice,
         numbers={
@@ -121,26 +140,35 @@ def stuck(curves: Curves) -> Finding | None:
 
 def _cause(curves: Curves, rate: float | None, level: float) -> tuple[str, str]:
     """Why it stands still, as far as the learning rate tells, and the short run that decides it."""
-    decides = f"Three epochs are enough: a loss below {0.97 * level:.3g} means that it was the size of the steps"
+    decides = _("Three epochs are enough: a loss below {loss:.3g} means that it was the size of the steps").format(
+        loss=0.97 * level
+    )
     if rate is None:
-        unknown = "The run recorded no learning rate, so whether its steps were too small cannot be told."
-        return unknown, f"Try {higher_and_lower(curves)}. {decides}."
+        unknown = _("The run recorded no learning rate, so whether its steps were too small cannot be told.")
+        return unknown, _("Try {rate}. {decides}.").format(rate=higher_and_lower(curves), decides=decides)
     verdict, times, usual = compared(curves, rate)
     if verdict == "low":
-        small = f"Its steps are small, {times:.0f} times below the usual {usual:.2g}"
-        return (
-            f"{small}: the likely cause is a learning rate that is too low, not a local minimum.",
-            f"Try {rate_to_try(curves, min(usual, 5 * rate))}. {decides}; a loss that stays there means that it is the "
-            "floor.",
+        small = _(
+            "Its steps are small, {times:.0f} times below the usual {usual:.2g}: the likely cause is a learning rate "
+            "that is too low, not a local minimum."
         )
+        advice = _("Try {rate}. {decides}; a loss that stays there means that it is the floor.").format(
+            rate=rate_to_try(curves, min(usual, 5 * rate)), decides=decides
+        )
+        return small.format(times=times, usual=usual), advice
     if verdict == "high":
-        large = f"Its steps are large, {times:.0f} times above the usual {usual:.2g}"
-        return f"{large}: it bounces instead of settling.", f"Try {rate_to_try(curves, rate / 5)}. {decides}."
+        large = _("Its steps are large, {times:.0f} times above the usual {usual:.2g}: it bounces instead of settling.")
+        advice = _("Try {rate}. {decides}.").format(rate=rate_to_try(curves, rate / 5), decides=decides)
+        return large.format(times=times, usual=usual), advice
     return (
-        f"Its steps are of the usual size ({rate:.2g}), large enough to leave a local minimum: this loss is the floor "
-        "of this model on these images, as they are augmented and labelled.",
-        "Try less augmentation (mosaic, scale, degrees, hsv), a larger imgsz or model, and look at the labels "
-        "(petskin-tune data check). More epochs will not help.",
+        _(
+            "Its steps are of the usual size ({rate:.2g}), large enough to leave a local minimum: this loss is the "
+            "floor of this model on these images, as they are augmented and labelled."
+        ).format(rate=rate),
+        _(
+            "Try less augmentation (mosaic, scale, degrees, hsv), a larger imgsz or model, and look at the labels "
+            "(petskin-tune data check). More epochs will not help."
+        ),
     )
 
 

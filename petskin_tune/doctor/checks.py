@@ -26,16 +26,18 @@ from petskin_tune.database.sqlite_file import is_whole
 from petskin_tune.database.storage import unreachable
 from petskin_tune.doctor import training_checks
 from petskin_tune.doctor.estimate import Estimate
-from petskin_tune.doctor.examination import Check, Examination
+from petskin_tune.doctor.examination import Check, Examination, called
 from petskin_tune.error_text import shortened
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home, sqlite_file
+from petskin_tune.language import _, several
 from petskin_tune.opening.lookup import names, open_existing
 from petskin_tune.opening.refusals import SCREEN, as_refusal
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
-from petskin_tune.study.file import not_found
-from petskin_tune.study.study import Study, may_take_the_file, refuse_differences
+from petskin_tune.study.study import Study
+from petskin_tune.study.study_file.file import not_found
+from petskin_tune.study.wanted import may_take_the_file, refuse_differences
 from petskin_tune.trial.inputs import prepare_data, prepare_model, require_same_data
 
 SKEW_SECONDS = 30.0  # between this clock and the database's, beyond which times in the study are misleading
@@ -66,18 +68,20 @@ def run(found: Examination) -> Iterator[Check]:
     yield _checked(found, "disk", lambda: _disk(found))
 
 
-# What is said while a check takes long.
-DOING = {
-    "weights": "looking at the weights, which are fetched where they are not here",
-    "data": "looking at every image and label of the data set",
-    "training": "training a few batches, which may take a minute",
-    "trials": "starting the trials that wait, each from its snapshot",
-}
+def _doing(name: str) -> str:
+    """What is said while a check takes long."""
+    known = {
+        "weights": _("looking at the weights, which are fetched where they are not here"),
+        "data": _("looking at every image and label of the data set"),
+        "training": _("training a few batches, which may take a minute"),
+        "trials": _("starting the trials that wait, each from its snapshot"),
+    }
+    return known.get(name) or _("looking at the {name}").format(name=called(name))
 
 
 def _checked(found: Examination, name: str, look: Callable[[], Check]) -> Check:
     try:
-        with found.pulse.during(DOING.get(name, f"looking at the {name}")):
+        with found.pulse.during(_doing(name)):
             return look()
     except Exception as error:  # noqa: BLE001 (raised again, unless it is a refusal)
         return _problem(name, error)
@@ -85,7 +89,7 @@ def _checked(found: Examination, name: str, look: Callable[[], Check]) -> Check:
 
 def _as_far_as_possible(found: Examination, name: str, checks: Iterator[Check]) -> Iterator[Check]:
     try:
-        with found.pulse.during(DOING[name]):
+        with found.pulse.during(_doing(name)):
             yield from checks
     except Exception as error:  # noqa: BLE001 (raised again, unless it is a refusal)
         yield _problem(name, error)
@@ -105,13 +109,15 @@ def _versions() -> Check:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = None
-    said = ", ".join(f"{package} {number or 'missing'}" for package, number in found.items())
+    said = ", ".join(f"{package} {number or _('missing')}" for package, number in found.items())
     missing = [package for package, number in found.items() if number is None]
     if missing:
-        return Check("versions", "problem", f"{said}; type: pip install {' '.join(missing)}")
+        install = _("{versions}; type: pip install {missing}").format(versions=said, missing=" ".join(missing))
+        return Check("versions", "problem", install)
     if not str(found["ultralytics"]).startswith(SUPPORTED_ULTRALYTICS):
         advice = f"pip install 'ultralytics=={SUPPORTED_ULTRALYTICS}*'"
-        return Check("versions", "problem", f"{said}; this petskin-tune trains with {advice}")
+        trains_with = _("{versions}; this petskin-tune trains with {command}").format(versions=said, command=advice)
+        return Check("versions", "problem", trains_with)
     return Check("versions", "ok", said)
 
 
@@ -125,11 +131,12 @@ def _database(found: Examination) -> Check:
     where = mask(url)
     _require_rights(url)
     if found.study is not None:
-        return Check("database", "ok", f"{where} has the study, {words.counted(len(found.study.trials()), 'trial')}")
+        trials = several(len(found.study.trials()), _("{count} trial"), _("{count} trials"))
+        return Check("database", "ok", _("{where} has the study, {trials}").format(where=where, trials=trials))
     file = sqlite_file(found.home.storage_url)
     if file is not None:
         _require_writable(file.parent)
-    return Check("database", "ok", f"{where} answers; the study is not begun")
+    return Check("database", "ok", _("{where} answers; the study is not begun").format(where=where))
 
 
 def _require_whole(file: Path | None) -> None:
@@ -154,7 +161,8 @@ def _environment(study: Study, home: Home) -> Check | None:
     if lines:
         return Check("environment", "problem" if refused else "warning", "; ".join(lines))
     release = environment["versions"].get(packages.ULTRALYTICS)
-    return Check("environment", "ok", f"the packages that the study was begun with, ultralytics {release}")
+    same = _("the packages that the study was begun with, ultralytics {release}").format(release=release)
+    return Check("environment", "ok", same)
 
 
 def _require_writable(folder: Path) -> None:
@@ -166,7 +174,7 @@ def _require_writable(folder: Path) -> None:
 def _clock(found: Examination) -> Check:
     url = normalise_url(found.home.storage_url)
     if url.get_backend_name() == "sqlite":
-        return Check("clock", "ok", "the database uses this machine's")
+        return Check("clock", "ok", _("the database uses this machine's"))
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=engine_options(url)["connect_args"])
     try:
         with engine.connect() as connection:
@@ -177,23 +185,25 @@ def _clock(found: Examination) -> Check:
         raise unreachable(url, error) from error
     finally:
         engine.dispose()
-    said = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} the database's"
+    apart = _("{skew:.1f} s ahead of the database's") if skew > 0 else _("{skew:.1f} s behind the database's")
+    said = apart.format(skew=abs(skew))
     if abs(skew) > SKEW_SECONDS:
-        return Check("clock", "warning", f"{said}; leases do not mind, times in the study do: set this machine's clock")
+        wrong = _("{clock}; leases do not mind, times in the study do: set this machine's clock").format(clock=said)
+        return Check("clock", "warning", wrong)
     return Check("clock", "ok", said)
 
 
 def _store(found: Examination) -> Check:
     store = found.open_store()
     check_store(store)
-    return Check("store", "ok", f"{store.url} can be written to, read and cleaned up")
+    return Check("store", "ok", _("{store} can be written to, read and cleaned up").format(store=store.url))
 
 
 def _weights(found: Examination) -> Check:
     found.model = prepare_model(found.spec, found.home, found.folders)
     path = Path(found.model)
     size = f", {words.size(path.stat().st_size)}" if path.suffix == ".pt" and path.is_file() else ""
-    scratch = ", trained from scratch" if path.suffix == ".yaml" else ""
+    scratch = _(", trained from scratch") if path.suffix == ".yaml" else ""
     return Check("weights", "ok", f"{found.model}{size}{scratch}")
 
 
@@ -204,33 +214,39 @@ def _data(found: Examination) -> Check:
         prepared = replace(prepared, fingerprint=require_same_data(stored, prepared.fingerprint))
     found.prepared = prepared
     train, val = found.images
-    classes = words.counted(prepared.classes, "class", "classes")
-    return Check("data", "ok", f"{train} images to train on, {val} to validate, {classes} ({prepared.data})")
+    classes = several(prepared.classes, _("{count} class"), _("{count} classes"))
+    counts = _("{train} images to train on, {val} to validate, {classes} ({data})")
+    return Check("data", "ok", counts.format(train=train, val=val, classes=classes, data=prepared.data))
 
 
 def _disk(found: Examination) -> Check:
     needed = found.figures
     free = psutil.disk_usage(str(_nearest(found.home.work))).free
     if needed is None:
-        return Check("disk", "ok", f"{words.size(free)} free")
-    said = f"{words.size(free)} free in {found.home.work}, about {words.size(needed.disk)} needed"
+        return Check("disk", "ok", _("{free} free").format(free=words.size(free)))
+    said = _("{free} free in {folder}, about {needed} needed").format(
+        free=words.size(free), folder=found.home.work, needed=words.size(needed.disk)
+    )
     if free < needed.disk:
-        return Check("disk", "problem", f"{said}: make room, or name another disk with --home")
+        small = _("{room}: make room, or name another disk with --home").format(room=said)
+        return Check("disk", "problem", small)
     return _store_room(found, needed, said)
 
 
 def _store_room(found: Examination, needed: Estimate, said: str) -> Check:
-    said = f"{said}; the store needs about {words.size(needed.store)}"
+    said = _("{room}; the store needs about {store}").format(room=said, store=words.size(needed.store))
     if needed.written:
-        said = f"{said}, and {words.size(needed.written)} are written to it in 24 hours"
+        written = _("{room}, and {written} are written to it in 24 hours")
+        said = written.format(room=said, written=words.size(needed.written))
     limit, url = found.spec.store_limit, found.open_store().url
     if limit is not None and limit < needed.store:
         frozen = ", keep_frozen" if found.spec.sampler.name == "freeze-thaw" else ""
-        return Check(
-            "disk", "warning", f"{said}; store_limit is {words.size(limit)}: raise it, or lower keep_weights{frozen}"
-        )
+        low = _("{room}; store_limit is {limit}: raise it, or lower {keys}")
+        keys = f"keep_weights{frozen}"
+        return Check("disk", "warning", low.format(room=said, limit=words.size(limit), keys=keys))
     if "://" not in url and (room := psutil.disk_usage(str(_nearest(Path(url)))).free) < needed.store:
-        return Check("disk", "problem", f"{said}, {words.size(room)} are free there: make room, or name another store")
+        full = _("{room}, {free} are free there: make room, or name another store")
+        return Check("disk", "problem", full.format(room=said, free=words.size(room)))
     return Check("disk", "ok", said)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from petskin_tune import text as words
+from petskin_tune.language import _, several
 from petskin_tune.search.pruners import rungs
 from petskin_tune.study.extent import Extent
 from petskin_tune.study.spec import StudySpec
@@ -92,13 +93,18 @@ def estimate(spec: StudySpec, measured: Measured, train_images: int, val_images:
 
 def of_the_study(extent: Extent, figures: Estimate) -> str:
     """How long what is left of the study takes, and how many sessions see it, in a sentence."""
+    whole = several(extent.of or 0, _("{count} trial"), _("{count} trials"))
+    if extent.unit == "epoch":
+        whole = several(extent.of or 0, _("{count} epoch"), _("{count} epochs"))
     if not extent.left:
-        return f"this study: all of its {extent.whole} are done"
+        return _("this study: all of its {whole} are done").format(whole=whole)
     seconds = _seconds_left(extent, figures)
-    sessions = "one 24-hour session sees all of it"
+    sessions = _("one 24-hour session sees all of it")
     if not fits_a_session(extent, figures):
-        sessions = f"that is {seconds / SESSION_SECONDS:.1f} sessions of 24 hours"
-    return f"this study: {extent.left} of {extent.whole} left, about {words.duration(seconds)} here; {sessions}"
+        sessions = _("that is {sessions:.1f} sessions of 24 hours").format(sessions=seconds / SESSION_SECONDS)
+    return _("this study: {left} of {whole} left, about {time} here; {sessions}").format(
+        left=extent.left, whole=whole, time=words.duration(seconds), sessions=sessions
+    )
 
 
 def fits_a_session(extent: Extent, figures: Estimate) -> bool:
@@ -155,11 +161,13 @@ def suggestions(spec: StudySpec, figures: Estimate, train_images: int, val_image
     imgsz = int(spec.train.get("imgsz", 640))
     smaller = int(imgsz * share**0.5) // 32 * 32
     if smaller >= LEAST_IMGSZ:
-        found.append(f"imgsz: {smaller} (now {imgsz})")
+        found.append(_("imgsz: {smaller} (now {now})").format(smaller=smaller, now=imgsz))
     epochs = int(spec.epochs * share)
     if epochs >= 1:
-        with_rungs = " with rungs in proportion" if spec.pruner.rungs else ""
-        found.append(f"epochs: {epochs}{with_rungs} (now {spec.epochs})")
+        fewer = _("epochs: {epochs} (now {now})")
+        if spec.pruner.rungs:
+            fewer = _("epochs: {epochs} with rungs in proportion (now {now})")
+        found.append(fewer.format(epochs=epochs, now=spec.epochs))
     return found
 
 

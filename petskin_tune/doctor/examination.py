@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 from petskin_tune.checkpoints.base import Store
+from petskin_tune.columns import padded
 from petskin_tune.doctor.estimate import Estimate, estimate
 from petskin_tune.doctor.probe import Probe
 from petskin_tune.home.home import Home
+from petskin_tune.language import _
 from petskin_tune.opening.places import Places
 from petskin_tune.study.spec import StudySpec
-from petskin_tune.study.study import Study, Wanted
+from petskin_tune.study.study import Study
+from petskin_tune.study.wanted import Wanted
 from petskin_tune.trial.inputs import Prepared
 from petskin_tune.views.pulse import Pulse
 
 SILENT_SECONDS = 4.0  # after which it is said what is looked at
+_VERDICT_COLUMNS = 8
 
 Verdict = Literal["ok", "warning", "problem"]
 
@@ -31,7 +35,33 @@ class Check:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.verdict:<8} {self.name}: {self.message}"
+        return marked(self.verdict, f"{called(self.name)}: {self.message}")
+
+
+def marked(verdict: Verdict, line: str) -> str:
+    """``line`` behind its verdict, in the language in use."""
+    names = {"ok": _("ok"), "warning": _("warning"), "problem": _("problem")}
+    return f"{padded(names[verdict], _VERDICT_COLUMNS)} {line}"
+
+
+def called(name: str) -> str:
+    """What a check looks at (``disk``, ``trial 3``), in the language in use."""
+    what, _space, number = name.partition(" ")
+    names = {
+        "versions": _("versions"),
+        "database": _("database"),
+        "environment": _("environment"),
+        "clock": _("clock"),
+        "store": _("store"),
+        "weights": _("weights"),
+        "data": _("data"),
+        "training": _("training"),
+        "device": _("device"),
+        "trials": _("trials"),
+        "trial": _("trial"),
+        "disk": _("disk"),
+    }
+    return f"{names[what]} {number}".rstrip()
 
 
 @dataclass
@@ -62,7 +92,7 @@ class Examination:
     probe: Probe | None = None
 
     def __post_init__(self) -> None:
-        self.pulse = Pulse(lambda text: self.say(f"…        {text}"), SILENT_SECONDS)
+        self.pulse = Pulse(lambda text: self.say(f"{padded('…', _VERDICT_COLUMNS)} {text}"), SILENT_SECONDS)
 
     @property
     def spec(self) -> StudySpec:

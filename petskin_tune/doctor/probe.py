@@ -16,6 +16,7 @@ from typing import Any
 
 from petskin_tune.datasets import layout, subset
 from petskin_tune.doctor.estimate import Measured
+from petskin_tune.language import _
 from petskin_tune.protocol import (
     BestWeights,
     Declined,
@@ -145,7 +146,8 @@ class _Listener:
         elif isinstance(event, Declined):
             self._probe.failed = event.message
         elif isinstance(event, Died) and event.exit_code and not self._over.is_set():
-            self._probe.failed = self._probe.failed or f"crashed: its process ended with {event.exit_code}"
+            ended = _("crashed: its process ended with {code}").format(code=event.exit_code)
+            self._probe.failed = self._probe.failed or ended
         written = self._snapshot is not None and len(self._epochs) >= EPOCHS
         if written or isinstance(event, (Failed, Declined, Finished, Died)):
             self._over.set()

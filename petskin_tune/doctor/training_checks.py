@@ -7,10 +7,10 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from petskin_tune import packages
 from petskin_tune import text as words
 from petskin_tune.doctor.examination import Check, Examination
 from petskin_tune.doctor.probe import measure
+from petskin_tune.language import _, several
 from petskin_tune.protocol import Position
 from petskin_tune.study.environment import differences, of_trial
 from petskin_tune.study.start_points import resolve_defaults
@@ -39,12 +39,11 @@ def training(found: Examination) -> Check:
         seed=spec.seed,
     )
     if probe.failed is not None:
-        return Check("training", "problem", f"a few batches at the defaults failed, {probe.failed}")
+        return Check("training", "problem", _("a few batches at the defaults failed, {why}").format(why=probe.failed))
     if probe.measured is None:
-        return Check(
-            "training", "problem", "not a single batch was done in four minutes: take a smaller model or imgsz"
-        )
-    rate = f"{probe.measured.images_per_second:.3g} images a second at the defaults"
+        slow = _("not a single batch was done in four minutes: take a smaller model or imgsz")
+        return Check("training", "problem", slow)
+    rate = _("{rate:.3g} images a second at the defaults").format(rate=probe.measured.images_per_second)
     if probe.notes:
         return Check("training", "warning", f"{rate}; {'; '.join(probe.notes)}")
     return Check("training", "ok", rate)
@@ -55,12 +54,16 @@ def device(found: Examination) -> Check:
     assert found.probe is not None
     assert found.probe.started is not None
     machine = found.probe.started.machine
-    said = f"{machine['device']} ({machine['device_model']}), {words.counted(machine['threads'], 'thread')}"
+    threads = several(machine["threads"], _("{count} thread"), _("{count} threads"))
+    said = f"{machine['device']} ({machine['device_model']}), {threads}"
     others = _begun_elsewhere(found.study, machine) if found.study else []
     if others:
         numbers = ", ".join(str(number) for number in others)
-        advice = f"a worker here goes on with them, {packages.INEXACT}, unless --exact is given"
-        return Check("device", "warning", f"{said}; unfinished trials ran on another machine ({numbers}): {advice}")
+        elsewhere = _(
+            "{here}; unfinished trials ran on another machine ({numbers}): a worker here goes on with them, no longer "
+            "exactly as undisturbed, unless --exact is given"
+        )
+        return Check("device", "warning", elsewhere.format(here=said, numbers=numbers))
     return Check("device", "ok", said)
 
 
@@ -84,24 +87,29 @@ def _failed(found: Examination, study: Study) -> Iterator[Check]:
     failures = [(trial.number, failure) for trial in study.trials(*FINISHED) if (failure := failure_of(trial))]
     for number, failure in failures[-MOST_FAILED:]:
         look = f"{found.places.to_type('petskin-tune diagnose', study.name)} --trial {number}"
-        said = f"failed, {failure.kind}: {failure.message}".rstrip(": ")
-        yield Check(f"trial {number}", "warning", f"{said}; all of it: {look}")
+        said = f"{_('failed, {kind}').format(kind=failure.kind)}: {failure.message}".rstrip(": ")
+        all_of_it = _("{failure}; all of it: {command}").format(failure=said, command=look)
+        yield Check(f"trial {number}", "warning", all_of_it)
 
 
 def _waiting(found: Examination, study: Study, prepared: Prepared) -> Iterator[Check]:
     store = found.open_store()
-    reasons = {trial.number: lease.reason or "its owner is silent" for trial, lease in given_back(study)}
+    reasons = {trial.number: lease.reason or _("its owner is silent") for trial, lease in given_back(study)}
     runner = Runner(found.home.work / "ultralytics")
     for attempt in attempts(study, prepared, store, runner, found.home.work / "trials" / "doctor"):
-        name, reason = f"trial {attempt.number}", f"was given back ({reasons.get(attempt.number)})"
-        begins = _begins(attempt.position)
+        name, reason = f"trial {attempt.number}", reasons.get(attempt.number)
         if attempt.position is None:
-            yield Check(name, "problem", f"{reason} and cannot start here: {attempt.problem}")
-        elif attempt.problem:
-            yield Check(name, "warning", f"{reason}, and {begins} here: {attempt.problem}")
+            cannot = _("was given back ({reason}) and cannot start here: {problem}")
+            yield Check(name, "problem", cannot.format(reason=reason, problem=attempt.problem))
+            continue
+        can = _("was given back ({reason}), and {begins}").format(reason=reason, begins=_begins(attempt.position))
+        if attempt.problem:
+            yield Check(name, "warning", f"{can}: {attempt.problem}")
         else:
-            yield Check(name, "ok", f"{reason}, and {begins} here")
+            yield Check(name, "ok", can)
 
 
-def _begins(position: Position | None) -> str:
-    return "starts" if position in (None, Position(0, 0)) else f"goes on after {words.done(position)}"
+def _begins(position: Position) -> str:
+    if position == Position(0, 0):
+        return _("starts here")
+    return _("goes on after {done} here").format(done=words.done(position))

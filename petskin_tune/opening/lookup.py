@@ -17,8 +17,9 @@ from petskin_tune.home.home import Home, resolve_home
 from petskin_tune.home.replica import Mode
 from petskin_tune.opening.patience import START_PATIENCE_SECONDS, Say
 from petskin_tune.opening.places import Places
-from petskin_tune.study.file import shipped
-from petskin_tune.study.study import Study, Wanted, find_study, our_names, refuse_deleted
+from petskin_tune.study.study import Study, find_study, our_names, refuse_deleted
+from petskin_tune.study.study_file.file import shipped
+from petskin_tune.study.wanted import Wanted
 
 MOST_NAMED = 10  # studies in a sentence
 

@@ -10,10 +10,11 @@ import click
 
 from petskin_tune.error_text import masked_url
 from petskin_tune.errors import UsageError
+from petskin_tune.language import _
 
 if TYPE_CHECKING:
     from petskin_tune.home.replica import Mode
-    from petskin_tune.study.study import Wanted
+    from petskin_tune.study.wanted import Wanted
 
 
 @dataclass(frozen=True)
@@ -60,4 +61,5 @@ def warn_of_visible_password(places: Places) -> None:
 
     read = read_url(places.storage) if places.storage else None
     if read is not None and (read.password or read.query.get("password")):
-        click.echo("warning: other users can see the password in --storage (by `ps`); TUNE_STORAGE hides it", err=True)
+        said = _("warning: other users can see the password in --storage (by `ps`); TUNE_STORAGE hides it")
+        click.echo(said, err=True)

@@ -15,17 +15,11 @@ from petskin_tune.opening.beginning import begin_study, draft_study
 from petskin_tune.opening.lookup import names, open_existing, resolve
 from petskin_tune.opening.patience import Say, patience_of, remember_answer
 from petskin_tune.opening.places import Places, warn_of_visible_password
-from petskin_tune.study.file import not_found
-from petskin_tune.study.parser import check_study_name
-from petskin_tune.study.study import (
-    Study,
-    Wanted,
-    may_take_the_file,
-    name_metric,
-    refuse_differences,
-    take_changes,
-    wanted,
-)
+from petskin_tune.study.creation import name_metric
+from petskin_tune.study.study import Study
+from petskin_tune.study.study_file.file import not_found
+from petskin_tune.study.study_file.parser import check_study_name
+from petskin_tune.study.wanted import Wanted, may_take_the_file, refuse_differences, take_changes, wanted
 
 if TYPE_CHECKING:
     from petskin_tune.trial.inputs import Prepared

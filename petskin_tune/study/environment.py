@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from petskin_tune import packages
 from petskin_tune.files import regular
+from petskin_tune.language import _
 from petskin_tune.packages import (
     ABSENT,
     CUDA,
     DEVICE,
     FORMAT,
-    INEXACT,
     OURS,
     PINNABLE,
     PYTHON,
@@ -107,10 +107,11 @@ def way_back(study: str, environment: Mapping[str, Any], found: Iterable[Differe
     line = installation(found)
     if line and holds(home, render(study, environment)):
         line = f"pip install -r {shlex.quote(os.fspath(home / FILE))}"
-    steps = [f"type `{line}`"] if line else []
+    steps = [_("type `{command}`").format(command=line)] if line else []
     if any(difference.name == FORMAT for difference in found):
-        steps.append(f"install {OURS} {environment['versions'].get(OURS, '')} again".replace("  ", " "))
-    return " and ".join(steps)
+        ours = f"{OURS} {environment['versions'].get(OURS, '')}".rstrip()
+        steps.append(_("install {package} again").format(package=ours))
+    return _(" and ").join(steps)
 
 
 def refusal(study: str, environment: Mapping[str, Any], found: list[Difference], home: Path) -> str:
@@ -144,12 +145,15 @@ def news(study: str, stored: Mapping[str, Any], trials: Iterable[FrozenTrial], h
     lines = []
     if others := stored.get(attributes.OTHER_RELEASES):
         own = environment["versions"].get(ULTRALYTICS)
-        lines.append(f"trained with {ULTRALYTICS} {own} and, as a person allowed, with {' and '.join(others)}")
+        allowed = _("trained with ultralytics {own} and, as a person allowed, with {others}")
+        lines.append(allowed.format(own=own, others=_(" and ").join(others)))
     found = differences(environment, packages.here())
     wrong = [difference for difference in found if difference.is_decisive]
     if wrong:
         back = way_back(study, environment, wrong, home)
-        lines.append(f"this machine has {said(wrong)}, and a worker here is refused: {back}")
+        refused = _("this machine has {differences}, and a worker here is refused: {way_back}")
+        lines.append(refused.format(differences=said(wrong), way_back=back))
     elif found:
-        lines.append(f"this machine has {said(found)}: a trial that goes on here is {INEXACT}")
+        inexact = _("this machine has {differences}: a trial that goes on here is no longer exactly as undisturbed")
+        lines.append(inexact.format(differences=said(found)))
     return lines, bool(wrong)

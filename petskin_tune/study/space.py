@@ -10,7 +10,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.arguments import TUNER_BOUNDS, WORDS, arguments, check_name, check_value
 from petskin_tune.study.spec import Choices, Range, Scalar
-from petskin_tune.study.yaml_lines import read
+from petskin_tune.study.study_file.yaml_lines import read
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

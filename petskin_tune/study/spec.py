@@ -1,4 +1,4 @@
-"""StudySpec: what a study file says, as the rest of the program sees it. Its rules are in ``parser.py``."""
+"""StudySpec: what a study file says, as the rest of the program sees it. Its rules are in ``study_file/``."""
 
 from __future__ import annotations
 

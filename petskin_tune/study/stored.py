@@ -16,10 +16,10 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
-from petskin_tune.study.file import as_written
-from petskin_tune.study.parser import read_study
 from petskin_tune.study.spec import SPEC_VERSION, Scalar, StudySpec
-from petskin_tune.study.yaml_lines import entry_of
+from petskin_tune.study.study_file.file import as_written
+from petskin_tune.study.study_file.parser import read_study
+from petskin_tune.study.study_file.yaml_lines import entry_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -1,14 +1,12 @@
-"""The study: created from a study file or opened from the database, one truth in the database.
+"""The study in the database, the one truth of it: read, changed, deleted.
 
-A study is an ordinary Optuna study. Its spec, its store and its data set's fingerprint are user attributes of it. It is
-born in one transaction together with its start points, so that of racing workers one creates it and the others open it.
+A study is an ordinary Optuna study. Its spec, its store and its data set's fingerprint are user attributes of it.
+``creation.py`` makes one, ``wanted.py`` holds a person's study file against it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shlex
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,66 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import func
-from sqlalchemy.exc import IntegrityError
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from petskin_tune.database import queries
 from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.errors import UsageError
-from petskin_tune.printable import raw
 from petskin_tune.study import attributes, ranking
-from petskin_tune.study import file as study_file
+from petskin_tune.study.rows import attribute, new_attribute, to_json, waiting_trial
 from petskin_tune.study.space import check_settings
-from petskin_tune.study.spec import CHANGEABLE, SPEC_VERSION, StudySpec
+from petskin_tune.study.spec import CHANGEABLE, StudySpec
 from petskin_tune.study.stored import checked, read_spec, recorded, study_attributes
 
-START_POINT = "start point"  # where a trial comes from that the study file asks for
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a person named with ``--study``: a name, and the file behind it where there is one."""
-
-    name: str
-    spec: StudySpec | None = None
-    file: study_file.FoundFile | None = None
-    folder: Path | None = None  # of the study file
-    shipped: bool = False
-    warnings: tuple[str, ...] = ()
-    frozen: bool = False  # the study in the database stands, whatever this spec says
-    named: str | None = None  # the study file, as a person types it
-
-    @property
-    def is_compared(self) -> bool:
-        """Whether the file has a say once the study is in the database."""
-        return self.spec is not None and not (self.shipped or self.frozen)
-
-    def beside(self, stored: StudySpec) -> StudySpec | None:
-        """The spec to compare with ``stored``: with the defaults of the version that the study was begun with."""
-        if self.file is None or stored.version == SPEC_VERSION:
-            return self.spec
-        return self.file.read(stored.version).spec
-
-
-def wanted(name_or_path: str) -> Wanted:
-    """Find and parse the study file, if there is one.
-
-    Raises:
-        UsageError: a path that is not there, or a file that is broken or contradictory.
-    """
-    found = study_file.find(name_or_path)
-    if found is None:
-        is_name = raw(name_or_path).decode(errors="replace") == name_or_path  # no database holds another
-        if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")) or not is_name:
-            raise study_file.not_found(name_or_path)
-        return Wanted(name_or_path)
-    parsed = found.read()
-    folder, warnings = found.path.absolute().parent, tuple(parsed.warnings)
-    return Wanted(parsed.spec.study, parsed.spec, found, folder, found.shipped, warnings, named=name_or_path)
 
 
 @dataclass
@@ -140,9 +91,9 @@ class Study:
 
         def work(session: Session) -> Any:
             session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
-            row = _attribute(session, self.id, key)
+            row = attribute(session, self.id, key)
             if row is None:
-                session.add(_new_attribute(self.id, key, value))
+                session.add(new_attribute(self.id, key, value))
                 return value
             return json.loads(row.value_json)
 
@@ -157,12 +108,12 @@ class Study:
 
         def work(session: Session) -> list[Any]:
             session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
-            row = _attribute(session, self.id, key)
+            row = attribute(session, self.id, key)
             listed = [] if row is None else json.loads(row.value_json)
             if value not in listed:
                 listed.append(value)
                 if row is None:
-                    session.add(_new_attribute(self.id, key, listed))
+                    session.add(new_attribute(self.id, key, listed))
                 else:
                     row.value_json = json.dumps(listed)
             return listed
@@ -180,10 +131,10 @@ class Study:
 
         def work(session: Session) -> StudySpec:
             session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
-            row = _attribute(session, self.id, attributes.SPEC)
+            row = attribute(session, self.id, attributes.SPEC)
             changed = read_spec({attributes.SPEC: json.loads(row.value_json)}).model_copy(update=values)
             spec = checked(changed, "The study")
-            row.value_json = json.dumps(_to_json(spec))
+            row.value_json = json.dumps(to_json(spec))
             return spec
 
         self.spec = self.storage.transaction(work)
@@ -206,9 +157,9 @@ class Study:
     def _add_one(self, key: str) -> None:
         def work(session: Session) -> None:
             session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
-            row = _attribute(session, self.id, key)
+            row = attribute(session, self.id, key)
             if row is None:
-                session.add(_new_attribute(self.id, key, 1))
+                session.add(new_attribute(self.id, key, 1))
             else:
                 row.value_json = json.dumps(json.loads(row.value_json) + 1)
 
@@ -227,13 +178,10 @@ class Study:
             )
             if known is not None:
                 return models.TrialModel.find_or_raise_by_id(known.trial_id, session).number
-            template = _waiting(point, self.spec, origin, nonce)
+            template = waiting_trial(point, self.spec, origin, nonce)
             return self.storage._get_prepared_new_trial(self.id, template, session).number  # type: ignore[return-value]
 
         return self.storage.transaction(work)
-
-
-# ---- opening ---------------------------------------------------------------------------------------------------------
 
 
 def find_study(storage: PetskinStorage, name: str) -> Study | None:
@@ -285,152 +233,6 @@ def delete_rows(study: Study) -> None:
             session.execute(statement, {"of_study": study.id})
 
     study.storage.transaction(work)
-
-
-def refuse_differences(study: Study, asked: Wanted, typed: str = "") -> None:
-    """Refuse a study file that differs from the study in what may not change.
-
-    Args:
-        study: in the database.
-        asked: what a person named.
-        typed: the options that a person types again to mean the same places.
-
-    Raises:
-        UsageError: says what differs, and the way on.
-    """
-    if not (lines := _differences(study, asked)):
-        return
-    file = shlex.quote(asked.named or asked.name)
-    if is_untouched(study):
-        raise UsageError(
-            f"The study {study.name!r} was made of another study file, and no trial of it has begun: "
-            f"{'; '.join(lines)}. To let it take this file, type: petskin-tune init --study {file}{typed}"
-        )
-    raise UsageError(
-        f"The study {study.name!r} was begun with another study file: {'; '.join(lines)}. To begin another study "
-        f"with this file, type: petskin-tune init --study {study.name}2 --from {study.name} {file}{typed}"
-    )
-
-
-def _differences(study: Study, asked: Wanted) -> list[str]:
-    mine = asked.beside(study.spec) if asked.is_compared else None
-    return study_file.differences(study.spec, mine) if mine is not None else []
-
-
-def may_take_the_file(study: Study, asked: Wanted) -> bool:
-    """Whether the study differs from a person's file, and can be made of it anew because nothing was done for it."""
-    return bool(_differences(study, asked)) and is_untouched(study)
-
-
-def is_untouched(study: Study) -> bool:
-    """Whether the study holds nothing but the start points of its file, none of them begun."""
-    return all(
-        trial.state == TrialState.WAITING and trial.user_attrs.get(attributes.ORIGIN) == START_POINT
-        for trial in study.trials()
-    )
-
-
-def take_changes(study: Study, asked: Wanted) -> None:
-    """Let what may change at any time be as the study file that a person named has it: the newest wins."""
-    if not asked.is_compared or (mine := asked.beside(study.spec)) is None:
-        return
-    changed = {key: getattr(mine, key) for key in CHANGEABLE}
-    if changed != {key: getattr(study.spec, key) for key in CHANGEABLE}:
-        study.change(**changed)
-
-
-def name_metric(study: Study) -> None:
-    """Let Optuna's own tools say what is maximised, in a study from before it was written at birth, too."""
-    if study.optuna.metric_names is None:
-        study.storage.set_study_system_attr(study.id, attributes.METRIC_NAMES, [attributes.METRIC])
-
-
-def create_study(
-    storage: PetskinStorage,
-    spec: StudySpec,
-    *,
-    points: tuple[Mapping[str, Any], ...],
-    attributes_of_study: Mapping[str, Any],
-    instead_of: Study | None = None,
-) -> Study:
-    """Create the study with its start points in one transaction, or open it when another worker was faster.
-
-    Args:
-        storage: where.
-        spec: of the study.
-        points: tried first.
-        attributes_of_study: set with it.
-        instead_of: an untouched study (:func:`is_untouched`) of this name, deleted in the same transaction.
-    """
-    stored = {**attributes_of_study, attributes.SPEC: _to_json(spec), attributes.UID: uuid.uuid4().hex[:12]}
-
-    def work(session: Session) -> None:
-        other_id = {} if instead_of is None else _delete_untouched(session, instead_of)
-        if other_id is None:
-            return
-        direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
-        row = models.StudyModel(study_name=spec.study, directions=[direction], **other_id)
-        session.add(row)
-        session.flush()
-        for key, value in stored.items():
-            session.add(_new_attribute(row.study_id, key, value))
-        session.add(
-            models.StudySystemAttributeModel(
-                study_id=row.study_id, key=attributes.METRIC_NAMES, value_json=json.dumps([attributes.METRIC])
-            )
-        )
-        for point in points:
-            storage._get_prepared_new_trial(row.study_id, _waiting(point, spec, START_POINT, uuid.uuid4().hex), session)
-
-    with contextlib.suppress(IntegrityError):  # the name is taken: by a faster worker, or by our own lost attempt
-        storage.transaction(work)
-    study = find_study(storage, spec.study)
-    assert study is not None
-    return study
-
-
-def _delete_untouched(session: Session, study: Study) -> dict[str, int] | None:
-    """Delete the study and what waits in it; None where a worker or a person was faster.
-
-    Returns an id for the study that takes its place: SQLite would give it the same one, and a worker that still has the
-    old study open would train trials of the new one.
-    """
-    session.execute(queries.LOCK_STUDY[study.storage.engine.name], {"study_id": study.id})
-    row = session.get(models.StudyModel, study.id, populate_existing=True)
-    if row is None or not all(_waits_as_start_point(trial) for trial in row.trials):
-        return None
-    highest = session.query(func.max(models.StudyModel.study_id)).scalar()
-    session.delete(row)
-    session.flush()
-    return {"study_id": highest + 1} if study.storage.engine.name == "sqlite" else {}
-
-
-def _waits_as_start_point(trial: Any) -> bool:
-    origin = next((row.value_json for row in trial.user_attributes if row.key == attributes.ORIGIN), None)
-    return trial.state == TrialState.WAITING and origin == json.dumps(START_POINT)
-
-
-def _to_json(spec: StudySpec) -> Any:
-    return spec.model_dump(mode="json")
-
-
-def _new_attribute(study_id: int, key: str, value: Any) -> Any:
-    return models.StudyUserAttributeModel(study_id=study_id, key=key, value_json=json.dumps(value))
-
-
-def _attribute(session: Session, study_id: int, key: str) -> Any:
-    return session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=key).one_or_none()
-
-
-def _waiting(point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str) -> FrozenTrial:
-    """As ``optuna.Study.enqueue_trial`` makes one; what is not searched is the trial's own."""
-    searched = {name: value for name, value in point.items() if name in spec.search}
-    fixed = {name: value for name, value in point.items() if name not in spec.search}
-    return create_trial(
-        state=TrialState.WAITING,
-        system_attrs={attributes.POINT: searched, attributes.ENQUEUED: nonce},
-        user_attrs={attributes.ORIGIN: origin, **({attributes.FIXED: fixed} if fixed else {})},
-    )
 
 
 def settings_of(trial: FrozenTrial, spec: StudySpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from petskin_tune.files.paths import is_file, typed
 from petskin_tune.files.yaml_kinds import is_architecture
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.arguments import ultralytics_folder
-from petskin_tune.study.file import shipped_folder
+from petskin_tune.study.study_file.file import shipped_folder
 from petskin_tune.trial.architectures import require_buildable
 from petskin_tune.trial.weights import PUBLISHED
 

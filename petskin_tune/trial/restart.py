@@ -18,6 +18,7 @@ from petskin_tune.checkpoints.base import Store
 from petskin_tune.checkpoints.restore import newest_good
 from petskin_tune.error_text import tail
 from petskin_tune.files.durable import StoreError
+from petskin_tune.language import _
 from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.protocol import TRAIN_LOG, Declined, Event, Failed, Position, Started, Stop, TrialJob
 from petskin_tune.study.stored import recorded
@@ -82,8 +83,9 @@ def _attempt(job: TrialJob, lease: Lease, store: Store, runner: Runner) -> Attem
         try:
             found = newest_good(left, store, Path(job.run_folder))
         except StoreError as error:
-            return Attempt(job.trial, None, f"its snapshot cannot be had: {error}")
-        problems += [f"the snapshot {rejected.key} cannot be used: {rejected.reason}" for rejected in found.rejected]
+            return Attempt(job.trial, None, _("its snapshot cannot be had: {error}").format(error=error))
+        unusable = _("the snapshot {key} cannot be used: {reason}")
+        problems += [unusable.format(key=rejected.key, reason=rejected.reason) for rejected in found.rejected]
         start = _Start(runner, replace(job, snapshot=str(found.path) if found.path else None))
         problems += [start.problem] if start.problem else []
         if not start.declined or found.pointer is None:
@@ -103,7 +105,7 @@ class _Start:
         process = runner.start(job, self._hear)
         try:
             if not self._over.wait(LONGEST_SECONDS):
-                self.problem = f"it did not train within {LONGEST_SECONDS:.0f} s"
+                self.problem = _("it did not train within {seconds:.0f} s").format(seconds=LONGEST_SECONDS)
         finally:
             process.send(Stop())
             process.end()
@@ -119,7 +121,8 @@ class _Start:
             self.declined = True
             self.problem = event.message.partition("; all of it is in")[0]  # that file is deleted with this run
         elif isinstance(event, Died):
-            self.problem = f"its process ended with {event.exit_code}: {self._last_line()}"
+            ended = _("its process ended with {code}: {line}")
+            self.problem = ended.format(code=event.exit_code, line=self._last_line())
         else:
             return
         self._over.set()
@@ -128,5 +131,5 @@ class _Start:
         try:
             text = (Path(self._job.run_folder) / TRAIN_LOG).read_text(errors="replace")
         except OSError:
-            return "it left no log"
-        return " ".join(tail(text, 1)) or "its log is empty"
+            return _("it left no log")
+        return " ".join(tail(text, 1)) or _("its log is empty")

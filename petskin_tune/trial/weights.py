@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import replacing
-from petskin_tune.study.published import PUBLISHED
+from petskin_tune.study.study_file.published import PUBLISHED
 
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # ultralytics.utils.downloads
 TIMEOUT_SECONDS = 20.0

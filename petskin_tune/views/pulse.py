@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from petskin_tune import text as words
+from petskin_tune.language import _
 
 QUIET_SECONDS = 25.0  # after which it is said once more what goes on: nobody waits for half a minute in silence
 
@@ -78,7 +79,8 @@ class Pulse:
             if self._what is None or self._clock() - self._spoken < self._every_now:
                 return None
             self._spoken = self._clock()
-            return f"{self._what} ({words.duration(self._spoken - self._since)} so far)"
+            so_far = words.duration(self._spoken - self._since)
+            return _("{what} ({time} so far)").format(what=self._what, time=so_far)
 
     def _run(self) -> None:
         while True:

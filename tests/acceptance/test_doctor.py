@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from petskin_tune.datasets import demo
+from tests.support.sentences import english
 from tests.support.servers import running_server
 from tests.support.workers import SMALL_STUDY, load, run, write_study
 
@@ -54,6 +55,19 @@ def test_what_a_session_will_see_is_measured(healthy: tuple[Path, int, dict[str,
     assert re.search(expected, output, re.MULTILINE)
     assert "a session of 24 hours" not in output, "the study does not need all of it"
     assert "fewer than 20" not in output
+
+
+def test_under_a_korean_locale_it_says_the_same_in_korean(
+    healthy: tuple[Path, int, dict[str, tuple[str, str]], str],
+) -> None:
+    folder, *_, spoken = healthy
+    code, checks, output = doctor(folder, folder / "small.yaml", LC_ALL="ko_KR.UTF-8")
+    assert (code, checks) == (0, {}), output
+    said = [line for line in output.splitlines() if not line.startswith("…")]
+    assert [line.partition(" ")[0] for line in said if line.startswith("정상 ")] == ["정상"] * len(NAMES)
+    assert [word for line in said if "장치: " not in line for word in english(line)] == []
+    assert len(said) == len([line for line in spoken.splitlines() if not line.startswith("…")])
+    assert said[-1].startswith("다음에 입력할 명령: tune-worker --study ")
 
 
 def test_nothing_of_it_is_left_in_the_study_the_store_or_the_working_folder(

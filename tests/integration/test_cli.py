@@ -10,7 +10,7 @@ import pytest
 
 from petskin_tune.database.storage import open_storage
 from petskin_tune.study import attributes
-from petskin_tune.study.study import create_study
+from petskin_tune.study.creation import create_study
 from tests.support.studies import a_spec
 
 HEAVY = {"PIL", "cv2", "matplotlib", "pandas", "plotly", "scipy", "shapely", "sklearn", "torch", "ultralytics"}

@@ -11,8 +11,9 @@ import yaml
 
 from petskin_tune.database.storage import PetskinStorage
 from petskin_tune.study import attributes
+from petskin_tune.study.creation import create_study
 from petskin_tune.study.spec import PrunerSpec, Range, SamplerSpec, StudySpec
-from petskin_tune.study.study import Study, create_study
+from petskin_tune.study.study import Study
 from tests.support.curves import BOX, MASK
 from tests.support.studies import a_spec
 

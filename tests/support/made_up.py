@@ -19,8 +19,9 @@ from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
 from petskin_tune.study import attributes
+from petskin_tune.study.creation import create_study
 from petskin_tune.study.spec import Choices, Range, StudySpec
-from petskin_tune.study.study import Study, create_study
+from petskin_tune.study.study import Study
 
 EPOCHS = 27
 A_DAY = 86400.0  # of a lease: no test takes as long, however busy its machine is

@@ -16,8 +16,9 @@ from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.datasets.fingerprint import Fingerprint
 from petskin_tune.home.home import Home
 from petskin_tune.protocol import Event, TrialJob
+from petskin_tune.study.creation import create_study
 from petskin_tune.study.spec import StudySpec
-from petskin_tune.study.study import Study, create_study, find_study
+from petskin_tune.study.study import Study, find_study
 from petskin_tune.trial.inputs import Prepared
 from petskin_tune.trial.process import Died
 from petskin_tune.trial.workplace import Options, Workplace

@@ -13,7 +13,8 @@ from sqlalchemy.engine import make_url
 from petskin_tune.database.storage import open_storage
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.lease import read_leases
-from petskin_tune.study.study import create_study, find_study
+from petskin_tune.study.creation import create_study
+from petskin_tune.study.study import find_study
 from tests.support.places import PROJECT
 from tests.support.studies import a_spec
 

@@ -21,7 +21,7 @@ from petskin_tune.doctor import checks
 from petskin_tune.doctor.examination import Check
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
-from petskin_tune.study.study import create_study
+from petskin_tune.study.creation import create_study
 from tests.support.servers import Server, maintenance, running_server
 from tests.support.studies import a_spec
 

@@ -21,8 +21,10 @@ from petskin_tune.opening import beginning, lookup, patience
 from petskin_tune.opening.places import Places
 from petskin_tune.opening.study import NotBegun, open_or_create, open_study
 from petskin_tune.study import attributes
+from petskin_tune.study.creation import create_study
 from petskin_tune.study.space import distributions
-from petskin_tune.study.study import Study, create_study, wanted
+from petskin_tune.study.study import Study
+from petskin_tune.study.wanted import wanted
 from tests.support.workers import SMALL_STUDY
 
 

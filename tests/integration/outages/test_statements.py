@@ -24,7 +24,8 @@ from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
 from petskin_tune.study import attributes
-from petskin_tune.study.study import Study, create_study
+from petskin_tune.study.creation import create_study
+from petskin_tune.study.study import Study
 from tests.support.servers import LossyLine, Server, running_server, terminate_backend_of
 from tests.support.simulated import draw, pointer
 from tests.support.soak import first

@@ -11,7 +11,7 @@ from petskin_tune.commands.options import Places
 from petskin_tune.commands.worker import Request, _changes, _requests
 from petskin_tune.errors import UsageError
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec, StudySpec
-from petskin_tune.study.study import Wanted
+from petskin_tune.study.wanted import Wanted
 from tests.support.studies import a_spec
 
 

@@ -17,7 +17,6 @@ from petskin_tune.study.arguments import (
     check_name,
     check_value,
 )
-from petskin_tune.study.file import parse
 from petskin_tune.study.space import (
     check_point,
     check_settings,
@@ -30,6 +29,7 @@ from petskin_tune.study.space import (
 )
 from petskin_tune.study.spec import Choices, Range
 from petskin_tune.study.start_points import StartPoints, resolve_defaults, start_points
+from petskin_tune.study.study_file.file import parse
 from petskin_tune.trial.model_files import find_model
 
 # Arguments of prediction, export, tracking, drawing and of other tasks: no study can mean them.
@@ -270,7 +270,7 @@ def test_a_model_is_found_beside_the_study_then_by_ultralytics_own_name(tmp_path
 
 def test_the_model_of_the_demo_is_found_wherever_the_package_lies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from petskin_tune.study.file import find
+    from petskin_tune.study.study_file.file import find
 
     demo = find("demo")
     assert demo is not None

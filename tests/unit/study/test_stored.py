@@ -20,9 +20,10 @@ from petskin_tune.diagnosis import explain
 from petskin_tune.errors import UsageError
 from petskin_tune.leases.lease import read_leases
 from petskin_tune.study import attributes, stored
+from petskin_tune.study.creation import create_study, name_metric
 from petskin_tune.study.spec import SPEC_VERSION
 from petskin_tune.study.stored import read_spec, recorded, study_attributes
-from petskin_tune.study.study import create_study, find_study, name_metric, settings_of
+from petskin_tune.study.study import find_study, settings_of
 from petskin_tune.views import export, report, status, status_text
 from tests.support import curves
 from tests.support.fuzzing import cases

@@ -11,9 +11,9 @@ import pytest
 
 from petskin_tune.datasets import demo, source
 from petskin_tune.errors import UsageError
-from petskin_tune.study.file import parse
-from petskin_tune.study.published import PUBLISHED
-from petskin_tune.study.study import wanted
+from petskin_tune.study.study_file.file import parse
+from petskin_tune.study.study_file.published import PUBLISHED
+from petskin_tune.study.wanted import wanted
 from petskin_tune.trial import weights
 from petskin_tune.trial.model_files import find_model
 from petskin_tune.trial.weights import fetch_weights

@@ -1,7 +1,9 @@
-"""The reference of the study file, made from the rules that refuse one: ``python -m petskin_tune.study.reference``.
+"""The reference of the study file, made from the rules that refuse one.
+
+``python -m petskin_tune.study.study_file.reference > docs/study-file.md`` writes it.
 
 What a key means is said here; its default, whether it may change later, and what its options are come from
-``spec.py``, ``parser.py`` and ``arguments.py``.
+``spec.py``, ``choosers.py`` and ``arguments.py``.
 """
 
 from __future__ import annotations
@@ -9,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from petskin_tune.owned_arguments import OWNED
-from petskin_tune.study import parser
 from petskin_tune.study.arguments import FIXED_ONLY, FREE, LIMITS, TUNER_BOUNDS, WORDS, arguments
 from petskin_tune.study.spec import CHANGEABLE, PrunerSpec, StudySpec
-from petskin_tune.study.units import format_duration
+from petskin_tune.study.study_file.choosers import PRUNER_OPTIONS, RUNS, SAMPLER_OPTIONS
+from petskin_tune.study.study_file.parser import REQUIRED
+from petskin_tune.study.study_file.units import format_duration
 
 KEYS = {
     "study": "Name of the study: letters, digits, `.`, `_`, `-`. Files are called after it.",
@@ -69,7 +72,7 @@ OPTIONS = {
 }
 _TITLE = """# The study file
 
-<!-- Made by `python -m petskin_tune.study.reference > docs/study-file.md`. -->
+<!-- Made by `python -m petskin_tune.study.study_file.reference > docs/study-file.md`. -->
 
 A study file says what is trained, what is searched and for how long. `petskin-tune show --study petskin > mine.yaml`
 writes one to start from; [`studies/petskin.yaml`](../studies/petskin.yaml) argues for each of its choices. What a file
@@ -109,7 +112,7 @@ def _keys() -> str:
 
 def _default(key: str) -> str:
     """What is in force where the file leaves ``key`` out."""
-    if key in parser.REQUIRED:
+    if key in REQUIRED:
         return "*needed*"
     if key in ("snapshot_every", "lease"):
         return f"`{format_duration(StudySpec.model_fields[key].default)}`"
@@ -122,7 +125,7 @@ def _default(key: str) -> str:
 _SPECIAL = {
     "sampler": "`freeze-thaw`; `tpe` where a `pruner` is named",
     "pruner": f"`{PrunerSpec().name}`; none beside `freeze-thaw`",
-    "budget": f"`{parser.RUNS}` with `freeze-thaw`",
+    "budget": f"`{RUNS}` with `freeze-thaw`",
     "target_trials": f"`{StudySpec.model_fields['target_trials'].default}`; with `freeze-thaw` what its budget begins",
     "subset": "all images",
     "store_limit": "no limit",
@@ -131,7 +134,7 @@ _SPECIAL = {
 
 def _named(kind: str) -> str:
     meanings = SAMPLERS if kind == "sampler" else PRUNERS
-    options = parser.SAMPLER_OPTIONS if kind == "sampler" else parser.PRUNER_OPTIONS
+    options = SAMPLER_OPTIONS if kind == "sampler" else PRUNER_OPTIONS
     rows = ((f"`{name}`", meaning, _options(options[name])) for name, meaning in meanings.items())
     example = (
         "`sampler: {name: tpe, startup_trials: 10}`" if kind == "sampler" else "`pruner: {name: asha, rungs: [3, 9]}`"

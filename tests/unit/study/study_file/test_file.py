@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petskin_tune.errors import UsageError
-from petskin_tune.study.file import differences, dump, find, not_found, parse, shipped_folder
 from petskin_tune.study.spec import CHANGEABLE, Choices, Range, StudySpec
-from petskin_tune.study.units import format_duration, format_size, parse_duration, parse_size
+from petskin_tune.study.study_file.file import differences, dump, find, not_found, parse, shipped_folder
 
 GOOD = """\
 study: petskin
@@ -283,7 +282,7 @@ def test_a_shipped_study_can_run_and_is_read_back_from_its_dump(name):
 
 def test_reading_a_study_imports_neither_torch_nor_ultralytics_nor_optuna():
     code = (
-        "import sys; from petskin_tune.study.file import find, shipped_folder;"
+        "import sys; from petskin_tune.study.study_file.file import find, shipped_folder;"
         "find(str(shipped_folder() / 'petskin.yaml')).read();"
         "print(sorted({'torch', 'ultralytics', 'optuna', 'numpy'} & set(sys.modules)))"
     )
@@ -337,35 +336,3 @@ def test_a_study_cut_off_anywhere_is_read_or_refused_in_one_sentence():
     assert all("\n" not in sentence for sentence in sentences)
     assert any(sentences)
     assert not all(sentences)
-
-
-@given(st.one_of(st.floats(0, 1e9), st.integers(0, 10**7).map(float)))
-def test_any_duration_is_read_back(seconds):
-    assert parse_duration(format_duration(seconds)) == seconds
-
-
-@given(st.integers(0, 10**15))
-def test_any_size_is_read_back(size):
-    assert parse_size(format_size(size)) == size
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("5m", 300), ("90s", 90), ("1h30m", 5400), ("2 h", 7200), ("1d", 86400), ("0", 0), (45, 45)]
-)
-def test_durations_are_read_as_people_write_them(text, seconds):
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["often", "5 minutes", "-5m", "m", "", None, True, float("inf"), -1, "5m 3"])
-def test_what_is_no_duration_or_size_is_refused(text):
-    with pytest.raises(ValueError, match="is no duration"):
-        parse_duration(text)
-    with pytest.raises(ValueError, match="is no size"):
-        parse_size(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("6GB", 6 * 10**9), ("500 mb", 5 * 10**8), ("1GiB", 2**30), ("7", 7), (8, 8)]
-)
-def test_sizes_are_read_as_people_write_them(text, size):
-    assert parse_size(text) == size

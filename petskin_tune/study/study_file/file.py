@@ -13,10 +13,11 @@ import yaml
 from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import is_file, resolved, typed
 from petskin_tune.nearest import did_you_mean
-from petskin_tune.study.parser import PRUNER_OPTIONS, ParsedStudy, check_study_name, read_study
 from petskin_tune.study.spec import CHANGEABLE, SPEC_VERSION, Choices, PrunerSpec, Range, StudySpec
-from petskin_tune.study.units import format_duration, format_share, format_size
-from petskin_tune.study.yaml_lines import read
+from petskin_tune.study.study_file.choosers import PRUNER_OPTIONS
+from petskin_tune.study.study_file.parser import ParsedStudy, check_study_name, read_study
+from petskin_tune.study.study_file.units import format_duration, format_share, format_size
+from petskin_tune.study.study_file.yaml_lines import read
 
 __all__ = [
     "FoundFile",
@@ -111,7 +112,7 @@ def shipped() -> list[str]:
 
 def shipped_folder() -> Path:
     """The studies that come with the package: inside of it in a wheel, beside it in a source checkout."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[2]
     inside = package / "studies"
     return inside if inside.is_dir() else package.parent / "studies"
 

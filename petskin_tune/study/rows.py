@@ -1,0 +1,47 @@
+"""Rows of a study as Optuna's tables keep them, for what must be written in one transaction of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.orm import Session
+
+from petskin_tune.database.storage import models
+from petskin_tune.study import attributes
+from petskin_tune.study.spec import StudySpec
+
+
+def to_json(spec: StudySpec) -> Any:
+    """The spec as the study's attribute has it."""
+    return spec.model_dump(mode="json")
+
+
+def new_attribute(study_id: int, key: str, value: Any) -> Any:
+    """The row of a user attribute that the study has not yet."""
+    return models.StudyUserAttributeModel(study_id=study_id, key=key, value_json=json.dumps(value))
+
+
+def attribute(session: Session, study_id: int, key: str) -> Any:
+    """The row of a user attribute of the study; None where it has none of that name."""
+    return session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=key).one_or_none()
+
+
+def waiting_trial(point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str) -> FrozenTrial:
+    """A trial that waits, as ``optuna.Study.enqueue_trial`` makes one; what is not searched is the trial's own.
+
+    Args:
+        point: what it is to train with.
+        spec: of the study.
+        origin: where the point comes from.
+        nonce: by which a retry after a lost answer finds it again.
+    """
+    searched = {name: value for name, value in point.items() if name in spec.search}
+    fixed = {name: value for name, value in point.items() if name not in spec.search}
+    return create_trial(
+        state=TrialState.WAITING,
+        system_attrs={attributes.POINT: searched, attributes.ENQUEUED: nonce},
+        user_attrs={attributes.ORIGIN: origin, **({attributes.FIXED: fixed} if fixed else {})},
+    )
