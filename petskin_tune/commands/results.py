@@ -56,34 +56,6 @@ def _in_one_line(status: Status) -> str:
 
 
 @click.command()
-@on_a_study()
-@click.option(
-    "-o",
-    "--output",
-    default="report.html",
-    show_default=True,
-    type=click.Path(dir_okay=False),
-    help="The file to write.",
-)
-@one_sentence
-def report(places: Places, output: str) -> None:
-    """Write one HTML file: what was found, what it is worth, all trials."""
-    from petskin_tune.leases.lease import read_leases
-    from petskin_tune.opening.study import open_study
-    from petskin_tune.views import report as view
-
-    with open_study(places) as (home, study):
-        view.write(
-            study.optuna,
-            Path(output),
-            read_leases(study.storage, study.id),
-            options=places.typed.strip(),
-            artifacts=home.folder / "artifacts",
-        )
-    click.echo(f"{output} shows the study {study.name}; open it in a browser")
-
-
-@click.command()
 @on_a_study(unless="path")
 @click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Only this trial of the study.")
 @click.argument("path", required=False)
