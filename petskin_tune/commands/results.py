@@ -18,6 +18,7 @@ from petskin_tune.opening.places import Places
 from petskin_tune.text import fitted
 
 if TYPE_CHECKING:
+    from petskin_tune.checkpoints.artifacts import Artifacts
     from petskin_tune.home.home import Home
     from petskin_tune.study.study import Study
     from petskin_tune.views.status import Status
@@ -144,7 +145,7 @@ def dashboard(places: Places, port: int, write: bool) -> None:
     from petskin_tune.opening.study import open_study
     from petskin_tune.views import dashboard as view
 
-    with open_study(places) as (_, study):
+    with open_study(places) as (home, study):
         view.serve(
             study.storage,
             study.optuna,
@@ -152,5 +153,17 @@ def dashboard(places: Places, port: int, write: bool) -> None:
             write=write,
             read_leases=lambda: read_leases(study.storage, study.id),
             options=places.typed.strip(),
+            artifacts=_artifacts(study, home),
             say=click.echo,
         )
+
+
+def _artifacts(study: Study, home: Home) -> Artifacts | None:
+    """The pictures of the study's trials, and what a person has added; None where its store cannot be used here."""
+    from petskin_tune.checkpoints.artifacts import Artifacts
+
+    try:
+        return Artifacts(home.open_store(study.store, study.uid), study.uid, home.folder / "artifacts")
+    except UsageError as refusal:
+        click.echo(f"without pictures: {refusal}")
+        return None

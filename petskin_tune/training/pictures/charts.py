@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 
 from petskin_tune.columns import cut
@@ -51,32 +52,47 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
         names: of the classes.
     """
     shown = [cut(name, LONGEST_NAME) for name in (*names, BACKGROUND)]
+    count = len(shown)
+    if count > MOST_ROWS:
+        shown = []
     shares = matrix / np.maximum(matrix.sum(0, keepdims=True), 1)
-    size = SIZE if len(shown) <= MOST_NUMBERED else max(7, SIZE * MOST_NUMBERED // len(shown))
-    margin = min(260, max(letters.width(name, size) for name in shown) + 54)
-    cell = (WIDTH - margin - 20) / len(shown)
-    top = _TITLE + 10
-    side = cell * len(shown)
-    picture = _titled("What the objects of each class were taken for", round(top + side + margin))
-    for row, name in enumerate(shown):
-        middle = top + (row + 0.5) * cell
-        put(picture, name, margin - 8, middle, size, anchor="right")
-        put(picture, name, margin + (row + 0.5) * cell - 0.65 * size, top + side + 8, size, anchor="right", turned=True)
-        for column in range(len(shown)):
-            _cell(picture, margin + column * cell, top + row * cell, cell, shares[row, column], matrix[row, column])
+    size = SIZE if count <= MOST_NUMBERED else max(7, SIZE * MOST_NUMBERED // count)
+    margin = min(260, max([letters.width(name, size) for name in shown], default=0) + 54)
+    side, top = WIDTH - margin - 20, _TITLE + 10
+    cell = side / count
+    picture = _titled("What the objects of each class were taken for", top + side + margin)
+    picture[top : top + side, margin : margin + side] = _field(shares, side)
+    for place, name in enumerate(shown):
+        middle = (place + 0.5) * cell
+        put(picture, name, margin - 8, top + middle, size, anchor="right")
+        put(picture, name, margin + middle - 0.65 * size, top + side + 8, size, anchor="right", turned=True)
+    _numbers(picture[top : top + side, margin : margin + side], matrix, shares)
     put(picture, "predicted", 4, top + side / 2, SIZE - 2, QUIET, "centre", turned=True)
     put(picture, "true", margin + side / 2, top + side + margin - 16, SIZE - 2, QUIET, "centre")
     return picture
 
 
-def _cell(picture: np.ndarray, left: float, top: float, cell: float, share: float, count: float) -> None:
+def _field(shares: np.ndarray, side: int) -> np.ndarray:
+    """The cells, the bluer the larger their share; with a line around each where they are large enough."""
     white, blue = np.array(PAPER, float), np.array(BEST, float)
-    colour = tuple(int(value) for value in white + (blue - white) * share)
-    box(picture, left, top, left + cell, top + cell, GRID)
-    box(picture, left + 1, top + 1, left + cell, top + cell, colour)  # type: ignore[arg-type]
+    cells = (white + (blue - white) * shares[..., None]).astype(np.uint8)
+    field = cv2.resize(cells, (side, side), interpolation=cv2.INTER_NEAREST)
+    if len(shares) <= MOST_ROWS:
+        for line in range(len(shares) + 1):
+            at = min(side - 1, round(line * side / len(shares)))
+            field[at], field[:, at] = GRID, GRID
+    return field
+
+
+def _numbers(field: np.ndarray, matrix: np.ndarray, shares: np.ndarray) -> None:
+    """The counts, where there is room for them."""
+    cell = len(field) / len(matrix)
     size = min(SIZE, round(cell / 3))
-    if count and size >= 8:
-        put(picture, f"{count:g}", left + cell / 2, top + cell / 2, size, PAPER if share > 0.55 else INK, "centre")
+    if size < 8:
+        return
+    for row, column in np.argwhere(matrix).tolist():
+        colour = PAPER if shares[row, column] > 0.55 else INK
+        put(field, f"{matrix[row, column]:g}", (column + 0.5) * cell, (row + 0.5) * cell, size, colour, "centre")
 
 
 # ---- curves by class ------------------------------------------------------------------------------------------------
