@@ -20,7 +20,7 @@ COMMANDS = {
     "trials": "petskin_tune.commands.listing:trials",
     "studies": "petskin_tune.commands.listing:studies",
     "delete": "petskin_tune.commands.deleting:delete",
-    "report": "petskin_tune.commands.results:report",
+    "report": "petskin_tune.commands.report:report",
     "diagnose": "petskin_tune.commands.results:diagnose",
     "best": "petskin_tune.commands.results:best",
     "dashboard": "petskin_tune.commands.results:dashboard",

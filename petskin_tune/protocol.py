@@ -7,7 +7,7 @@ neither SQL nor Optuna). The child never waits for an answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,18 @@ SNAPSHOT_FORMAT = 1  # raise it when older snapshots cannot be resumed
 MASK_MAP = "metrics/mAP50-95(M)"  # the one fitness: mask mAP50-95 of the validation set, Ultralytics' own name
 
 TRAIN_LOG = "train.log"  # in a run folder: what the trial's process says, tracebacks too; it stays when the trial ends
+
+# The pictures of what a trial's model does, by the names of their files, in the order in which they are shown.
+PICTURES: Mapping[str, str] = {
+    "predictions-1.jpg": "Labels and predictions, images 1 to 4",
+    "predictions-2.jpg": "Labels and predictions, images 5 to 8",
+    "predictions-3.jpg": "Labels and predictions, images 9 to 12",
+    "confusion-matrix.jpg": "Confusion matrix",
+    "precision-recall.jpg": "Precision and recall of masks",
+    "f1-confidence.jpg": "F1 of masks by confidence",
+    "map-by-class.jpg": "Mask mAP by class",
+    "losses.jpg": "Losses",
+}
 
 FailureKind = Literal["diverged", "out-of-memory", "data", "interrupted", "crashed", "refused", "machine"]
 
@@ -58,6 +70,23 @@ class TrialJob:
     patience_epochs: int | None = None  # end as complete after so many epochs without a better mask mAP
     workers: int | None = None  # data loader processes; None: as Ultralytics decides, none on CPU
     cache_share: float = 1.0  # of the memory for decoded images; below 1 where a part of the data stands for the whole
+
+
+@dataclass(frozen=True)
+class PicturesJob:
+    """Pictures of what a trial's best weights do, as the process that makes them needs to know it."""
+
+    trial: int  # Optuna's trial number
+    run_folder: str  # local folder of this process: its log, and what it makes
+    weights: str  # path of the best weights
+    data: str  # path of the YAML of the data set in force
+    arguments: Mapping[str, Any]  # Ultralytics' training arguments that were asked for
+    device: str  # as of a TrialJob
+    seed: int  # of the choice of images: the same in every trial of a study
+    history: Mapping[str, Sequence[float]]  # the trial's curves: {column of results.csv: one value an epoch}
+    label_cache: str  # folder of the trials' caches of labels
+    threads: int | None = None
+    workers: int | None = None
 
 
 # ---- events: child -> worker --------------------------------------------------------------------------------------
@@ -168,7 +197,28 @@ class Note:
     message: str
 
 
-Event = Started | Progress | EpochDone | SnapshotWritten | BestWeights | Finished | Suspended | Failed | Declined | Note
+@dataclass(frozen=True)
+class PicturesMade:
+    """All :data:`PICTURES` lie in ``folder`` on local disk."""
+
+    folder: str
+    fitness: float  # mask mAP50-95 as it came out this time
+    images: tuple[str, ...]  # names of those that the predictions are of
+
+
+Event = (
+    Started
+    | Progress
+    | EpochDone
+    | SnapshotWritten
+    | BestWeights
+    | Finished
+    | Suspended
+    | Failed
+    | Declined
+    | Note
+    | PicturesMade
+)
 
 # ---- orders: worker -> child --------------------------------------------------------------------------------------
 

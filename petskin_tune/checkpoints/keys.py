@@ -3,9 +3,11 @@
     <study uid>/trial-000007/snapshot-<token>-<epoch>-<batch>-<random>.pt
     <study uid>/trial-000007/best-<epoch>-<start of its SHA-256>.pt
     <study uid>/trial-000007/results.csv
+    <study uid>/trial-000007/pictures-<start of its SHA-256>.zip
 
 A snapshot's key is new for each upload, and carries the token of the lease it was made under: two owners, or two
-attempts, never write the same file. Weights say what they must hash to, so that their key is enough to check them.
+attempts, never write the same file. Weights and pictures say what they must hash to, so that their key is enough to
+check them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from pathlib import PurePosixPath
 from petskin_tune.protocol import Position
 
 _OF_A_TRIAL = re.compile(r"[^/]+/trial-\d{6,}/.+")
+_NUMBER = re.compile(r"[^/]+/trial-(\d{6,9})/[^/]+")
 _WEIGHTS = re.compile(r"best-(\d+)-([0-9a-f]{16})\.pt")
+_PICTURES = re.compile(r"pictures-([0-9a-f]{16})\.zip")
 _SNAPSHOT = re.compile(r"snapshot-(\d+)-(\d+)-(\d+)-[0-9a-f]+\.pt")
 
 
@@ -41,6 +45,16 @@ def results_key(prefix: str) -> str:
     return f"{prefix}/results.csv"
 
 
+def pictures_key(prefix: str, sha256: str) -> str:
+    """The key of the pictures of what a trial's best weights do."""
+    return f"{prefix}/pictures-{sha256[:16]}.zip"
+
+
+def is_pictures(key: str) -> bool:
+    """Whether a key is one of pictures."""
+    return _PICTURES.fullmatch(PurePosixPath(key).name) is not None
+
+
 def snapshot_position(key: str) -> Position | None:
     """Where training stood when the snapshot of this key was taken; None: not a snapshot's key."""
     found = _SNAPSHOT.fullmatch(PurePosixPath(key).name)
@@ -48,9 +62,18 @@ def snapshot_position(key: str) -> Position | None:
 
 
 def digest_in(key: str) -> str | None:
-    """The start of the SHA-256 that a key of weights promises; None: the key promises nothing."""
-    found = _WEIGHTS.fullmatch(PurePosixPath(key).name)
+    """The start of the SHA-256 that a key of weights or of pictures promises; None: the key promises nothing."""
+    name = PurePosixPath(key).name
+    if found := _PICTURES.fullmatch(name):
+        return found[1]
+    found = _WEIGHTS.fullmatch(name)
     return found[2] if found else None
+
+
+def trial_number(key: str) -> int | None:
+    """The number of the trial in whose folder a file lies; None: it lies in none."""
+    found = _NUMBER.fullmatch(key)
+    return int(found[1]) if found else None
 
 
 def is_of_a_trial(key: str) -> bool:

@@ -96,6 +96,7 @@ class Holding:
         state: ``paused`` trials may be continued, ``finished`` ones (pruned and failed too) never.
         snapshots: keys its lease points to, newest first.
         keep: keys of weights and curves to keep.
+        pictures: whether its pictures stay as long as there is room: they can be made again.
         spare: second snapshots of a frozen trial, which nobody writes to; what else lies there may be a new owner's.
     """
 
@@ -103,6 +104,7 @@ class Holding:
     state: Literal["running", "paused", "finished"]
     snapshots: tuple[str, ...] = ()
     keep: frozenset[str] = frozenset()
+    pictures: bool = False
     spare: frozenset[str] = frozenset()
 
 

@@ -1,4 +1,4 @@
-"""What of the study's trials stays in the store: best weights and curves of the best, snapshots of the unfinished."""
+"""What of the study's trials stays in the store: weights, curves, pictures of the best, snapshots of the unfinished."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from petskin_tune.checkpoints.base import Store
-from petskin_tune.checkpoints.keys import results_key, trial_prefix
+from petskin_tune.checkpoints.keys import is_pictures, results_key, trial_prefix
 from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Freed, Holding, forget_fetched, make_room
 from petskin_tune.files.durable import StoreError, translated
 from petskin_tune.files.results_csv import render
@@ -75,11 +75,13 @@ class Retention:
                     self._store.put(file, key)
 
     def _tidy(self) -> None:
-        """Snapshots of ended trials, second ones of frozen trials, weights not to be kept and orphans go."""
+        """Snapshots of ended trials, second ones of frozen trials, orphans, weights and pictures not to be kept go."""
         holdings = {holding.prefix: holding for holding in self._holdings()}
         for entry in self._store.entries(self._study.uid):
             holding = holdings.get(str(PurePosixPath(entry.key).parent))
             if holding is None or entry.key in (*holding.snapshots, *holding.keep):
+                continue
+            if holding.pictures and is_pictures(entry.key):
                 continue
             if holding.state == "finished" or entry.key in holding.spare or entry.age >= ORPHAN_SECONDS:
                 self._store.delete(entry.key)
@@ -124,7 +126,8 @@ class Retention:
             pointers = [key for key in pointers if key not in spare]
             kept = (weights.get(lease.number), results_key(prefix)) if unfinished or lease.number in best else ()
             keep = frozenset(key for key in kept if key)
-            holdings.append(Holding(prefix, state, tuple(pointers), keep, frozenset(spare)))
+            pictures = lease.number in best
+            holdings.append(Holding(prefix, state, tuple(pointers), keep, pictures, frozenset(spare)))
         return holdings
 
     def _ended_lately(self, leases: Sequence[Lease]) -> set[int | None]:

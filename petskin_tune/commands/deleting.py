@@ -186,10 +186,14 @@ def _holding(study: Study, home: Home) -> _Holding:
 def _paths(study: Study, home: Home) -> list[Path]:
     """The study's own files on this machine: run folders, outboxes and the images of its subset; no links."""
     from petskin_tune.files.paths import folder_name
+    from petskin_tune.trial.pictures import FOLDER
 
     own = re.compile(rf"{re.escape(study.uid)}-\d{{6,}}(-\d+|\.jsonl)?")
     found = [
-        path for folder in ("trials", "outbox") for path in _listed(home.work / folder) if own.fullmatch(path.name)
+        path
+        for folder in ("trials", "outbox", FOLDER)
+        for path in _listed(home.work / folder)
+        if own.fullmatch(path.name)
     ]
     subset = home.work / "data" / folder_name(f"subset-{study.name}")
     return [path for path in (*found, subset) if path.exists() and not path.is_symlink()]

@@ -18,6 +18,7 @@ from petskin_tune.opening.places import Places
 from petskin_tune.text import fitted
 
 if TYPE_CHECKING:
+    from petskin_tune.checkpoints.artifacts import Artifacts
     from petskin_tune.home.home import Home
     from petskin_tune.study.study import Study
     from petskin_tune.views.status import Status
@@ -53,34 +54,6 @@ def status(places: Places, as_json: bool, watch: bool) -> None:
 
 def _in_one_line(status: Status) -> str:
     return json.dumps(status.to_json()) + "\n"
-
-
-@click.command()
-@on_a_study()
-@click.option(
-    "-o",
-    "--output",
-    default="report.html",
-    show_default=True,
-    type=click.Path(dir_okay=False),
-    help="The file to write.",
-)
-@one_sentence
-def report(places: Places, output: str) -> None:
-    """Write one HTML file: what was found, what it is worth, all trials."""
-    from petskin_tune.leases.lease import read_leases
-    from petskin_tune.opening.study import open_study
-    from petskin_tune.views import report as view
-
-    with open_study(places) as (home, study):
-        view.write(
-            study.optuna,
-            Path(output),
-            read_leases(study.storage, study.id),
-            options=places.typed.strip(),
-            artifacts=home.folder / "artifacts",
-        )
-    click.echo(f"{output} shows the study {study.name}; open it in a browser")
 
 
 @click.command()
@@ -173,7 +146,7 @@ def dashboard(places: Places, port: int, write: bool) -> None:
     from petskin_tune.opening.study import open_study
     from petskin_tune.views import dashboard as view
 
-    with open_study(places) as (_, study):
+    with open_study(places) as (home, study):
         view.serve(
             study.storage,
             study.optuna,
@@ -181,5 +154,17 @@ def dashboard(places: Places, port: int, write: bool) -> None:
             write=write,
             read_leases=lambda: read_leases(study.storage, study.id),
             options=places.typed.strip(),
+            artifacts=_artifacts(study, home),
             say=click.echo,
         )
+
+
+def _artifacts(study: Study, home: Home) -> Artifacts | None:
+    """The pictures of the study's trials, and what a person has added; None where its store cannot be used here."""
+    from petskin_tune.checkpoints.artifacts import Artifacts
+
+    try:
+        return Artifacts(home.open_store(study.store, study.uid), study.uid, home.folder / "artifacts")
+    except UsageError as refusal:
+        click.echo(f"without pictures: {refusal}")
+        return None

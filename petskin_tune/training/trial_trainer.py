@@ -15,7 +15,15 @@ from ultralytics.utils.torch_utils import autocast, unwrap_model
 
 from petskin_tune.protocol import TrialJob
 from petskin_tune.training import architecture, guards, micro_batches
-from petskin_tune.training.data.loading import StrictDataset, TrainDataset, TrainLoader, image_cache_bytes, read_data
+from petskin_tune.training.data.loading import (
+    StrictDataset,
+    TrainDataset,
+    TrainLoader,
+    image_cache_bytes,
+    options_of,
+    read_data,
+    validation_set,
+)
 from petskin_tune.training.data.order import seed_everything
 from petskin_tune.training.process import environment, machine
 from petskin_tune.training.process.isolation import ignore_signals, usable_cpus
@@ -115,27 +123,18 @@ class TrialTrainer(SegmentationTrainer):
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> StrictDataset:
         """Build the data set of one split, with Ultralytics' options for it."""
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
-        options = {
-            "img_path": img_path,
-            "imgsz": self.args.imgsz,
-            "batch_size": batch,
-            "augment": mode == "train",
-            "hyp": self.args,
-            "rect": mode == "val",
-            "cache": self.args.cache or None,
-            "stride": stride,
-            "pad": 0.0 if mode == "train" else 0.5,
-            "prefix": colorstr(f"{mode}: "),
-            "task": "segment",
-            "data": self.data,
-            "label_cache": Path(self.job.run_folder).parent / "labels",
-        }
+        labels = Path(self.job.run_folder).parent / "labels"
+        options = options_of(img_path, self.data, self.args, batch, stride, labels)
         if mode == "val":
-            return StrictDataset(**options)
+            return validation_set(**options)
         return TrainDataset(
             seed=self.args.seed,
             mosaic_until=self.epochs - self.args.close_mosaic if self.args.close_mosaic else self.epochs,
             cache_bytes=int(self.job.cache_share * image_cache_bytes()) // max(self._loader_processes(), 1),
+            augment=True,
+            rect=False,
+            pad=0.0,
+            prefix=colorstr("train: "),
             **options,
         )
 

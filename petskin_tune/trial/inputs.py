@@ -15,7 +15,9 @@ from petskin_tune.files.model_kinds import read_model
 from petskin_tune.files.paths import folder_name
 from petskin_tune.home.home import Home
 from petskin_tune.retries import retrying
+from petskin_tune.study import attributes
 from petskin_tune.study.spec import Choices, StudySpec
+from petskin_tune.study.study import Study
 from petskin_tune.trial.model_files import find_model
 from petskin_tune.trial.weights import fetch_weights, require_weights
 
@@ -123,6 +125,32 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
         classes=len(data_set.names),
         train_images=len(data_set.images["train"]),
     )
+
+
+def data_of(study: Study, home: Home, data: str | None = None) -> Prepared:
+    """The study's data set on this machine, under the study's fingerprint; no model is looked for.
+
+    Args:
+        study: open.
+        home: see :func:`prepare`.
+        data: what a person named with ``--data`` instead of the study's own entry.
+
+    Raises:
+        UsageError: it is not there, cannot be used, or is not the study's.
+    """
+    return of_study(prepare_data(study.spec, home, study.folders, "", data), study)
+
+
+def of_study(prepared: Prepared, study: Study) -> Prepared:
+    """``prepared`` with the study's fingerprint.
+
+    Raises:
+        UsageError: its data set is not the study's.
+    """
+    stored = study.attributes.get(attributes.FINGERPRINT)
+    if stored is None:
+        return prepared
+    return replace(prepared, fingerprint=require_same_data(stored, prepared.fingerprint))
 
 
 def require_same_data(stored: dict, mine: fingerprints.Fingerprint) -> fingerprints.Fingerprint:

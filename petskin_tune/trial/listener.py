@@ -88,6 +88,7 @@ class Listener:
         if isinstance(event, Started):
             self._heard_started(event)
         elif isinstance(event, EpochDone):
+            self._place.times.validation = event.validation_seconds
             self._recorder.heard(event)
             self.show_pending(at_once=True)
             self._pending = (event, time.monotonic())

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.protocol import Event, Order, TrialJob
+from petskin_tune.protocol import Event, Order, PicturesJob, TrialJob
 from petskin_tune.trial.child_environment import child_environment, inherited
 
 LONGEST_TMPDIR = 60  # characters; multiprocessing adds up to 40
@@ -145,16 +145,20 @@ class Runner:
             with inherited(self._environment), _signals_blocked():
                 multiprocessing.forkserver.ensure_running()
 
-    def start(self, job: TrialJob, on_event: Callable[[Event | Died], None]) -> TrialProcess:
-        """Start a trial's process."""
+    def start(self, job: TrialJob | PicturesJob, on_event: Callable[[Event | Died], None]) -> TrialProcess:
+        """Start a process that trains a trial, or one that makes the pictures of what it has learnt."""
         ours, theirs = self._context.Pipe(duplex=True)
-        process = self._context.Process(target=_child, args=(theirs, job), name=f"trial {job.trial}", daemon=False)
+        process = self._context.Process(target=_child, args=(theirs, job), name=_name(job), daemon=False)
         self.warm_up()
         with inherited(self._environment), _signals_blocked():
             process.start()
-        log.info("trial %d: process %s started, in %s", job.trial, process.pid, job.run_folder)
+        log.info("%s: process %s started, in %s", process.name, process.pid, job.run_folder)
         theirs.close()
         return TrialProcess(process, ours, on_event)
+
+
+def _name(job: TrialJob | PicturesJob) -> str:
+    return f"{'pictures of ' if isinstance(job, PicturesJob) else ''}trial {job.trial}"
 
 
 def _shorten_socket_paths() -> None:
@@ -165,10 +169,15 @@ def _shorten_socket_paths() -> None:
         multiprocessing.current_process()._config["tempdir"] = folder  # type: ignore[attr-defined]
 
 
-def _child(connection: Connection, job: TrialJob) -> None:
-    from petskin_tune.training.process.child import main
+def _child(connection: Connection, job: TrialJob | PicturesJob) -> None:
+    if isinstance(job, PicturesJob):
+        from petskin_tune.training.pictures import process
 
-    main(connection, job)
+        process.main(connection, job)
+    else:
+        from petskin_tune.training.process import child
+
+        child.main(connection, job)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ class Times:
     Attributes:
         upload: of a snapshot, by the slowest of the last few; None: none was made yet.
         process_end: from the last word of a trial's process to its end.
+        validation: of the last epoch, which is no part of a suspension; None: none was done yet.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class Times:
         self._snapshots: deque[float] = deque(maxlen=5)
         self.upload: float | None = None
         self.process_end = END_SECONDS
+        self.validation: float | None = None
 
     def saw_batch(self, seconds: float) -> None:
         """A batch took so long."""

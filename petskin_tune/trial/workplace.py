@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from petskin_tune.study import attributes
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import Study
 from petskin_tune.trial.freezing import Freezing
-from petskin_tune.trial.inputs import Prepared, model_identity, prepare, prepare_data, require_same_data
+from petskin_tune.trial.inputs import Prepared, data_of, model_identity, of_study, prepare
 from petskin_tune.trial.outbox import Outbox
 from petskin_tune.trial.process import Runner, free_folder
 from petskin_tune.trial.timings import Deadline, Times
@@ -118,7 +118,9 @@ class Workplace:
         """
         self.processes.warm_up()
         if self._inputs is None or not self._inputs.model:
-            self._inputs = self._of_study(prepare(self.study.spec, self.home, self.study.folders, self.options.data))
+            self._inputs = of_study(
+                prepare(self.study.spec, self.home, self.study.folders, self.options.data), self.study
+            )
         self._require_same_model(model_identity(self._inputs.model))
         return self._inputs
 
@@ -130,22 +132,17 @@ class Workplace:
         """
         if snapshot is None or attributes.MODEL not in self.study.attributes:
             return self.inputs()
-        if self._inputs is None:
-            self._inputs = self._of_study(
-                prepare_data(self.study.spec, self.home, self.study.folders, "", self.options.data)
-            )
-        return self._inputs
+        return self.data()
 
-    def _of_study(self, prepared: Prepared) -> Prepared:
-        """``prepared`` with the study's fingerprint.
+    def data(self) -> Prepared:
+        """The data set on this machine, whatever became of the model.
 
         Raises:
-            UsageError: its data set is not the study's.
+            UsageError: it is not there, cannot be used, or is not the study's.
         """
-        stored = self.study.attributes.get(attributes.FINGERPRINT)
-        if stored is None:
-            return prepared
-        return replace(prepared, fingerprint=require_same_data(stored, prepared.fingerprint))
+        if self._inputs is None:
+            self._inputs = data_of(self.study, self.home, self.options.data)
+        return self._inputs
 
     def _require_same_model(self, mine: str) -> None:
         """Refuse a model file that is not the one the study's first trial began with; that is remembered here.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.study import Study
 
+    from petskin_tune.checkpoints.artifacts import Artifacts
     from petskin_tune.leases.lease import Lease
 
 PORT = 8080
@@ -102,6 +103,8 @@ def make_server(
     *,
     write: bool = False,
     note_of_study: Callable[[int], str | None] = lambda study_id: None,
+    artifacts: Artifacts | None = None,
+    study_id: int | None = None,
 ) -> WSGIServer:
     """A server of the dashboard on 127.0.0.1, bound and not yet serving; port 0 takes a free one.
 
@@ -110,15 +113,20 @@ def make_server(
         port: to listen on.
         write: whether studies can be changed from this machine's browsers.
         note_of_study: see :class:`petskin_tune.views.dashboard_storage.DashboardStorage`.
+        artifacts: of the study ``study_id``; None: no page shows any.
+        study_id: Optuna's.
 
     Raises:
         UsageError: the port is taken or not allowed.
     """
     import optuna_dashboard
 
+    from petskin_tune.views.dashboard_artifacts import ForTheDashboard, ToLookAt
     from petskin_tune.views.dashboard_storage import DashboardStorage
 
-    application = Guarded(optuna_dashboard.wsgi(DashboardStorage(storage, note_of_study)), write=write)
+    seen = DashboardStorage(storage, note_of_study, lambda shown: artifacts if shown == study_id else None)
+    pages = optuna_dashboard.wsgi(seen, artifact_store=ForTheDashboard(artifacts) if artifacts else None)
+    application = Guarded(ToLookAt(pages), write=write)
     try:
         server = _Server((LOOPBACK, port), _QuietHandler)
     except OSError as error:
@@ -137,6 +145,7 @@ def serve(
     write: bool = False,
     read_leases: Callable[[], Sequence[Lease]] = tuple,
     options: str = "",
+    artifacts: Artifacts | None = None,
     say: Callable[[str], object] = print,
 ) -> None:
     """Serve until Ctrl-C, after saying where.
@@ -148,6 +157,7 @@ def serve(
         write: whether it can be changed there.
         read_leases: reads those of the study.
         options: what a person must type beside ``--study NAME`` to mean this study.
+        artifacts: of the study; None: no page shows any.
         say: prints a line.
 
     Raises:
@@ -157,7 +167,8 @@ def serve(
     def note_of_study(study_id: int) -> str | None:
         return note(study, read_leases(), options) if study_id == study._study_id else None
 
-    with make_server(storage, port, write=write, note_of_study=note_of_study) as server:
+    shown = {"note_of_study": note_of_study, "artifacts": artifacts, "study_id": study._study_id}
+    with make_server(storage, port, write=write, **shown) as server:
         where = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{study._study_id}"
         say(f"dashboard of study {study.study_name}: {where} (Ctrl-C ends it)")
         try:

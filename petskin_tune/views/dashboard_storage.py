@@ -2,7 +2,8 @@
 
 Nothing of this is written. Curves and arguments are attributes of thousands of characters, which the dashboard
 puts into one line each; they are shortened. A study and the trials that people ask about get notes, made when they are
-looked at, so that they are always true; a note that somebody wrote stays as it is.
+looked at, so that they are always true; a note that somebody wrote stays as it is. Pictures of trials are added as
+artifacts, see ``dashboard_artifacts.py``.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from petskin_tune.study import attributes
 from petskin_tune.study.ranking import ranked
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_of
+from petskin_tune.views.dashboard_artifacts import only_rows, rows_of_trials
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.study._frozen import FrozenStudy
     from optuna.trial import FrozenTrial, TrialState
+
+    from petskin_tune.checkpoints.artifacts import Artifacts
 
 LONGEST = 80  # characters of an attribute
 MOST_NOTES = 100  # trials: the dashboard's time for notes grows with their square
@@ -42,11 +46,18 @@ class DashboardStorage(_CachedStorage):
     Args:
         backend: ours.
         note_of_study: the note of a study, by its id; None: that study gets none.
+        artifacts: the pictures of a study's trials, by its id; None: it has none here.
     """
 
-    def __init__(self, backend: RDBStorage, note_of_study: Callable[[int], str | None] = lambda study_id: None) -> None:
+    def __init__(
+        self,
+        backend: RDBStorage,
+        note_of_study: Callable[[int], str | None] = lambda study_id: None,
+        artifacts: Callable[[int], Artifacts | None] = lambda study_id: None,
+    ) -> None:
         super().__init__(backend)
         self._note_of_study = note_of_study
+        self._artifacts = artifacts
         self._short: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
         self._notes: dict[int, tuple[float, Mapping[str, Any]]] = {}
 
@@ -64,12 +75,28 @@ class DashboardStorage(_CachedStorage):
         """The studies with short attributes and with notes."""
         return [self._shown_study(study) for study in super().get_all_studies()]
 
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """The study's attributes with the rows of its trials' pictures."""
+        return self._with_artifacts(study_id, super().get_study_system_attrs(study_id))
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """The trial's attributes; what claims to be an artifact is one."""
+        return only_rows(super().get_trial_system_attrs(trial_id))
+
+    def _with_artifacts(self, study_id: int, kept: Mapping[str, Any]) -> dict[str, Any]:
+        artifacts = self._artifacts(study_id)
+        if artifacts is None:
+            return only_rows(kept)
+        ids = {trial.number: trial._trial_id for trial in super().get_all_trials(study_id, deepcopy=False)}
+        return {**only_rows(kept), **rows_of_trials(artifacts, ids)}
+
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
         made_of, known = self._short.get(trial._trial_id, (None, None))
         if known is not None and made_of is trial:  # another one once a study was deleted: databases reuse numbers
             return known
         shown = copy.copy(trial)
         shown.user_attrs = short(trial.user_attrs)
+        shown._system_attrs = only_rows(trial.system_attrs)
         if trial.state.is_finished():
             self._short[trial._trial_id] = trial, shown
         return shown
@@ -77,7 +104,8 @@ class DashboardStorage(_CachedStorage):
     def _shown_study(self, study: FrozenStudy) -> FrozenStudy:
         shown = copy.copy(study)
         shown.user_attrs = short(study.user_attrs)
-        shown.system_attrs = {**self._made_notes(study), **study.system_attrs}
+        attrs = self._with_artifacts(study._study_id, study.system_attrs)
+        shown.system_attrs = {**self._made_notes(study), **attrs}
         return shown
 
     def _made_notes(self, study: FrozenStudy) -> Mapping[str, Any]:

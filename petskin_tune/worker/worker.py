@@ -29,6 +29,7 @@ from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker.environment import EnvironmentCheck, LeftToOthers
 from petskin_tune.worker.news import News
 from petskin_tune.worker.notify import Notifier
+from petskin_tune.worker.pictures import Pictures
 from petskin_tune.worker.search_health import SearchWatch, stopped_by_failures
 from petskin_tune.worker.supply import supply_of
 from petskin_tune.worker.suspension import Suspension
@@ -61,6 +62,7 @@ class Worker:
         self._environment = EnvironmentCheck(place.study, place.home, allowed=allowed, say=place.view.note)
         self._search = SearchWatch()
         self._supply = supply_of(place)
+        self._pictures = Pictures(place, suspension.asked)
 
     def work(self) -> int:
         """Work until the study is done or this worker is told to stop. Returns the exit code.
@@ -224,6 +226,7 @@ class Worker:
             return
         folder = self._place.folder(trial.number)
         self._tidy(lambda: self._place.retention.after(trial.number, folder))
+        self._pictures.catch_up()
         self._finished += 1
         self._judge_the_search()
 
@@ -289,6 +292,7 @@ class Worker:
         self._study.storage.require_file()
         if not self._finished:  # whoever ended the last trial may have died of it
             self._place.retention.catch_up()
+        self._pictures.catch_up()  # those of the trial that was found to be the best in the end, too
         best = self._study.best()
         command = self._place.command("best", " --yaml best.yaml") if best else self._place.command("status")
         self._view.study_done(best.value if best else None, best.number if best else None, command)

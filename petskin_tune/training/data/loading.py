@@ -26,6 +26,7 @@ from ultralytics.data.augment import (
     RandomPerspective,
 )
 from ultralytics.data.dataset import YOLODataset
+from ultralytics.utils import colorstr
 
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.folders import images_at
@@ -153,6 +154,37 @@ class StrictDataset(YOLODataset):
             raise DataError(f"{printable(self.im_files[i])}: the image cannot be read") from error
         except Exception as error:
             raise unreadable(self.im_files[i], error) from error
+
+
+def options_of(
+    img_path: Any, data: dict[str, Any], arguments: SimpleNamespace, batch: int | None, stride: int, label_cache: Path
+) -> dict[str, Any]:
+    """Return what the data sets of a training and of its validations have in common, in Ultralytics' words.
+
+    Args:
+        img_path: Folders and lists of the split.
+        data: The data set, see ``read_data``.
+        arguments: Of the training.
+        batch: Images of a batch.
+        stride: The model's largest, in pixels.
+        label_cache: Folder for the cache of labels.
+    """
+    return {
+        "img_path": img_path,
+        "imgsz": arguments.imgsz,
+        "batch_size": batch,
+        "hyp": arguments,
+        "cache": arguments.cache or None,
+        "stride": stride,
+        "task": "segment",
+        "data": data,
+        "label_cache": label_cache,
+    }
+
+
+def validation_set(**options: Any) -> StrictDataset:
+    """Return the images of a validation split, in batches of alike shapes; ``options``: see ``options_of``."""
+    return StrictDataset(augment=False, rect=True, pad=0.5, prefix=colorstr("val: "), **options)
 
 
 class WindowMosaic(Mosaic):

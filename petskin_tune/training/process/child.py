@@ -11,12 +11,13 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petskin_tune import error_text
-from petskin_tune.protocol import TRAIN_LOG, Failed, TrialJob
+from petskin_tune.protocol import TRAIN_LOG, Event, Failed, TrialJob
 from petskin_tune.training.process import isolation
 from petskin_tune.training.process.channel import WorkerChannel
 
@@ -34,9 +35,20 @@ def main(connection: Connection, job: TrialJob) -> None:
         connection: The duplex pipe to the worker: events go up, orders come down.
         job: The trial.
     """
+    live(connection, job.run_folder, lambda channel: _run(job, channel))
+
+
+def live(connection: Connection, run_folder: str, work: Callable[[WorkerChannel], Event]) -> None:
+    """Do ``work`` as a worker's child lives: deaf to signals, in its own folder, with its own log, no longer than it.
+
+    Args:
+        connection: The duplex pipe to the worker.
+        run_folder: Of this process alone; made where it is missing.
+        work: Returns the last event.
+    """
     isolation.detach()
     _die_with_the_worker()
-    folder = Path(job.run_folder).absolute()
+    folder = Path(run_folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)  # Ultralytics looks the names of its own models up in the current folder first
     _hold_lock(folder / "lock", connection)
@@ -44,7 +56,7 @@ def main(connection: Connection, job: TrialJob) -> None:
     multiprocessing.set_start_method("fork" if sys.platform.startswith("linux") else "spawn", force=True)
     channel = WorkerChannel(connection)
     try:
-        channel.send(_run(job, channel))
+        channel.send(work(channel))
     finally:
         channel.close()
         for loader in multiprocessing.active_children():  # none, unless one hangs; it would hang this process's exit

@@ -13,6 +13,7 @@ from petskin_tune.views import status
 from petskin_tune.views.report import failures, history, parameters, pictures, relations, results, timeline, trials
 from petskin_tune.views.report.imported import imported
 from petskin_tune.views.report.parts import anchor, preformatted, section
+from petskin_tune.views.report.pictures import Gallery
 from petskin_tune.views.report.rows import Table, read
 from petskin_tune.views.report.style import as_json, hover_texts
 from petskin_tune.views.report.summary import summary
@@ -22,31 +23,64 @@ if TYPE_CHECKING:
 
     from petskin_tune.leases.lease import Lease
 
-LINKS = ("Best settings", "Learning curves", "Each parameter", "Workers and trials", "Failures", "Classes", "Trials")
+LINKS = (
+    "Best settings",
+    "Learning curves",
+    "Each parameter",
+    "Workers and trials",
+    "Failures",
+    "Classes",
+    "Pictures",
+    "Trials",
+)
 
 
-def render(
-    study: Study, now: float, leases: Sequence[Lease] = (), *, options: str = "", artifacts: Path | None = None
-) -> str:
-    """The report as HTML.
+class Page:
+    """The report, drawn once; its pictures may come later.
 
     Args:
         study: of Optuna, ours or anybody's.
         now: seconds since 1970.
         leases: of the study.
         options: what a person must type beside ``--study NAME`` to mean this study.
-        artifacts: the folder of the study's Optuna artifacts; None: it has none.
+        artifacts: the folder of a person's Optuna artifacts; None: there is none.
     """
+
+    def __init__(
+        self,
+        study: Study,
+        now: float,
+        leases: Sequence[Lease] = (),
+        *,
+        options: str = "",
+        artifacts: Path | None = None,
+    ) -> None:
+        self._added = pictures.added(study, artifacts)
+        self._before, self._after = _halves(study, now, leases, options)
+
+    def html(self, galleries: Sequence[Gallery] = ()) -> str:
+        """The page with the pictures of these trials."""
+        return f"{self._before}{pictures.picture_section(galleries, self._added)}{self._after}"
+
+
+def render(
+    study: Study, now: float, leases: Sequence[Lease] = (), *, options: str = "", artifacts: Path | None = None
+) -> str:
+    """The report as HTML, without pictures of trials; see :class:`Page`."""
+    return Page(study, now, leases, options=options, artifacts=artifacts).html()
+
+
+def _halves(study: Study, now: float, leases: Sequence[Lease], options: str) -> tuple[str, str]:
+    """What comes before the pictures, and what comes after them."""
     shown = status.collect(study, leases, now, options=options)
     table = read(study, leases, {trial.number for trial in shown.running if trial.hold == "frozen"})
-    sections = list(_sections(study, table, now, artifacts))
-    return _page(
-        table.name, f"{summary(table, shown)}{_links(table)}{''.join(sections)}", as_json(hover_texts(table.rows))
-    )
-
-
-def _sections(study: Study, table: Table, now: float, artifacts: Path | None) -> Iterator[str]:
     shares = parameters.importances(table)
+    before = f"{summary(table, shown)}{_links(table)}{''.join(_before_pictures(table, shares))}"
+    after = "".join(_after_pictures(study, table, now))
+    return _head(table.name) + before, after + _foot(as_json(hover_texts(table.rows)))
+
+
+def _before_pictures(table: Table, shares: dict[str, float]) -> Iterator[str]:
     yield results.best_beside_defaults(table)
     yield history.best_so_far(table)
     yield history.learning_curves(table)
@@ -55,7 +89,9 @@ def _sections(study: Study, table: Table, now: float, artifacts: Path | None) ->
     yield relations.map_of_two(table, shares)
     yield relations.together(table)
     yield results.classes(table)
-    yield pictures.picture_section(pictures.pictures(study, artifacts))
+
+
+def _after_pictures(study: Study, table: Table, now: float) -> Iterator[str]:
     yield timeline.timeline(table, now)
     yield failures.failures(table)
     yield section("Diagnosis", "What the curves say, in words.", preformatted(diagnose.of_study(study)))
@@ -70,20 +106,19 @@ def _links(table: Table) -> str:
     return f"<nav>{links}</nav>"
 
 
-def _page(name: str, body: str, texts: str) -> str:
-    from plotly.offline import get_plotlyjs
-
-    here = files(__package__)
+def _head(name: str) -> str:
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(name)} · petskin-tune</title><style>{(here / 'page.css').read_text()}</style>"
+        f"<title>{escape(name)} · petskin-tune</title><style>{(files(__package__) / 'page.css').read_text()}</style>"
     )
-    scripts = (
-        f'<script type="application/json" id="texts">{texts}</script>'
-        f"<script>{get_plotlyjs()}</script><script>{(here / 'page.js').read_text()}</script>"
-    )
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(name)}</h1>'
+
+
+def _foot(texts: str) -> str:
+    from plotly.offline import get_plotlyjs
+
     return (
-        f'<!doctype html><html lang="en"><head>{head}</head>'
-        f"<body><h1>{escape(name)}</h1>{body}{scripts}</body></html>\n"
+        f'<script type="application/json" id="texts">{texts}</script><script>{get_plotlyjs()}</script>'
+        f"<script>{(files(__package__) / 'page.js').read_text()}</script></body></html>\n"
     )

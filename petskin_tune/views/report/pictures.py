@@ -1,14 +1,17 @@
-"""Pictures that were kept with the study: what the best trial's model does."""
+"""What the models of the best trials do, in pictures; and what a person has added to the study with Optuna."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from petskin_tune import text as words
+from petskin_tune.checkpoints import artifacts
+from petskin_tune.checkpoints.pictures import Picture
 from petskin_tune.files import regular
 from petskin_tune.study.ranking import best
 from petskin_tune.views.report.parts import missing, section
@@ -17,22 +20,28 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 KINDS = ("image/jpeg", "image/png", "image/webp")
-MOST = 12
-LARGEST = 2 * 2**20  # bytes of a picture
-ALTOGETHER = 8 * 2**20
+MOST = 12  # of a person's
+LARGEST = 2 * 2**20  # bytes of one of them
+ALTOGETHER = 8 * 2**20  # of all pictures of a page
+TITLE = "Pictures"
+SENTENCE = (
+    "What the models of the best trials do with the same validation images: each class and hard ones are among them. "
+    "Objects are shown from a confidence of 0.25 on."
+)
+NONE = "None were there when this was written."
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture and what it is called."""
+class Gallery:
+    """The pictures of a trial: its number, its value, and they in their order."""
 
-    name: str
-    mimetype: str
-    content: bytes
+    number: int
+    value: float | None
+    pictures: Sequence[Picture]
 
 
-def pictures(study: Study, folder: Path | None = None) -> list[Picture]:
-    """The pictures among the Optuna artifacts of the best trial, then of the study; none where there are none.
+def added(study: Study, folder: Path | None = None) -> list[Picture]:
+    """The pictures among the Optuna artifacts that a person has added to the best trial, then to the study.
 
     Args:
         study: of Optuna.
@@ -40,36 +49,68 @@ def pictures(study: Study, folder: Path | None = None) -> list[Picture]:
     """
     if folder is None or not folder.is_dir():
         return []
-    found: list[Picture] = []
-    for picture in _stored(study, folder):
-        if len(found) < MOST and sum(len(known.content) for known in found) + len(picture.content) <= ALTOGETHER:
-            found.append(picture)
-    return found
+    return list(_bounded(_stored(study, folder), ALTOGETHER))[:MOST]
 
 
 def _stored(study: Study, folder: Path) -> Iterator[Picture]:
-    from optuna.artifacts import get_all_artifact_meta
-
     first = best(study.get_trials(deepcopy=False), study.user_attrs)
-    owners: list[Any] = [first, study] if first is not None else [study]
-    for owner in owners:
-        for meta in get_all_artifact_meta(owner, storage=study._storage):
-            if meta.mimetype not in KINDS or Path(meta.artifact_id).name != meta.artifact_id:
+    owners: list[Any] = [] if first is None else [first.system_attrs]
+    for kept in (*owners, study._storage.get_study_system_attrs(study._study_id)):
+        for name, value in kept.items():
+            row = artifacts.read_row(name, value) if name.startswith(artifacts.PREFIX) else None
+            if row is None or row["mimetype"] not in KINDS:
                 continue
             try:
-                content = regular.read_bytes(folder / meta.artifact_id, LARGEST)
-            except OSError:  # deleted with its trial's weights
+                content = regular.read_bytes(folder / row["artifact_id"], LARGEST)
+            except OSError:  # deleted
                 continue
-            yield Picture(meta.filename, meta.mimetype, content)
+            yield Picture(row["filename"], row["mimetype"], content)
 
 
-def picture_section(found: list[Picture]) -> str:
-    """The pictures, each with its name."""
-    if not found:
-        return missing("Pictures", "None were kept.")
-    shown = "".join(
-        f'<figure><img alt="{escape(picture.name)}" loading="lazy" src="data:{picture.mimetype};base64,'
-        f'{base64.b64encode(picture.content).decode()}"><figcaption>{escape(picture.name)}</figcaption></figure>'
-        for picture in found
+def picture_section(galleries: Sequence[Gallery], more: Sequence[Picture] = ()) -> str:
+    """The pictures of the best trials, each trial in a part that opens, the first one open; then a person's own.
+
+    Args:
+        galleries: the best first; those that make the page too large are left out.
+        more: what a person has added.
+    """
+    room, shown = ALTOGETHER - _size(more), []
+    for gallery in galleries:
+        room -= _size(gallery.pictures)
+        if gallery.pictures and room >= 0:
+            shown.append(gallery)
+    if not shown and not more:
+        return missing(TITLE, NONE)
+    parts = [_gallery(gallery, is_open=place == 0) for place, gallery in enumerate(shown)]
+    if more:
+        parts.append(_figures(more))
+    return section(TITLE, SENTENCE if shown else None, *parts)
+
+
+def _gallery(gallery: Gallery, *, is_open: bool) -> str:
+    title = f"Trial {gallery.number}, mask mAP {words.score(gallery.value)}"
+    return (
+        f'<details class="pictures"{" open" if is_open else ""}><summary>{escape(title)}</summary>'
+        f"{_figures(gallery.pictures, f'Trial {gallery.number}: ')}</details>"
     )
-    return section("Pictures", "What the best trial's model does.", f'<div class="grid">{shown}</div>')
+
+
+def _figures(pictures: Iterable[Picture], before: str = "") -> str:
+    figures = "".join(
+        f'<figure><img alt="{escape(before + picture.title)}" loading="lazy" src="data:{picture.mimetype};base64,'
+        f'{base64.b64encode(picture.content).decode()}"><figcaption>{escape(picture.title)}</figcaption></figure>'
+        for picture in pictures
+    )
+    return f'<div class="grid pictures">{figures}</div>'
+
+
+def _size(pictures: Iterable[Picture]) -> int:
+    return sum(len(picture.content) for picture in pictures)
+
+
+def _bounded(pictures: Iterable[Picture], room: int) -> Iterator[Picture]:
+    """The pictures that ``room`` bytes hold, in their order."""
+    for picture in pictures:
+        if len(picture.content) <= room:
+            room -= len(picture.content)
+            yield picture

@@ -13,12 +13,15 @@ import optuna
 import optuna_dashboard
 import pytest
 
+from petskin_tune.checkpoints.artifacts import Artifacts
+from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 from petskin_tune.views.dashboard import make_server, note, serve
 from petskin_tune.views.dashboard_storage import LONGEST, asked_about, note_of_trial
 from tests.support.made_studies import made
+from tests.support.pictures import kept
 
 
 @pytest.fixture
@@ -49,12 +52,18 @@ def port(storage: PetskinStorage) -> Iterator[int]:
 def ask(
     port: int, method: str, path: str, host: str | None = None, body: bytes | None = None, origin: str | None = None
 ) -> tuple[int, bytes]:
+    answer = answered(port, method, path, host, body, origin)
+    return answer.status, answer.read()
+
+
+def answered(
+    port: int, method: str, path: str, host: str | None = None, body: bytes | None = None, origin: str | None = None
+) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
     given = {"Host": host, "Origin": origin, "Content-Type": "application/json" if body else None}
     headers = {"Accept-Encoding": "identity"} | {name: value for name, value in given.items() if value}
     connection.request(method, path, body=body, headers=headers)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    return connection.getresponse()
 
 
 def test_the_study_can_be_read(port: int) -> None:
@@ -167,3 +176,82 @@ def test_the_trials_that_get_notes_are_the_best_and_those_in_trouble() -> None:
     failed = next(trial for trial in chosen if trial.state.name == "FAIL")
     assert "**Failed: crashed" in note_of_trial(failed)
     assert {trial.number for trial in trials[-5:]} <= {trial.number for trial in chosen}
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+UID = "0123456789ab"
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Artifacts:
+    store = FolderStore(tmp_path / "store", network=False)
+    kept(store, UID, 1, tmp_path / "drawn")
+    return Artifacts(store, UID, tmp_path / "artifacts")
+
+
+def test_the_page_of_a_trial_shows_its_pictures_and_nothing_of_it_is_written(
+    storage: PetskinStorage, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    before = storage.get_study_system_attrs(1), repr(storage.get_all_trials(1))
+    with serving(storage, artifacts=artifacts, study_id=1) as port:
+        assert json.loads(ask(port, "GET", "/api/meta")[1])["artifact_is_available"]
+        first, second = json.loads(ask(port, "GET", "/api/studies/1")[1])["trials"]
+        assert first["artifacts"] == []
+        assert [row["filename"] for row in second["artifacts"]][3] == "Confusion matrix.jpg"
+        path = f"/artifacts/1/2/{second['artifacts'][3]['artifact_id']}"
+        answer = answered(port, "GET", path)
+        assert answer.read() == (tmp_path / "drawn" / "confusion-matrix.jpg").read_bytes()
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert ask(port, "GET", path, host="evil.example")[0] == 403
+        assert ask(port, "GET", path[:-1] + ("0" if path[-1] != "0" else "1"))[0] == 404
+    assert (storage.get_study_system_attrs(1), repr(storage.get_all_trials(1))) == before
+
+
+def test_no_page_from_elsewhere_may_read_a_picture(storage: PetskinStorage, artifacts: Artifacts) -> None:
+    """optuna-dashboard itself allows it to any page."""
+    with serving(storage, artifacts=artifacts, study_id=1) as port:
+        answer = answered(port, "GET", f"/artifacts/1/2/{artifacts.rows()[1][0]['artifact_id']}")
+    assert "Access-Control-Allow-Origin" not in answer.headers
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in answer.headers["Content-Security-Policy"]
+
+
+def test_rows_that_are_no_artifacts_end_no_page_and_a_page_among_them_is_a_file_to_save(
+    storage: PetskinStorage, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    mine = "01234567-89ab-cdef-0123-456789abcdef"
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / mine).write_text("<script>alert(1)</script>")
+    row = {"artifact_id": mine, "filename": "a.html", "mimetype": "text/html", "encoding": None}
+    evil = {**row, "artifact_id": "../../tune.db"}
+    for number, value in enumerate(("null", "{", "[]", json.dumps(evil))):
+        storage.set_study_system_attr(1, f"artifacts:{number}", value)
+        storage.set_study_system_attr(1, f"dashboard:artifacts:1:{number}", value)
+    storage.set_study_system_attr(1, f"artifacts:{mine}", json.dumps(row))
+    with serving(storage, artifacts=artifacts, study_id=1) as port:
+        status, body = ask(port, "GET", "/api/studies/1")
+        assert status == 200
+        shown = json.loads(body)
+        assert shown["artifacts"] == [row]
+        assert shown["trials"][0]["artifacts"] == []
+        answer = answered(port, "GET", f"/artifacts/1/{mine}")
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+        assert answer.headers["Content-Disposition"] == "attachment"
+
+
+def test_with_write_a_person_adds_an_artifact_and_pictures_of_ours_stay(
+    storage: PetskinStorage, artifacts: Artifacts
+) -> None:
+    upload = json.dumps({"file": "data:text/plain;base64,aGVsbG8=", "filename": "a.txt"}).encode()
+    with serving(storage, artifacts=artifacts, study_id=1, write=True) as port:
+        status, body = ask(port, "POST", "/api/artifacts/1", body=upload)
+        assert status == 201
+        added = json.loads(body)["artifact_id"]
+        assert ask(port, "GET", f"/artifacts/1/{added}") == (200, b"hello")
+        ours = artifacts.rows()[1][0]["artifact_id"]
+        ask(port, "DELETE", f"/api/artifacts/1/2/{ours}")
+        assert ask(port, "GET", f"/artifacts/1/2/{ours}")[0] == 200
+    with serving(storage, artifacts=artifacts, study_id=1) as port:
+        assert ask(port, "POST", "/api/artifacts/1", body=upload)[0] == 405

@@ -24,6 +24,7 @@ from petskin_tune.study.spec import SamplerSpec
 from petskin_tune.study.study import Study
 from petskin_tune.trial.recorder import appended, summary
 from tests.support.leased_studies import LeasedStudy, new_study
+from tests.support.pictures import kept
 from tests.support.studies import a_spec
 
 UID = "uid"
@@ -260,3 +261,34 @@ def test_an_ended_trial_leaves_no_snapshot_on_this_disk(shelf: Shelf) -> None:
         (folder / name).write_text("x")
     shelf.after(trial)
     assert sorted(path.name for path in folder.rglob("*")) == ["results.csv", "train.log"]
+
+
+# ---- pictures ----
+
+
+def test_pictures_stay_as_long_as_their_trials_weights_and_go_with_them(shelf: Shelf, tmp_path: Path) -> None:
+    first = shelf.end(0.1, 0.3)
+    shelf.after(first)
+    kept(shelf.store, UID, first.number, tmp_path / "drawn")
+    worse = shelf.end(0.1, 0.2)
+    kept(shelf.store, UID, worse.number, tmp_path / "drawn")
+    shelf.after(worse)
+    assert shelf.kinds(first) == ["best", "pictures", "results"]
+    assert shelf.kinds(worse) == []
+    shelf.after(shelf.end(0.4))
+    assert shelf.kinds(first) == []
+
+
+def test_pictures_go_before_any_snapshot_when_room_is_needed_for_they_can_be_made_again(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    best = shelf.end(0.3)
+    shelf.after(best)
+    running = shelf.begin(0.1)
+    kept(shelf.store, UID, best.number, tmp_path / "drawn")
+    size = sum(entry.size for entry in shelf.store.entries())
+    shelf.study.spec = a_spec(keep_weights=1, store_limit=size)
+    freed = shelf.keeper.make_room(100, full=False)
+    assert [key.rpartition("/")[2][:8] for key in freed.deleted] == ["pictures"]
+    assert shelf.kinds(best) == ["best", "results"]
+    assert shelf.kinds(running) == ALL

@@ -44,6 +44,8 @@ class Kept:
             f"work/trials/{uid}-000000/train.log",
             f"work/trials/{uid}-000002-4711/weights/last.pt",
             f"work/outbox/{uid}-000002.jsonl",
+            f"work/pictures/{uid}-000000-4711/best.pt",
+            f"checkpoints/{uid}/trial-000000/pictures-0123456789abcdef.zip",
             f"work/data/subset-{name}/data.yaml",
         )
 

@@ -105,7 +105,7 @@ def test_writing_a_report_leaves_the_study_and_optunas_verbosity_as_they_were(tm
 def test_a_report_that_cannot_be_written_is_refused_before_it_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "render", lambda *_, **__: pytest.fail("drawn for nothing"))
+    monkeypatch.setattr(report, "Page", lambda *_, **__: pytest.fail("drawn for nothing"))
     with pytest.raises(UsageError, match=r"r\.html cannot be written: there is no folder .*nowhere"):
         report.write(a_study(a_spec()), tmp_path / "nowhere" / "r.html")
     assert list(tmp_path.iterdir()) == []

@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from petskin_tune.study import attributes
 from petskin_tune.views import report
 from petskin_tune.views.report import history, parameters, relations, results, rows, timeline
-from petskin_tune.views.report.pictures import picture_section, pictures
 from petskin_tune.views.report.rows import Table
 from tests.support.made_studies import Made, made
 from tests.support.studies import NOW, a_spec, a_study, add
@@ -134,23 +131,3 @@ def test_a_persons_own_trials_beside_ours_make_a_report() -> None:
     html = report.render(study, NOW)
     assert "Trials (7)" in html
     assert "Infinity" not in re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
-
-
-def test_pictures_are_those_of_the_best_trial_and_of_the_study(tmp_path: Path) -> None:
-    study = a_study(a_spec())
-    store = FileSystemArtifactStore(str(tmp_path))
-    best, other = study.ask(), study.ask()
-    for owner, name in ((best, "val <b>.png"), (other, "other.png"), (study, "study.jpg"), (study, "notes.txt")):
-        (tmp_path / name).write_bytes(name.encode())
-        upload_artifact(artifact_store=store, file_path=str(tmp_path / name), study_or_trial=owner)
-    study.tell(best, 0.5)
-    study.tell(other, 0.1)
-    found = pictures(study, tmp_path)
-    assert [picture.content for picture in found] == [b"val <b>.png", b"study.jpg"]
-    assert "data:image/png;base64," in picture_section(found)
-
-
-def test_without_a_folder_of_artifacts_there_are_no_pictures(tmp_path: Path) -> None:
-    study = a_study(a_spec())
-    assert pictures(study) == pictures(study, tmp_path / "none") == []
-    assert "None were kept." in picture_section([])

@@ -1,0 +1,113 @@
+"""Pictures on the dashboard's pages: rows for the trials that have any, and files that can do nothing but be looked at.
+
+optuna-dashboard lists what stands in attributes of study and trial under ``artifacts:`` and takes all of it for right:
+a row that is none ends its page, and a file is sent as whatever type its row names, to pages of any origin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, BinaryIO
+
+from bottle import HTTPResponse
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from petskin_tune.checkpoints.artifacts import PREFIX, Artifacts, read_row
+
+OF_A_TRIAL = "dashboard:artifacts:{}:{}"  # as optuna-dashboard keeps a trial's artifacts with the study
+_ROWS = (PREFIX, "dashboard:artifacts:")
+_PATH = "/artifacts/"
+_SHOWN = ("image/jpeg", "image/png", "image/webp", "image/gif", "text/plain", "text/csv", "application/json")
+_HEADERS = [  # whatever it is, it runs nothing, loads nothing and is read by no page from elsewhere
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; sandbox"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+]
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+
+class ForTheDashboard:
+    """An artifact store that answers "not found" where Optuna's protocol raises, which would end in an error 500.
+
+    Args:
+        artifacts: of the study.
+    """
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """The content of an artifact."""
+        try:
+            return self._artifacts.open_reader(artifact_id)
+        except ArtifactNotFound as error:
+            raise HTTPResponse(str(error), status=404) from error
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Keep what a person uploads; only where the dashboard may write."""
+        self._artifacts.write(artifact_id, content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        """Delete what a person has uploaded."""
+        try:
+            self._artifacts.remove(artifact_id)
+        except ArtifactNotFound as error:
+            raise HTTPResponse(str(error), status=404) from error
+
+
+def only_rows(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """System attributes of a study or a trial without what claims to be an artifact and is none."""
+    found = dict(kept)
+    for name in [name for name in kept if name.startswith(_ROWS)]:
+        row = read_row(name, kept[name])
+        if row is None:
+            del found[name]
+        else:
+            found[name] = json.dumps(row)
+    return found
+
+
+def rows_of_trials(artifacts: Artifacts, ids: Mapping[int, int]) -> dict[str, str]:
+    """The pictures of a study's trials, as attributes of the study that optuna-dashboard reads.
+
+    Args:
+        artifacts: of the study.
+        ids: Optuna's id of each trial, by its number.
+    """
+    return {
+        OF_A_TRIAL.format(ids[number], row["artifact_id"]): json.dumps(row)
+        for number, rows in artifacts.rows().items()
+        if number in ids
+        for row in rows
+    }
+
+
+class ToLookAt:
+    """A WSGI application whose artifacts are pictures and text to look at; all else is a file to save."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        if not environ.get("PATH_INFO", "").startswith(_PATH):
+            return self._application(environ, start_response)
+
+        def answer(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            return start_response(status, _safe(headers), *more)
+
+        return self._application(environ, answer)
+
+
+def _safe(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    kind = next((value for name, value in headers if name.lower() == "content-type"), "").partition(";")[0].strip()
+    kept = [
+        (name, value) for name, value in headers if name.lower() not in ("content-type", "access-control-allow-origin")
+    ]
+    if kind in _SHOWN:
+        return [*kept, ("Content-Type", kind), *_HEADERS]
+    saved = [("Content-Type", "application/octet-stream"), ("Content-Disposition", "attachment")]
+    return [*kept, *saved, *_HEADERS]
