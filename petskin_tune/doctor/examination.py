@@ -61,7 +61,7 @@ def called(name: str) -> str:
         "trial": _("trial"),
         "disk": _("disk"),
     }
-    return f"{names[what]} {number}".rstrip()
+    return f"{names.get(what, what)} {number}".rstrip()
 
 
 @dataclass

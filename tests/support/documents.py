@@ -50,7 +50,7 @@ def commands_of_notebook(path: Path) -> list[list[str]]:
     cells = json.loads(path.read_text())["cells"]
     code = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
     text = [commands_in("".join(cell["source"])) for cell in cells if cell["cell_type"] == "markdown"]
-    given = {"OPTIONS": "--study demo", "DATA_OPTION": ""}  # the rest are single words
+    given = {"OPTIONS": "--study demo", "DATA_OPTION": "", "LANG_OPTION": "--lang ko"}  # the rest are single words
     lines = [re.sub(r"[$](\w+)", lambda name: given.get(name[1], name[1]), line) for line in code]
     shell = [words for line in lines if line.startswith("!") for words in _calls(line[1:])]
     return [*shell, *(words for found in text for words in found)]

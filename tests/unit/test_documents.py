@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -138,11 +139,27 @@ def test_a_translation_says_to_type_what_the_english_says_in_its_order(path: Pat
     assert re.search("[가-힣]", korean)
 
 
-def test_the_korean_readme_types_nothing_that_the_english_one_does_not() -> None:
-    english = set(lines_to_type((PROJECT / "README.md").read_text(encoding="utf-8")))
-    korean = lines_to_type((PROJECT / "README.ko.md").read_text(encoding="utf-8"))
-    assert korean
-    assert [line for line in korean if line not in english] == []
+def test_the_korean_readme_types_what_the_english_one_does_and_names_the_same_commands_options_and_tests() -> None:
+    english, korean = ((PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md"))
+    assert lines_to_type(korean) == lines_to_type(english)
+    assert len(re.findall(r"^##+ ", korean, re.MULTILINE)) == len(re.findall(r"^##+ ", english, re.MULTILINE))
+    translated = english.partition("## How it is built")[0]  # the Korean one leads there
+    for part in (r"^\| (`.+?`) \| ", r"`(--[\w-]+)`", r"`(tests/[\w/.]+)`"):
+        assert set(re.findall(part, korean, re.MULTILINE)) == set(re.findall(part, translated, re.MULTILINE)), part
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_notebook_says_in_korean_what_it_says_in_english(path: Path) -> None:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] != "markdown" or cell["id"] == "badge":
+            continue
+        paragraphs = [part for part in text.split("\n\n") if not part.startswith("# ")]
+        korean = [part for part in paragraphs if re.search("[가-힣]", part)]
+        assert 2 * len(korean) == len(paragraphs), f"{cell['id']} has a paragraph in one language only"
+        english = [part for part in paragraphs if part not in korean]
+        for part in (r"`[^`]+`", r"\d+"):
+            assert re.findall(part, " ".join(korean)) == re.findall(part, " ".join(english)), cell["id"]
 
 
 # ---- where the project is --------------------------------------------------------------------------------------------
