@@ -10,7 +10,7 @@ import contextlib
 import json
 import shlex
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,11 @@ class Study:
 
     def enqueue(self, point: Mapping[str, Any], origin: str) -> int:
         """Let the next free worker try ``point`` (searched names left out are drawn). Returns the trial's number."""
-        nonce = uuid.uuid4().hex
+        return self.enqueue_once(waiting_trial(point, self.spec, origin, uuid.uuid4().hex))
+
+    def enqueue_once(self, template: FrozenTrial) -> int:
+        """Enqueue a trial of :func:`waiting_trial`, unless one of its nonce is there already. Returns its number."""
+        nonce = template.system_attrs[attributes.ENQUEUED]
 
         def work(session: Session) -> int:
             session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
@@ -227,7 +231,6 @@ class Study:
             )
             if known is not None:
                 return models.TrialModel.find_or_raise_by_id(known.trial_id, session).number
-            template = _waiting(point, self.spec, origin, nonce)
             return self.storage._get_prepared_new_trial(self.id, template, session).number  # type: ignore[return-value]
 
         return self.storage.transaction(work)
@@ -258,9 +261,15 @@ def find_study(storage: PetskinStorage, name: str) -> Study | None:
     return Study(storage, opened, spec, stored[attributes.UID], stored)
 
 
-def our_names(storage: PetskinStorage) -> list[str]:
-    """The names of the studies in this database that petskin-tune made, in the order in which they were created."""
-    return [study.study_name for study in storage.get_all_studies() if attributes.SPEC in study.user_attrs]
+def our_names(storage: PetskinStorage, *, repetitions: bool = True) -> list[str]:
+    """The names of the studies in this database that petskin-tune made, in the order in which they were created.
+
+    Args:
+        storage: open.
+        repetitions: those of repetitions as well, see ``repeats.py``.
+    """
+    ours = (study for study in storage.get_all_studies() if attributes.SPEC in study.user_attrs)
+    return [study.study_name for study in ours if repetitions or attributes.REPEATS not in study.user_attrs]
 
 
 def refuse_deleted(study: Study) -> None:
@@ -351,6 +360,7 @@ def create_study(
     *,
     points: tuple[Mapping[str, Any], ...],
     attributes_of_study: Mapping[str, Any],
+    waiting: Sequence[FrozenTrial] = (),
     instead_of: Study | None = None,
 ) -> Study:
     """Create the study with its start points in one transaction, or open it when another worker was faster.
@@ -359,6 +369,7 @@ def create_study(
         storage: where.
         spec: of the study.
         points: tried first.
+        waiting: trials of :func:`waiting_trial` that are tried after them.
         attributes_of_study: set with it.
         instead_of: an untouched study (:func:`is_untouched`) of this name, deleted in the same transaction.
     """
@@ -379,8 +390,9 @@ def create_study(
                 study_id=row.study_id, key=attributes.METRIC_NAMES, value_json=json.dumps([attributes.METRIC])
             )
         )
-        for point in points:
-            storage._get_prepared_new_trial(row.study_id, _waiting(point, spec, START_POINT, uuid.uuid4().hex), session)
+        of_points = (waiting_trial(point, spec, START_POINT, uuid.uuid4().hex) for point in points)
+        for template in (*of_points, *waiting):
+            storage._get_prepared_new_trial(row.study_id, template, session)
 
     with contextlib.suppress(IntegrityError):  # the name is taken: by a faster worker, or by our own lost attempt
         storage.transaction(work)
@@ -422,14 +434,24 @@ def _attribute(session: Session, study_id: int, key: str) -> Any:
     return session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=key).one_or_none()
 
 
-def _waiting(point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str) -> FrozenTrial:
-    """As ``optuna.Study.enqueue_trial`` makes one; what is not searched is the trial's own."""
+def waiting_trial(
+    point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str, noted: Mapping[str, Any] | None = None
+) -> FrozenTrial:
+    """As ``optuna.Study.enqueue_trial`` makes one; what is not searched is the trial's own.
+
+    Args:
+        point: its settings; searched names left out are drawn.
+        spec: of the study.
+        origin: where it comes from, see ``attributes.ORIGIN``.
+        nonce: no other trial of the database has it.
+        noted: more of its user attributes.
+    """
     searched = {name: value for name, value in point.items() if name in spec.search}
     fixed = {name: value for name, value in point.items() if name not in spec.search}
     return create_trial(
         state=TrialState.WAITING,
         system_attrs={attributes.POINT: searched, attributes.ENQUEUED: nonce},
-        user_attrs={attributes.ORIGIN: origin, **({attributes.FIXED: fixed} if fixed else {})},
+        user_attrs={attributes.ORIGIN: origin, **({attributes.FIXED: fixed} if fixed else {}), **(noted or {})},
     )
 
 
