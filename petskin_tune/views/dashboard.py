@@ -176,9 +176,11 @@ def note(study: Study, leases: Sequence[Lease], options: str = "") -> str:
     shown = status.collect(study, leases, time.time(), options=options)
     table = read(study, leases, {trial.number for trial in shown.running if trial.hold == "frozen"})
     lines = [literal(status.headline(shown))]
-    if shown.best:
-        lines.append(f"**{literal(status.best_line(shown.best))}**")
-    lines += [literal(sentence) for sentence in (*worth(table), *costs(table))]
+    if shown.repeats:
+        lines += [f"**{literal(shown.repeats.sentence)}**", *([literal(shown.gain.sentence)] if shown.gain else [])]
+    elif shown.best:
+        lines += [f"**{literal(status.best_line(shown.best))}**", *map(literal, worth(table))]
+    lines += map(literal, costs(table))
     if table.spec is not None:
         lines.append(f"Model {literal(table.spec.model)}, data {literal(table.spec.data)}, {table.spec.epochs} epochs.")
     command = shown.next_command.replace("`", "'")
