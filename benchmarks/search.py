@@ -4,6 +4,7 @@
     python benchmarks/search.py --tables DIR --methods freeze-thaw,tpe-asha --seeds 4 --workers 1,4,16
     python benchmarks/search.py --tables DIR --mode yolo                  # also: rising, continuous
     python benchmarks/search.py --timing                                  # seconds per choice, needs no tables
+    python benchmarks/search.py --rung                                    # what a rung costs, see search_rung.py
 
 The tables are no part of this project; benchmarks/search_tasks.py says what is expected in DIR. Workers ask for the
 next segment when theirs has ended, and train an epoch each per tick. The budget is 20 full runs' worth of epochs, over
@@ -23,6 +24,8 @@ import itertools
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -48,6 +51,8 @@ def main() -> None:
     if options.timing:
         print_timing()
         return
+    if options.rung:  # in a process of its own: each trial's process imports what this one is
+        raise SystemExit(subprocess.call([sys.executable, str(Path(__file__).with_name("search_rung.py"))]))
     if options.tables is None or not (options.tables / "lcbench.npz").is_file():
         raise SystemExit(
             "There are no tables: give their folder with --tables (benchmarks/search_tasks.py says which)."
@@ -75,6 +80,7 @@ def _options() -> argparse.Namespace:
     for mode in MODES[1:]:
         parser.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=f"--mode {mode}")
     parser.add_argument("--timing", action="store_true", help="only seconds per choice")
+    parser.add_argument("--rung", action="store_true", help="only what a rung costs, on real training")
     return parser.parse_args()
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 SNAPSHOT_FORMAT = 1  # raise it when older snapshots cannot be resumed
 MASK_MAP = "metrics/mAP50-95(M)"  # the one fitness: mask mAP50-95 of the validation set, Ultralytics' own name
 
+SNAPSHOT_FAILED = "snapshot-failed"  # key of the note on a snapshot that this machine's disk refuses
 TRAIN_LOG = "train.log"  # in a run folder: what the trial's process says, tracebacks too; it stays when the trial ends
 
 # The pictures of what a trial's model does, by the names of their files, in the order in which they are shown.

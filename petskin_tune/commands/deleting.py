@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @one_sentence
 def delete(study: str, home: str | None, storage: str | None, checkpoints: str | None, yes: bool) -> int:
-    """Delete a study: its trials, snapshots and weights; never files of yours.
+    """Delete a study: its trials, snapshots and weights, repetitions of its trials; never files of yours.
 
     Refused while workers are at work on it.
     """
@@ -70,21 +70,35 @@ def delete_study(places: Places, say: Callable[[str], None], may: Callable[[str]
             known = names(home)
             hint = did_you_mean(places.study, known) or (f"; known are {', '.join(known[:20])}" if known else "")
             raise UsageError(f"there is no study `{places.study}` in this database{hint}")
-        _refuse_workers(study, places)
-        holding = _holding(study, home)
-        if not may(f"Delete {holding}?"):
+        doomed = [*_repetitions(study), study]  # the study itself last: it is by which the others are found
+        for one in doomed:
+            _refuse_workers(one, places)
+        holdings = [_holding(one, home) for one in doomed]
+        if not may(f"Delete {'; '.join(map(str, reversed(holdings)))}?"):
             say("nothing is deleted")
             return EXIT_USAGE
-        study.set_attribute(attributes.DELETING, True)
-        _refuse_workers_again(study, places)
+        for one in doomed:
+            one.set_attribute(attributes.DELETING, True)
+        _refuse_workers_again(doomed, places)
         home.save()
-        holding.delete()
-        _delete_rows(study)
+        for one, holding in zip(doomed, holdings, strict=True):
+            holding.delete()
+            _delete_rows(one)
         home.save()
-    say(f"deleted: {holding}")
-    for left in holding.left:
-        say(f"left, because it is not the study's: {left}")
+    for holding in reversed(holdings):
+        say(f"deleted: {holding}")
+        for left in holding.left:
+            say(f"left, because it is not the study's: {left}")
     return EXIT_DONE
+
+
+def _repetitions(study: Study) -> list[Study]:
+    """The studies that repeat trials of this one."""
+    from petskin_tune.study.repeats import studies_about
+    from petskin_tune.study.study import find_study
+
+    found = (find_study(study.storage, name) for name in studies_about(study.storage, study.uid))
+    return [one for one in found if one is not None]
 
 
 def _delete_rows(study: Study) -> None:
@@ -115,14 +129,16 @@ def _refuse_workers(study: Study, places: Places) -> None:
         )
 
 
-def _refuse_workers_again(study: Study, places: Places) -> None:
-    """As before, once no other worker can begin any more; one that was faster keeps its study."""
+def _refuse_workers_again(studies: Sequence[Study], places: Places) -> None:
+    """As before, once no other worker can begin any more; one that was faster keeps its study, and all stay."""
     from petskin_tune.study import attributes
 
     try:
-        _refuse_workers(study, places)
+        for study in studies:
+            _refuse_workers(study, places)
     except UsageError:
-        study.set_attribute(attributes.DELETING, False)
+        for study in studies:
+            study.set_attribute(attributes.DELETING, False)
         raise
 
 
@@ -168,13 +184,16 @@ class _Holding:
 
 def _holding(study: Study, home: Home) -> _Holding:
     from petskin_tune.checkpoints.keys import is_of_a_trial
+    from petskin_tune.study.repeats import repeats_of
 
+    repeats = repeats_of(study.attributes)
+    about = f" ({repeats})" if repeats else ""
     store = home.open_store(study.store, study.uid)
     entries = store.entries(study.uid)
-    best = study.best()
+    best = None if repeats else study.best()
     value = f", best mask mAP {score(best.value)}" if best else ""
     return _Holding(
-        f"study {study.name}: {counted(len(study.trials()), 'trial')}{value}",
+        f"study {study.name}{about}: {counted(len(study.trials()), 'trial')}{value}",
         study.uid,
         store,
         tuple(entry for entry in entries if is_of_a_trial(entry.key)),

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petskin_tune.commands.options import in_a_language, on_a_study, one_sentence
-from petskin_tune.errors import UsageError
+from petskin_tune.commands.options import (
+    data_here,
+    in_a_language,
+    max_hours,
+    on_a_study,
+    on_this_machine,
+    one_sentence,
+)
+from petskin_tune.errors import EXIT_DONE, UsageError
 from petskin_tune.files.paths import require_folder, writing
 from petskin_tune.files.regular import require_replaceable
 from petskin_tune.opening.places import Places
@@ -85,9 +92,36 @@ def diagnose(places: Places | None, path: str | None, trial: int | None) -> None
 @on_a_study()
 @click.option("--yaml", "yaml_file", type=click.Path(dir_okay=False), help="Settings for `yolo train cfg=FILE`.")
 @click.option("--weights", type=click.Path(dir_okay=False), help="The best weights, for `YOLO(FILE)`.")
+@click.option("--repeat", type=int, metavar="K", help="Train the best and the defaults under K further seeds each.")
+@data_here
+@click.option("--device", default="", metavar="D", help="With --repeat: cpu, a GPU, or several.")
+@max_hours
+@on_this_machine
 @one_sentence
-def best(places: Places, yaml_file: str | None, weights: str | None) -> None:
-    """Print the best trial, and write its settings and weights."""
+def best(places: Places, yaml_file: str | None, weights: str | None, repeat: int | None, **options: Any) -> int:
+    """Print the best trial, write its settings and weights, or measure what it is worth.
+
+    With --repeat the best trial and the defaults are trained under further seeds, and the gain is said with
+    an interval, or that it is noise. Typed again, the same command goes on where it stood.
+    """
+    if repeat is not None:
+        if yaml_file is not None or weights is not None:
+            raise UsageError("--repeat trains and writes no file: leave --yaml and --weights out, and type them after.")
+        return _repeat_best(places, repeat, options)
+    if any(options.values()):
+        raise UsageError("Options such as --device and --max-hours are for --repeat, which trains.")
+    _best(places, yaml_file, weights)
+    return EXIT_DONE
+
+
+def _repeat_best(places: Places, pairs: int, options: dict[str, Any]) -> int:
+    from petskin_tune.commands.repeat import repeat_best
+    from petskin_tune.commands.worker import Request
+
+    return repeat_best(places, pairs, Request(**options))
+
+
+def _best(places: Places, yaml_file: str | None, weights: str | None) -> None:
     from petskin_tune.opening.study import open_study
     from petskin_tune.views import export
 

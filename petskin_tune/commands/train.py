@@ -51,7 +51,7 @@ def train(places: Places, epochs: int, trial: int | None, top: int | None, imgsz
 
         with open_study(places) as (home, study):
             if not request.allow_different_machine:
-                _require_the_release_of(study, home)
+                require_the_release_of(study, home)
             name = _name(study.name, trial, top, epochs, imgsz)
             spec = final_spec(study.spec, name, _chosen(study, trial, top), epochs, imgsz)
             folder = study.folders[0] if study.folders else None
@@ -60,7 +60,7 @@ def train(places: Places, epochs: int, trial: int | None, top: int | None, imgsz
         return start_worker(replace(places, study=name, asked=final), request, signals)
 
 
-def _require_the_release_of(study: Study, home: Home) -> None:
+def require_the_release_of(study: Study, home: Home) -> None:
     """Refuse another release of Ultralytics than the one with which the settings were found to be good.
 
     Raises:

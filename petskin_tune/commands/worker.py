@@ -62,6 +62,7 @@ class Request:
     allow_different_machine: bool = False
     verbose: bool = False
     notify: str | None = field(default=None, repr=False)  # a secret
+    command: str = ""  # what a person types again to go on, where it is not `tune-worker`
 
     @property
     def typed(self) -> str:
@@ -109,7 +110,7 @@ def tune_worker(places: Places, ephemeral: bool, local_checkpoints: bool, **opti
     """
     places = replace(places, ephemeral=ephemeral, local_checkpoints=local_checkpoints)
     with Signals() as signals:  # before the second that the imports below take
-        return _ended(start_worker(places, Request(**options), signals))
+        return ended(start_worker(places, Request(**options), signals))
 
 
 @one_sentence
@@ -117,10 +118,11 @@ def one_of_several() -> int:
     """The worker of one of several devices, in a process of its own: what was typed comes from its parent."""
     with filtered_output(), Signals() as signals:
         places, request, typed_at = pickle.load(sys.stdin.buffer)
-        return _ended(_work(places, request, signals, _since(typed_at)))
+        return ended(_work(places, request, signals, _since(typed_at)))
 
 
-def _ended(code: int) -> int:
+def ended(code: int) -> int:
+    """The exit code of a worker; one that is suspended ends this process at once."""
     if code == EXIT_SUSPENDED:
         end_now(code)  # the forkserver may still import torch, and Python would wait for it
     return code
@@ -181,7 +183,7 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
     )
     view = open_progress(plain=request.verbose)
     signals.before_exit = view.close
-    way_on = f"tune-worker --study {shlex.quote(places.study)}{places.typed}{request.typed}"
+    way_on = request.command or f"tune-worker --study {shlex.quote(places.study)}{places.typed}{request.typed}"
     signals.last_words = printable(f"stopped at once; its trial goes on from the last snapshot. Type: {way_on}")
     try:
         opened = unless(lambda: signals.came is not None, lambda: _open(places, request, view))
@@ -260,6 +262,7 @@ def _options(places: Places, request: Request) -> Options:
     return Options(
         typed=places.typed,
         typed_for_workers=request.typed,
+        command=request.command,
         worker=request.name or f"{socket.gethostname()}-{os.getpid()}",
         device=request.device,
         data=request.data,

@@ -29,6 +29,7 @@ from petskin_tune.study import attributes
 from petskin_tune.study.failures import Failure
 from petskin_tune.study.foreign import Foreign, foreign_of, without_foreign
 from petskin_tune.study.ranking import best
+from petskin_tune.study.repeats import gain_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind, failure_of, find_trial, spec_of
 
@@ -66,12 +67,15 @@ def of_study(study: Study, number: int | None = None) -> str:
         return words.page(_trial_lines(find_trial(study.study_name, trials, number), trials))
     spec, own = spec_of(study), without_foreign(trials)
     seen = _seen(own)
-    advised = [*search.warnings(trials, spec), *advice(seen.shown, seen.judged, seen.complete, spec)]
+    gain, first = gain_of(study.user_attrs), best(trials, study.user_attrs)
+    measured = gain if gain is not None and first is not None and gain.trial == first.number else None
+    advised = [*search.warnings(trials, spec, measured), *advice(seen.shown, seen.judged, seen.complete, spec)]
     answer = _("look at this first") if advised else _answer_of(seen)
     lines = [_("study {name}: {answer}").format(name=study.study_name, answer=answer)]
     lines += [f"  → {sentence}" for sentence in advised]
     lines += [f"  {_ended(own)}", *_by_kind(seen)]
-    if (first := best(trials, study.user_attrs)) is not None:
+    lines += [f"  {gain.sentence(first.number if first else None)}"] if gain else []
+    if first is not None:
         lines += ["", _("The best trial:"), *_trial_lines(first, trials)]
     elif not any(curves_of(trial) for trial in trials):
         lines.append(_("No trial has finished an epoch yet."))

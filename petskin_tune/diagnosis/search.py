@@ -19,6 +19,8 @@ from petskin_tune.study.trials import failure_kind
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from petskin_tune.study.gain import Against, Gain
+
 IN_A_ROW = 5  # trials that end alike before it is said
 ENOUGH_TRIALS = 10  # finished ones, before the best is held against the defaults
 USUAL_NOISE = 0.007  # of mask mAP50-95 from one epoch to the next, median of public YOLO segmentation runs
@@ -37,9 +39,18 @@ def concerns(trials: Sequence[FrozenTrial], spec: StudySpec | None, in_a_row: in
     return {concern: sentence for concern, sentence in said.items() if sentence}
 
 
-def warnings(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> list[str]:
-    """The sentences of :func:`concerns`, after as many trials in a row as the study lets fail alike."""
-    return list(concerns(trials, spec, spec.max_identical_failures if spec else IN_A_ROW).values())
+def warnings(trials: Sequence[FrozenTrial], spec: StudySpec | None, gain: Gain | None = None) -> list[str]:
+    """The sentences of :func:`concerns`, after as many trials in a row as the study lets fail alike.
+
+    Args:
+        trials: of the study.
+        spec: of the study; None: it is not ours.
+        gain: what repetitions of the best trial have shown, which is more than single trials can.
+    """
+    said = concerns(trials, spec, spec.max_identical_failures if spec else IN_A_ROW)
+    if gain is not None and gain.verdict == "gain":
+        said.pop("no-better-than-defaults", None)
+    return list(said.values())
 
 
 def identical_failures(trials: Sequence[FrozenTrial]) -> tuple[str, int] | None:
@@ -103,11 +114,22 @@ def _no_better_than_defaults(trials: Sequence[FrozenTrial], spec: StudySpec | No
 
 
 def defaults_trial(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> FrozenTrial | None:
-    """The complete trial that tried `defaults`: start points are enqueued first and in order."""
-    if spec is None or "defaults" not in spec.start:
-        return None
-    starts = [t for t in trials if recorded(t).get(attributes.ORIGIN) == "start point"]
-    place = spec.start.index("defaults")
-    in_order = sorted(starts, key=lambda trial: trial.number)
-    found = in_order[place] if place < len(in_order) else None
+    """The trial that tried `defaults`, if it is complete."""
+    found = reference_trial(trials, spec) if spec is not None and "defaults" in spec.start else None
     return found if found is not None and found.state.name == "COMPLETE" else None
+
+
+def reference_trial(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> FrozenTrial | None:
+    """The trial by which the best is measured, complete or not: that of `defaults`, else the first start point.
+
+    Start points are enqueued first and in order.
+    """
+    starts = [trial for trial in trials if recorded(trial).get(attributes.ORIGIN) == "start point"]
+    place = spec.start.index("defaults") if spec is not None and "defaults" in spec.start else 0
+    in_order = sorted(starts, key=lambda trial: trial.number)
+    return in_order[place] if place < len(in_order) else None
+
+
+def reference_of(spec: StudySpec | None) -> Against:
+    """What :func:`reference_trial` tried."""
+    return "defaults" if spec is None or not spec.start or "defaults" in spec.start else "start point"

@@ -116,13 +116,13 @@ def names(home: Home) -> list[str]:
 
 
 def only_study(places: Places) -> str:
-    """The name of the only study in the places that were named.
+    """The name of the only study in the places that were named; studies of repetitions are not looked at.
 
     Raises:
         UsageError: there is none, or there are several: says which.
     """
     with open_places(places) as (home, storage):
-        found = our_names(storage) if storage else []
+        found = our_names(storage, repetitions=False) if storage else []
     where = str(home.folder) if home.database else mask(normalise_url(home.storage_url))
     if not found:
         raise UsageError(f"There is no study in {where} yet: name one with --study, such as {_some(shipped())}.")

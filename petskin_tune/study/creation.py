@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -30,6 +30,7 @@ def create_study(
     *,
     points: tuple[Mapping[str, Any], ...],
     attributes_of_study: Mapping[str, Any],
+    waiting: Sequence[FrozenTrial] = (),
     instead_of: Study | None = None,
 ) -> Study:
     """Create the study with its start points in one transaction, or open it when another worker was faster.
@@ -38,6 +39,7 @@ def create_study(
         storage: where.
         spec: of the study.
         points: tried first.
+        waiting: trials of :func:`~petskin_tune.study.rows.waiting_trial` that are tried after them.
         attributes_of_study: set with it.
         instead_of: an untouched study (:func:`is_untouched`) of this name, deleted in the same transaction.
     """
@@ -58,10 +60,9 @@ def create_study(
                 study_id=row.study_id, key=attributes.METRIC_NAMES, value_json=json.dumps([attributes.METRIC])
             )
         )
-        for point in points:
-            storage._get_prepared_new_trial(
-                row.study_id, waiting_trial(point, spec, START_POINT, uuid.uuid4().hex), session
-            )
+        of_points = (waiting_trial(point, spec, START_POINT, uuid.uuid4().hex) for point in points)
+        for template in (*of_points, *waiting):
+            storage._get_prepared_new_trial(row.study_id, template, session)
 
     with contextlib.suppress(IntegrityError):  # the name is taken: by a faster worker, or by our own lost attempt
         storage.transaction(work)

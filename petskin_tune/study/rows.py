@@ -29,19 +29,22 @@ def attribute(session: Session, study_id: int, key: str) -> Any:
     return session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=key).one_or_none()
 
 
-def waiting_trial(point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str) -> FrozenTrial:
+def waiting_trial(
+    point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str, noted: Mapping[str, Any] | None = None
+) -> FrozenTrial:
     """A trial that waits, as ``optuna.Study.enqueue_trial`` makes one; what is not searched is the trial's own.
 
     Args:
-        point: what it is to train with.
+        point: what it is to train with; searched names left out are drawn.
         spec: of the study.
-        origin: where the point comes from.
-        nonce: by which a retry after a lost answer finds it again.
+        origin: where the point comes from, see ``attributes.ORIGIN``.
+        nonce: no other trial of the database has it; by it a retry after a lost answer finds the trial again.
+        noted: more of its user attributes.
     """
     searched = {name: value for name, value in point.items() if name in spec.search}
     fixed = {name: value for name, value in point.items() if name not in spec.search}
     return create_trial(
         state=TrialState.WAITING,
         system_attrs={attributes.POINT: searched, attributes.ENQUEUED: nonce},
-        user_attrs={attributes.ORIGIN: origin, **({attributes.FIXED: fixed} if fixed else {})},
+        user_attrs={attributes.ORIGIN: origin, **({attributes.FIXED: fixed} if fixed else {}), **(noted or {})},
     )

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
+from petskin_tune.study.gain import Gain, Repeats
 from petskin_tune.study.spec import SPEC_VERSION, Scalar, StudySpec
 from petskin_tune.study.study_file.file import as_written
 from petskin_tune.study.study_file.parser import read_study
@@ -63,7 +64,7 @@ def _fingerprint(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-_ORIGINS = ("start point", "person", "search")
+_ORIGINS = ("start point", "person", "search", "repeat")
 _OF_A_TRIAL: Mapping[str, Any] = {
     attributes.WORKER: str,
     attributes.DEVICE: str,
@@ -86,6 +87,8 @@ _OF_A_TRIAL: Mapping[str, Any] = {
     attributes.WEIGHTS: Annotated[str, Field(pattern=r"^[\w-]+/trial-\d+/best-\d+-[0-9a-f]{16}\.pt$")] | None,
     attributes.FIXED: dict[str, Scalar],
     attributes.ORIGIN: Literal[_ORIGINS],
+    attributes.SEED: Count,
+    attributes.ROLE: Literal["best", "defaults"],
 }
 _OF_A_STUDY: Mapping[str, Any] = {
     attributes.UID: Annotated[str, Field(pattern="^[0-9a-f]{12}$")],
@@ -98,6 +101,8 @@ _OF_A_STUDY: Mapping[str, Any] = {
     attributes.OTHER_RELEASES: list[str],
     attributes.RECOMMENDED: _Recommended,
     attributes.OUTLOOK: _Outlook,
+    attributes.REPEATS: Repeats,
+    attributes.GAIN: Gain,
     attributes.STOP_REQUESTED: Count,
     attributes.DELETING: bool,
 }

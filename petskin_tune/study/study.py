@@ -167,7 +167,11 @@ class Study:
 
     def enqueue(self, point: Mapping[str, Any], origin: str) -> int:
         """Let the next free worker try ``point`` (searched names left out are drawn). Returns the trial's number."""
-        nonce = uuid.uuid4().hex
+        return self.enqueue_once(waiting_trial(point, self.spec, origin, uuid.uuid4().hex))
+
+    def enqueue_once(self, template: FrozenTrial) -> int:
+        """Enqueue a trial of :func:`waiting_trial`, unless one of its nonce is there already. Returns its number."""
+        nonce = template.system_attrs[attributes.ENQUEUED]
 
         def work(session: Session) -> int:
             session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
@@ -178,7 +182,6 @@ class Study:
             )
             if known is not None:
                 return models.TrialModel.find_or_raise_by_id(known.trial_id, session).number
-            template = waiting_trial(point, self.spec, origin, nonce)
             return self.storage._get_prepared_new_trial(self.id, template, session).number  # type: ignore[return-value]
 
         return self.storage.transaction(work)
@@ -206,9 +209,15 @@ def find_study(storage: PetskinStorage, name: str) -> Study | None:
     return Study(storage, opened, spec, stored[attributes.UID], stored)
 
 
-def our_names(storage: PetskinStorage) -> list[str]:
-    """The names of the studies in this database that petskin-tune made, in the order in which they were created."""
-    return [study.study_name for study in storage.get_all_studies() if attributes.SPEC in study.user_attrs]
+def our_names(storage: PetskinStorage, *, repetitions: bool = True) -> list[str]:
+    """The names of the studies in this database that petskin-tune made, in the order in which they were created.
+
+    Args:
+        storage: open.
+        repetitions: those of repetitions as well, see ``repeats.py``.
+    """
+    ours = (study for study in storage.get_all_studies() if attributes.SPEC in study.user_attrs)
+    return [study.study_name for study in ours if repetitions or attributes.REPEATS not in study.user_attrs]
 
 
 def refuse_deleted(study: Study) -> None:

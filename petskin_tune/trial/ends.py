@@ -33,6 +33,7 @@ End = Literal["complete", "pruned", "frozen", "failed", "suspended", "lost", "de
 
 UPLOAD_SECONDS = 30.0  # for the newest snapshot of a trial that is given back
 TURN_SECONDS = 0.5  # between two looks whether it can be frozen
+NOT_WRITTEN = "the snapshot with which it was to be frozen was not written"
 MAX_FALSE_STARTS = 2  # a process that dies before it trains, in a row
 
 
@@ -68,7 +69,11 @@ def without_process(run: RunState) -> Outcome | None:
 
 
 def after_process(run: RunState) -> Outcome | None:
-    """The end that the process has told before it ended, or how it died."""
+    """The end that the process has told before it ended, or how it died.
+
+    Raises:
+        UsageError: the trial was given back.
+    """
     last = run.listener.last
     if isinstance(last, Finished):
         return complete(run, last)
@@ -77,7 +82,7 @@ def after_process(run: RunState) -> Outcome | None:
     if isinstance(last, Declined):
         return decline(run, last)
     if isinstance(last, Suspended):
-        return release(run)
+        return written_again(run)
     return crash(run)
 
 
@@ -85,9 +90,14 @@ def after_process(run: RunState) -> Outcome | None:
 
 
 def complete(run: RunState, finished: Finished) -> Outcome | None:
-    """It has trained to its end."""
+    """It has trained to its end.
+
+    Raises:
+        UsageError: it was to be frozen before, and was given back.
+    """
     if not _is_settled(run):
         return without_process(run) or release(run)
+    _require_its_snapshot(run)
     reach("before-last-tell")
     run.trial.tell(TrialState.COMPLETE, run.best(), _findings(run), constraint_attrs(None))
     return Outcome("complete", run.best(), "patience ended it early" if finished.early else "")
@@ -119,6 +129,7 @@ def fail(run: RunState, failure: Failure, kind: FailureKind) -> Outcome | None:
         return release(run)
     if ended := without_process(run):
         return ended
+    _require_its_snapshot(run)  # else what it failed of did not happen: it was trained for nothing
     if kind in GIVEN_BACK:
         raise give_back(run, failure)
     # Nothing has trained in this worker yet: the next trial may well end in the same way.
@@ -130,6 +141,27 @@ def fail(run: RunState, failure: Failure, kind: FailureKind) -> Outcome | None:
     return _tell(
         run, ENDS[kind], "failed", reason, {attributes.FAILURE: failure.to_json()}, constraint_attrs(kind), kind
     )
+
+
+def written_again(run: RunState) -> Outcome:
+    """Its process was asked for another snapshot than the one that this machine's disk refused, and has ended.
+
+    Raises:
+        UsageError: that was refused, too; the trial was given back.
+    """
+    if _is_settled(run):
+        _require_its_snapshot(run)
+    return without_process(run) or release(run)
+
+
+def _require_its_snapshot(run: RunState) -> None:
+    """Give a trial back that is to be frozen and cannot be: what it has reported is half of a curve, and no end.
+
+    Raises:
+        UsageError: this machine's disk refuses its snapshot; it goes on from its last durable one.
+    """
+    if run.lacks_its_snapshot():
+        raise give_back(run, Failure("machine", run.listener.refused or NOT_WRITTEN))
 
 
 def crash(run: RunState) -> Outcome | None:
@@ -190,13 +222,19 @@ def suspend(run: RunState, process: TrialProcess) -> Outcome:
     if run.listener.trains:  # before, there is nothing to save and nobody to hear the order
         process.wait(run.left())
     process.end(patience=0.0)
-    if isinstance(run.listener.last, Finished) and run.recorder.drain(run.left()) and not run.waits_its_turn():
+    last = run.listener.last
+    if isinstance(last, Finished) and run.recorder.drain(run.left()) and not _is_to_freeze(run):
         run.suspended_because = None
-        if outcome := complete(run, run.listener.last):
+        if outcome := complete(run, last):
             return outcome
     run.uploader.drain(run.left())
     run.recorder.drain(run.left())
     return release(run, reason)
+
+
+def _is_to_freeze(run: RunState) -> bool:
+    """Whether it is to be frozen and cannot be yet: it waits for another trial, or for its snapshot."""
+    return run.waits_its_turn() or run.lacks_its_snapshot()
 
 
 def end_thawed(run: RunState) -> Outcome:

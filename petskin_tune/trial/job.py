@@ -148,7 +148,7 @@ def trial_job(
         run_folder=str(folder),
         model=prepared.model or spec.model,
         data=str(prepared.data),
-        arguments={**spec.train, **settings, "epochs": spec.epochs, "seed": spec.seed},
+        arguments={**spec.train, **settings, "epochs": spec.epochs, "seed": known.get(attributes.SEED, spec.seed)},
         device="",
         threads=known.get(attributes.THREADS),
         snapshot_every=spec.snapshot_every,

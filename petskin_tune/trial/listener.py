@@ -12,6 +12,7 @@ from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import SnapshotPointer
 from petskin_tune.protocol import (
+    SNAPSHOT_FAILED,
     BestWeights,
     EpochDone,
     Event,
@@ -48,6 +49,7 @@ class Listener:
         last: how the process says that it ended.
         died: set when the process is gone and everything it said was heard.
         trains: whether it has said that it started.
+        refused: why this machine's disk has not taken the newest snapshot; "": it has.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Listener:
         self._last_at = 0.0
         self.died: Died | None = None
         self.trains = False
+        self.refused = ""
 
     def hear(self, event: Event | Died) -> None:
         """Take an event; called from the thread that listens to the process."""
@@ -97,6 +100,7 @@ class Listener:
         elif isinstance(event, BestWeights):
             self._uploader.submit_weights(event, self._commit_weights)
         elif isinstance(event, Note):
+            self.refused = event.message if event.key == SNAPSHOT_FAILED else self.refused
             self.remember(event.message)
         elif isinstance(event, Died):
             log.info("trial %d: its process has ended with exit code %s", self._trial.number, event.exit_code)
@@ -141,6 +145,7 @@ class Listener:
 
     def _heard_snapshot(self, event: SnapshotWritten) -> None:
         log.debug("%s is written, %d bytes in %.2f s", event.path, event.size, event.total)
+        self.refused = ""
         self._place.times.saw_snapshot(event.total)
         self._uploader.submit(event, lambda stored: self._commit(stored, event.position))
 

@@ -16,7 +16,7 @@ from petskin_tune.files.durable import StoreError
 from petskin_tune.interrupts import Interrupted, unless
 from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.protocol import Stop, TrialJob
+from petskin_tune.protocol import Stop, Suspend, TrialJob
 from petskin_tune.study.failures import Failure
 from petskin_tune.trial import ends
 from petskin_tune.trial.ends import Outcome
@@ -177,7 +177,7 @@ class TrialRun:
         Raises:
             Exception: what nobody foresaw, and ended the thread that listens or the one that uploads.
         """
-        state = self._state
+        state, asked_again = self._state, False
         while True:
             with state.changed:
                 if state.listener.died is None:
@@ -194,3 +194,8 @@ class TrialRun:
                 return ends.after_process(state)
             if state.is_suspended():
                 return ends.suspend(state, process)
+            if state.lacks_its_snapshot() and state.listener.refused and not asked_again:
+                process.send(
+                    Suspend()
+                )  # one from further on will do; where it is refused, too, the trial is given back
+                asked_again = True

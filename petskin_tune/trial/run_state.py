@@ -90,6 +90,11 @@ class RunState:
         verdict = self.recorder.verdict
         return verdict is not None and verdict.freeze and self._is_all_here() and not self._is_next()
 
+    def lacks_its_snapshot(self) -> bool:
+        """Whether it is to be frozen, and no snapshot of all that was reported is on this disk, or not yet."""
+        verdict = self.recorder.verdict
+        return verdict is not None and verdict.freeze and not self._is_all_here()
+
     def _is_all_here(self) -> bool:
         here, reported = self.uploader.state.here, max(self.recorder.curve, default=0)
         return here is not None and not here < Position(reported, 0)

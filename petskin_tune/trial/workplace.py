@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Options:
     exact: bool = False
     typed: str = ""  # the options that a person types again beside ``--study NAME``
     typed_for_workers: str = ""  # those of them that other commands do not take
+    command: str = ""  # what a person typed and types again to go on, where it is not `tune-worker`
 
 
 class Running(Protocol):
@@ -260,8 +262,9 @@ class Workplace:
     @property
     def worker_command(self) -> str:
         """What to type to go on."""
-        return f"tune-worker --study {self.study.name}{self.options.typed}{self.options.typed_for_workers}"
+        options = f"{self.options.typed}{self.options.typed_for_workers}"
+        return self.options.command or f"tune-worker --study {self.study.name}{options}"
 
-    def command(self, name: str, more: str = "") -> str:
-        """What to type for another command on this study."""
-        return f"petskin-tune {name} --study {self.study.name}{self.options.typed}{more}"
+    def command(self, name: str, more: str = "", study: str = "") -> str:
+        """What to type for another command on this study, or on the one that is called ``study``."""
+        return f"petskin-tune {name} --study {shlex.quote(study or self.study.name)}{self.options.typed}{more}"

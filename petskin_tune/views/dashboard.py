@@ -167,9 +167,11 @@ def serve(
     def note_of_study(study_id: int) -> str | None:
         return note(study, read_leases(), options) if study_id == study._study_id else None
 
-    shown = {"note_of_study": note_of_study, "artifacts": artifacts, "study_id": study._study_id}
-    with make_server(storage, port, write=write, **shown) as server:
-        where = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{study._study_id}"
+    number = study._study_id
+    with make_server(
+        storage, port, write=write, note_of_study=note_of_study, artifacts=artifacts, study_id=number
+    ) as server:
+        where = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{number}"
         say(f"dashboard of study {study.study_name}: {where} (Ctrl-C ends it)")
         try:
             server.serve_forever()
@@ -187,9 +189,11 @@ def note(study: Study, leases: Sequence[Lease], options: str = "") -> str:
     shown = status.collect(study, leases, time.time(), options=options)
     table = read(study, leases, {trial.number for trial in shown.running if trial.hold == "frozen"})
     lines = [literal(status.headline(shown))]
-    if shown.best:
-        lines.append(f"**{literal(status.best_line(shown.best))}**")
-    lines += [literal(sentence) for sentence in (*worth(table), *costs(table))]
+    if shown.repeats:
+        lines += [f"**{literal(shown.repeats.sentence)}**", *([literal(shown.gain.sentence)] if shown.gain else [])]
+    elif shown.best:
+        lines += [f"**{literal(status.best_line(shown.best))}**", *map(literal, worth(table))]
+    lines += map(literal, costs(table))
     if table.spec is not None:
         lines.append(f"Model {literal(table.spec.model)}, data {literal(table.spec.data)}, {table.spec.epochs} epochs.")
     command = shown.next_command.replace("`", "'")

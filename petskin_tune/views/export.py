@@ -16,6 +16,7 @@ from petskin_tune.protocol import MASK_MAP
 from petskin_tune.study import attributes
 from petskin_tune.study.arguments import FIXED_ONLY, FREE, arguments
 from petskin_tune.study.ranking import best, highest, ranked, recommended_of
+from petskin_tune.study.repeats import gain_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import find_trial, spec_of
 
@@ -72,7 +73,7 @@ def training_arguments(
         "model": model or spec.model,
         "data": data or spec.data,
     }
-    frame |= {"epochs": spec.epochs, "seed": spec.seed, "deterministic": True}
+    frame |= {"epochs": spec.epochs, "seed": recorded(trial).get(attributes.SEED, spec.seed), "deterministic": True}
     if spec.patience_epochs is not None:
         frame["patience"] = spec.patience_epochs
     wanted = (FREE | set(FIXED_ONLY) | FRAME) - MACHINE
@@ -147,7 +148,7 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
     """
     trial = pick(study, number)
     name = f"{study.study_name} {options}".rstrip()
-    lines = [_title(study, trial), *_grounds(study, trial), ""]
+    lines = [_title(study, trial), *_grounds(study, trial), *_worth(study), ""]
     width = max((len(key) for key in trial.params), default=0)
     lines += [f"  {key.ljust(width)}  {words.parameter(value)}" for key, value in trial.params.items()]
     metrics = recorded(trial).get(attributes.METRICS, {})
@@ -167,6 +168,12 @@ def _grounds(study: Study, trial: FrozenTrial) -> list[str]:
         f"the search's model names it for {stored[attributes.RECOMMENDED]['reason']}; the highest single epoch, "
         f"{words.score(first.values[0])}, is one of trial {first.number}"
     ]
+
+
+def _worth(study: Study) -> list[str]:
+    """What repetitions of the best trial have shown."""
+    gain, first = gain_of(study.user_attrs), best(study.get_trials(deepcopy=False), study.user_attrs)
+    return [gain.sentence(first.number if first else None)] if gain else []
 
 
 def _title(study: Study, trial: FrozenTrial) -> str:

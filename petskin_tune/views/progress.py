@@ -217,11 +217,11 @@ class Progress:
         self._pulse.doing(None)
         self._say(f"suspended; to go on, type: {command}")
 
-    def study_done(self, best_value: float | None, best_number: int | None, command: str) -> None:
-        """The study is done; ``command`` is what to type next."""
+    def study_done(self, best_value: float | None, best_number: int | None, command: str | None) -> None:
+        """The study is done; ``command`` is what to type next, None: whoever runs this says so."""
         self._pulse.doing(None)
         best = f": best mask mAP {words.score(best_value)} (trial {best_number})" if best_value is not None else ""
-        self._say(f"study done{best}; next, type: {command}")
+        self._say(f"study done{best}; next, type: {command}" if command else f"study done{best}")
 
     def close(self) -> None:
         """Leave the terminal as it was found. May be called twice."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from petskin_tune.study import environment as study_environment
 from petskin_tune.study.extent import Extent, extent
 from petskin_tune.study.foreign import foreign_of, without_foreign
 from petskin_tune.study.ranking import best
+from petskin_tune.study.repeats import gain_of, measured, pairs_of, repeats_of
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import enqueued_params, recorded, study_attributes
 from petskin_tune.study.trials import failure_kind, spec_of
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from petskin_tune.leases.lease import Lease
+    from petskin_tune.study.gain import Gain
 
 
 DONE = "the study is done"
@@ -93,6 +96,35 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """By how much a trial beats the defaults, as repetitions show it, see :class:`petskin_tune.study.gain.Gain`.
+
+    Attributes:
+        trial: that was repeated.
+        gain: between ``low`` and ``high``; None: there are too few repetitions.
+        verdict: "gain", "noise", "loss".
+        sentence: for people.
+    """
+
+    trial: int
+    gain: float | None
+    low: float | None
+    high: float | None
+    verdict: str | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What a study of repetitions repeats, and how many pairs it has."""
+
+    study: str
+    trial: int
+    pairs: int
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Waiting:
     """A point that somebody enqueued and nobody has begun."""
 
@@ -117,6 +149,8 @@ class Status:
     Attributes:
         seconds_left: until it ends at this pace, with those who are at work now (one worker, where nobody is).
         workers: how many are at work.
+        gain: what repetitions of the best trial have shown; of a study of repetitions, what they show so far.
+        repeats: of a study of repetitions; None of any other.
     """
 
     study: str
@@ -144,6 +178,8 @@ class Status:
     seconds_left: float | None = None
     workers: int = 0
     is_done: bool = False
+    gain: Measured | None = None
+    repeats: Repeated | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
@@ -180,10 +216,15 @@ def collect(
     done = sum(trial.state.is_finished() for trial in ours)
     waiting = tuple(_waiting(trial) for trial in trials if trial.state.name == "WAITING")
     first = best(trials, study.user_attrs)
+    repeats = repeats_of(study.user_attrs)
+    gain = measured(trials, repeats) if repeats else gain_of(study.user_attrs)
     named = f"--study {study.study_name} {options}".rstrip()
     so_far = extent(spec, ours)
     full = done >= spec.target_trials if spec else False
     command, reason = _next(named, spec, full or not so_far.left, running, first)
+    if repeats and spec and reason == DONE:
+        whose = f"--study {shlex.quote(repeats.study)} {options}".rstrip()
+        command = f"petskin-tune best {whose} --repeat {pairs_of(spec)}"
     workers = sum(trial.hold == "training" for trial in running)
     left = work_left(spec, ours, so_far)
     return Status(
@@ -203,7 +244,7 @@ def collect(
         store=store or study.user_attrs.get(attributes.STORE),
         next_command=command,
         next_reason=reason,
-        notes=(*search.warnings(trials, spec), *_outlook(study, so_far), *_notes(trials)),
+        notes=(*search.warnings(trials, spec, _of_the_best(gain, first)), *_outlook(study, so_far), *_notes(trials)),
         troubles=tuple(trouble for trial in trials if (trouble := trouble_of(trial))),
         options=named,
         environment=tuple(_news(study, trials, home)) if home else (),
@@ -212,6 +253,8 @@ def collect(
         seconds_left=None if left is None else left / max(1, workers),
         workers=workers,
         is_done=reason == DONE,
+        gain=_measured(gain, None if repeats or first is None else first.number),
+        repeats=Repeated(repeats.study, repeats.trial, pairs_of(spec), str(repeats)) if repeats and spec else None,
     )
 
 
@@ -223,6 +266,18 @@ def _defaults(trials: Sequence[FrozenTrial], spec: StudySpec | None, first: Froz
     if found is None or first is None or not found.values:
         return None
     return Defaults(found.number, found.values[0], first.values[0] - found.values[0])
+
+
+def _of_the_best(gain: Gain | None, first: FrozenTrial | None) -> Gain | None:
+    return gain if gain is not None and first is not None and gain.trial == first.number else None
+
+
+def _measured(gain: Gain | None, best: int | None) -> Measured | None:
+    if gain is None or not (gain.best or gain.defaults or gain.left_out):  # of repetitions none has ended yet
+        return None
+    found = gain.interval
+    difference, low, high = (found.difference, found.low, found.high) if found else (None, None, None)
+    return Measured(gain.trial, difference, low, high, gain.verdict, gain.sentence(best))
 
 
 def _news(study: Study, trials: Sequence[FrozenTrial], home: Path) -> list[str]:

@@ -12,7 +12,7 @@ from petskin_tune import text as words
 from petskin_tune.diagnosis.troubles import trouble_lines
 from petskin_tune.printable import printable
 from petskin_tune.views.holds import EXPLAINED, WORDS
-from petskin_tune.views.status import Imported, Running, Status, best_line, how_far
+from petskin_tune.views.status import Best, Defaults, Imported, Running, Status, best_line, how_far
 from petskin_tune.views.stream import unfiltered
 
 WATCH_SECONDS = 5.0
@@ -47,16 +47,23 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _best(status: Status) -> list[str]:
+    """The best trial and what it is worth; of repetitions, of which the best is the luckiest, what they are."""
+    measured = words.wrapped(printable(status.gain.sentence)) if status.gain else []
+    if status.repeats:
+        return [*_wrapped(status.repeats.sentence), *measured]
     if status.best is None:
         return []
-    lines = _wrapped(best_line(status.best))
-    if (defaults := status.defaults) is None:
-        return lines
-    if defaults.number == status.best.number:
-        return [*lines, "  these are the defaults: nothing better was found yet"]
+    return [*_wrapped(best_line(status.best)), *_lead(status.best, status.defaults), *measured]
+
+
+def _lead(best: Best, defaults: Defaults | None) -> list[str]:
+    if defaults is None:
+        return []
+    if defaults.number == best.number:
+        return ["  these are the defaults: nothing better was found yet"]
     how = "above" if defaults.gain >= 0 else "below"
     reached = f"(trial {defaults.number}: {words.score(defaults.value)})"
-    return [*lines, f"  {abs(defaults.gain):.3f} {how} the defaults {reached}"]
+    return [f"  {abs(defaults.gain):.3f} {how} the defaults {reached}"]
 
 
 def _end(status: Status) -> list[str]:

@@ -17,6 +17,7 @@ from petskin_tune.printable import printable
 from petskin_tune.study import attributes
 from petskin_tune.study.extent import begun_here, extent
 from petskin_tune.study.ranking import best
+from petskin_tune.study.repeats import repeats_of
 from petskin_tune.study.trials import spec_of
 from petskin_tune.views.holds import hold_of
 
@@ -40,6 +41,7 @@ class StudyRow:
         workers: that are at work now.
         created: ISO 8601, UTC: when its first trial began; None: none has.
         state: "" or what is unusual: "being deleted", "not ours", "cannot be read".
+        repeats: of a study of repetitions what it repeats, in words.
     """
 
     study: str
@@ -52,6 +54,7 @@ class StudyRow:
     workers: int
     created: str | None
     state: str
+    repeats: str = ""
 
 
 def collect(storage: PetskinStorage, now: float) -> list[StudyRow]:
@@ -73,10 +76,11 @@ def _row(storage: PetskinStorage, name: str, now: float) -> StudyRow:
     state = "being deleted" if stored.get(attributes.DELETING) else state
     try:
         spec, leases = spec_of(study), read_leases(storage, study._study_id)
+        repeats = repeats_of(stored) if spec else None
     except UsageError:
-        spec, leases, state = None, [], "cannot be read"
+        spec, leases, repeats, state = None, [], None, "cannot be read"
     done = extent(spec, begun_here(trials) if spec else trials)
-    first = best(trials, stored)
+    first = None if repeats else best(trials, stored)  # of repetitions it is the luckiest
     begun = [trial.datetime_start.timestamp() for trial in trials if trial.datetime_start]
     signs = [lease.silence for lease in leases] + [now - at for trial in trials if (at := _ended(trial))]
     return StudyRow(
@@ -90,6 +94,7 @@ def _row(storage: PetskinStorage, name: str, now: float) -> StudyRow:
         workers=sum(lease.trial_state == "RUNNING" and hold_of(lease) == "training" for lease in leases),
         created=_iso(min(begun, default=None)),
         state=state,
+        repeats=str(repeats or ""),
     )
 
 
@@ -113,7 +118,11 @@ def render(rows: Sequence[StudyRow], where: str) -> str:
     cells = [("done", "mask mAP", "last sign of life", "begun"), *map(_cells, rows)]
     room = max(LEAST_NAME, words.WIDTH - 2 - max(map(fitting.width, fitting.table(cells))))
     names = ["study", *(fitting.cut(" ".join(printable(row.study).split()), room) for row in rows)]
-    return words.page(fitting.table([(name, *row) for name, row in zip(names, cells, strict=True)], right=(2,)))
+    lines = fitting.table([(name, *row) for name, row in zip(names, cells, strict=True)], right=(2,))
+    for row in rows:
+        if row.repeats:
+            lines += words.wrapped(printable(f"{row.study} is {row.repeats}"), "")
+    return words.page(lines)
 
 
 def _cells(row: StudyRow) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from petskin_tune.leases.lease import Lease
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+REPEATED = {"best": "best trial's settings", "defaults": "defaults"}
 MOST_BLOCKS = 60  # columns of a curve; of more epochs, each block is the best of a few
 
 
@@ -88,6 +89,8 @@ def render(page: TrialPage, study: str, options: str, columns: int = words.WIDTH
     lines = [f"trial {row.number} of {printable(study)}: {row.doing}{', the best' if row.best else ''}"]
     if row.doing in EXPLAINED:
         lines += _wrapped(EXPLAINED[row.doing], columns)
+    if row.repeats:
+        lines += _wrapped(f"it repeats the {REPEATED[row.repeats]} with the seed {row.seed}", columns)
     lines += _curve(page, columns)
     lines += _wrapped(_life(page), columns)
     searched = " ".join(f"{name}={words.parameter(value)}" for name, value in row.params.items())

@@ -14,6 +14,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study import attributes
 from petskin_tune.study.ranking import best
+from petskin_tune.study.repeats import repeats_of
 from petskin_tune.study.stored import enqueued_params, recorded
 from petskin_tune.study.trials import failure_kind, spec_of
 from petskin_tune.views.holds import WORDS, hold_of
@@ -42,6 +43,7 @@ class Row:
         seconds: of training, over all its workers; ``seconds_lost`` of it were done twice.
         begun, ended: ISO 8601, UTC.
         ours: whether a worker of ours made it.
+        repeats, seed: of a repetition: "best" or "defaults", and the seed of its training.
     """
 
     number: int
@@ -63,16 +65,23 @@ class Row:
     ended: str | None
     ours: bool
     params: Mapping[str, Any]
+    repeats: str | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class Trials:
-    """All trials of a study; ``differing`` are the searched parameters, those first that differ most among them."""
+    """All trials of a study; ``differing`` are the searched parameters, those first that differ most among them.
+
+    Attributes:
+        repeats: what a study of repetitions repeats, in words; "" of any other.
+    """
 
     study: str
     rows: tuple[Row, ...]
     differing: tuple[str, ...]
     options: str
+    repeats: str = ""
 
 
 def collect(study: Study, leases: Iterable[Lease], options: str = "") -> Trials:
@@ -86,11 +95,12 @@ def collect(study: Study, leases: Iterable[Lease], options: str = "") -> Trials:
     trials = study.get_trials(deepcopy=False)
     held = {lease.trial_id: lease for lease in leases}
     spec = spec_of(study)
-    first = best(trials, study.user_attrs)
+    repeats = repeats_of(study.user_attrs)
+    first = None if repeats else best(trials, study.user_attrs)  # of repetitions it is the luckiest
     epochs = spec.epochs if spec else None
     rows = tuple(_row(trial, held.get(trial._trial_id), epochs, trial is first) for trial in trials)
     named = f"--study {study.study_name} {options}".rstrip()
-    return Trials(study.study_name, rows, tuple(_differing(trials)), named)
+    return Trials(study.study_name, rows, tuple(_differing(trials)), named, str(repeats or ""))
 
 
 def _row(trial: FrozenTrial, lease: Lease | None, of: int | None, is_best: bool) -> Row:
@@ -119,6 +129,8 @@ def _row(trial: FrozenTrial, lease: Lease | None, of: int | None, is_best: bool)
         ended=_iso(trial.datetime_complete),
         ours=ours,
         params=asked_params(trial),
+        repeats=known.get(attributes.ROLE),
+        seed=known.get(attributes.SEED),
     )
 
 

@@ -22,9 +22,12 @@ def render(trials: Trials, rows: Sequence[Row], columns: int = words.WIDTH) -> s
     if not rows:
         return words.page([f"study {trials.study} has no {'such ' if trials.rows else ''}trial"])
     cells = [("trial", "state", "mask mAP", "epochs", "time"), *map(_cells, rows)]
+    if trials.repeats:
+        cells = [(*cell, *more) for cell, more in zip(cells, [("repeats", "seed"), *map(_repeats, rows)], strict=True)]
     shown, left_out = _parameters(trials.differing, rows, columns - max(map(fitting.width, fitting.table(cells))))
     wide = [(*cell, *more) for cell, more in zip(cells, [shown, *(_values(row, shown) for row in rows)], strict=True)]
-    lines = fitting.table(wide, right=(0, 2, 3))
+    lines = _note(trials.repeats, columns) if trials.repeats else []
+    lines += fitting.table(wide, right=(0, 2, 3))
     if any(row.best for row in rows):
         lines.append("* the best trial")
     said = dict.fromkeys(row.doing for row in rows if row.doing in EXPLAINED)
@@ -43,6 +46,10 @@ def _cells(row: Row) -> tuple[str, ...]:
     took = "–" if row.seconds is None else words.duration(row.seconds)
     doing = fitting.cut(" ".join(printable(row.doing).split()), LONGEST_VALUE)
     return f"{row.number}{'*' if row.best else ' '}", doing, words.score(row.value), epochs, took
+
+
+def _repeats(row: Row) -> tuple[str, str]:
+    return row.repeats or "–", "–" if row.seed is None else str(row.seed)
 
 
 def _values(row: Row, names: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.leases.lease import read_leases
 from petskin_tune.study import attributes
 from petskin_tune.study.extent import Extent, begun_here, extent
+from petskin_tune.study.repeats import repeats_of
 from petskin_tune.trial.ends import Outcome
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker.notify import Notifier
@@ -38,6 +39,8 @@ class News:
         """A trial has left this worker; ``before`` is the study's best trial before it ran."""
         if outcome.end == "failed":
             self._tell(f"trial {number} failed: {outcome.reason}")
+        elif repeats_of(self._study.attributes):
+            pass  # the best of repetitions is the luckiest
         elif outcome.end == "complete" and outcome.value is not None and is_news(outcome.value, before):
             was = f", before it was {words.score(before.value)} (trial {before.number})" if before else ""
             self._tell(f"new best mask mAP {words.score(outcome.value)} (trial {number}){was}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
 from petskin_tune.files.durable import StoreError
@@ -20,8 +20,11 @@ from petskin_tune.leases.expiry import Seen
 from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
+from petskin_tune.study import attributes
 from petskin_tune.study.extent import Extent, begun_here, extent
 from petskin_tune.study.foreign import without_foreign
+from petskin_tune.study.repeats import pairs_of, repeats_of
+from petskin_tune.study.stored import recorded
 from petskin_tune.trial.ends import UPLOAD_SECONDS, Outcome, give_up
 from petskin_tune.trial.job import parameters
 from petskin_tune.trial.run import TrialRun
@@ -159,8 +162,12 @@ class Worker:
         return stop_at is not None and (best := self._best()) is not None and best >= stop_at
 
     def _best(self) -> float | None:
-        best = self._study.best()
+        best = self._best_of_search()
         return best.value if best else None
+
+    def _best_of_search(self) -> FrozenTrial | None:
+        """The best trial; None also in a study of repetitions, where the best is the luckiest."""
+        return None if repeats_of(self._study.attributes) else self._study.best()
 
     def _wait(self, leases: Sequence[Seen]) -> None:
         """Wait a moment, and say once for each lease why this worker does nothing."""
@@ -203,7 +210,7 @@ class Worker:
         self._view.trial_started(
             trial.number,
             self._extent(),
-            settings,
+            {**self._of_a_repetition(trial), **settings},
             self._study.spec.epochs,
             best,
             len(without_foreign(self._study.trials(TrialState.PRUNED))),
@@ -214,6 +221,13 @@ class Worker:
         if self._suspension.reason:
             run.suspend(self._suspension.reason, self._suspension.until())
         return run.run()
+
+    @staticmethod
+    def _of_a_repetition(trial: HeldTrial) -> dict[str, object]:
+        """What tells one repetition from the others, for people."""
+        known = recorded(trial.read())
+        names = {"repeats": attributes.ROLE, "seed": attributes.SEED}
+        return {name: known[key] for name, key in names.items() if key in known}
 
     def _after(self, trial: HeldTrial, outcome: Outcome, seconds: float) -> None:
         log.info("trial %d left this worker after %.1f s: %s", trial.number, seconds, outcome)
@@ -293,11 +307,18 @@ class Worker:
         if not self._finished:  # whoever ended the last trial may have died of it
             self._place.retention.catch_up()
         self._pictures.catch_up()  # those of the trial that was found to be the best in the end, too
-        best = self._study.best()
-        command = self._place.command("best", " --yaml best.yaml") if best else self._place.command("status")
-        self._view.study_done(best.value if best else None, best.number if best else None, command)
+        best = self._best_of_search()
+        self._view.study_done(best.value if best else None, best.number if best else None, self._next_command(best))
         self._news.study_done(best)
         return EXIT_DONE
+
+    def _next_command(self, best: FrozenTrial | None) -> str | None:
+        """What to type when the study is done; None where the command that runs says itself what follows."""
+        if (repeats := repeats_of(self._study.attributes)) is None:
+            return self._place.command("best", " --yaml best.yaml") if best else self._place.command("status")
+        if self._place.options.command:
+            return None
+        return self._place.command("best", f" --repeat {pairs_of(self._study.spec)}", study=repeats.study)
 
     def _say_suspended(self) -> int:
         self._end_freezing()

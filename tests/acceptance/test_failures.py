@@ -13,7 +13,7 @@ from PIL import Image
 
 from petskin_tune.datasets import demo
 from tests.support.places import PROVOKED
-from tests.support.workers import SMALL_STUDY, load, run, write_study
+from tests.support.workers import SMALL_STUDY, fired, load, run, write_study
 
 PLAN = {0: "memory", 1: "nan", 2: "argument", 3: "segfault", 4: "segfault@2", 5: "no-memory", 6: "error"}
 
@@ -216,3 +216,24 @@ def test_a_device_that_is_not_here_costs_no_trial_anything(tmp_path: Path) -> No
 
 def _short() -> dict[str, Any]:
     return {**SMALL_STUDY["train"], "close_mosaic": 0, "warmup_epochs": 0}
+
+
+@pytest.mark.slow
+def test_a_trial_that_a_full_disk_keeps_from_being_frozen_is_given_back_and_goes_on_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    study = write_study(tmp_path, sampler={"name": "freeze-thaw", "rungs": 1}, pruner="none", budget=2)
+    log = tmp_path / "fired"
+    faults = {"TUNE_FAULTS": "snapshot-temporary-written=raise:28", "TUNE_FAULTS_LOG": str(log)}
+    full = run("--study", str(study), cwd=tmp_path, **faults)
+    assert full.returncode == 2, full.stdout
+    assert "error: Training cannot go on on this machine: no snapshot of epoch " in full.stdout
+    assert "No space left on device" in full.stdout
+    assert len(fired(log)) >= 2, "another one was tried"
+    (given_back,) = load(tmp_path / "runs").trials
+    assert (given_back.state.name, len(given_back.intermediate_values)) == ("RUNNING", 1)
+    again = run("--study", str(study), cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+    trials = load(tmp_path / "runs").trials
+    assert all(len(trial.intermediate_values) == 3 for trial in trials if trial.state.name == "COMPLETE")
+    assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}

@@ -59,10 +59,10 @@ class Training:
 
     def _train(self) -> None:
         job = self._job
-        rate, last = float(job.arguments["lr0"]), int(job.arguments["epochs"])
+        rate, last, seed = float(job.arguments["lr0"]), int(job.arguments["epochs"]), int(job.arguments["seed"])
         done = int(Path(job.snapshot).read_text()) if job.snapshot else 0
         history = tuple({MASK_MAP: fitness(rate, epoch)} for epoch in range(1, done + 1))
-        self._hear(Started(1, (), MACHINE, {"epochs": last}, 16, Position(done, 0), 10, history))
+        self._hear(Started(1, (), MACHINE, {"epochs": last, "seed": seed}, 16, Position(done, 0), 10, history))
         for epoch in range(done + 1, last + 1):
             if self._order is not None:
                 break

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.protocol import Note, Position, SnapshotWritten
+from petskin_tune.protocol import SNAPSHOT_FAILED, Note, Position, SnapshotWritten
 from petskin_tune.training.process.channel import Channel
 from petskin_tune.training.snapshots import file as snapshot
 
@@ -115,7 +115,7 @@ class SnapshotKeeper:
         try:
             written = snapshot.write(state, snapshot.path_for(self._folder, position))
         except OSError as error:
-            self._channel.send(Note("snapshot-failed", f"no snapshot of {_where(position)}: {error}"))
+            self._channel.send(Note(SNAPSHOT_FAILED, f"no snapshot of {_where(position)}: {error}"))
             return None
         finally:
             busy = time.thread_time() - started if self._shares_processor else 0.0

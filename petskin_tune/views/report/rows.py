@@ -12,10 +12,11 @@ import numpy as np
 
 from petskin_tune.diagnosis.curves import LEAST_NOISE, noise
 from petskin_tune.diagnosis.explain import kinds_of
-from petskin_tune.diagnosis.search import USUAL_NOISE, defaults_trial
+from petskin_tune.diagnosis.search import USUAL_NOISE, reference_trial
 from petskin_tune.study import attributes
 from petskin_tune.study.foreign import without_foreign
 from petskin_tune.study.ranking import ranked
+from petskin_tune.study.repeats import gain_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind, spec_of
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from petskin_tune.leases.lease import Lease
+    from petskin_tune.study.gain import Gain
     from petskin_tune.study.spec import StudySpec
 
 ENOUGH_FOR_NOISE = 4  # epochs of a curve
@@ -106,6 +108,7 @@ class Table:
         defaults: the trial that tried Ultralytics' defaults, complete or not; else the first start point.
         noise: of mask mAP from one epoch to the next: the median of the study's own curves.
         noise_curves: of how many; 0: it is what public runs show.
+        gain: what repetitions of its best trial have shown.
     """
 
     name: str
@@ -116,6 +119,7 @@ class Table:
     defaults: Row | None
     noise: float
     noise_curves: int
+    gain: Gain | None = None
 
     @property
     def best(self) -> Row | None:
@@ -161,8 +165,9 @@ def read(study: Study, leases: Sequence[Lease], frozen: Collection[int]) -> Tabl
         defaults=None,
         noise=median,
         noise_curves=curves,
+        gain=gain_of(study.user_attrs),
     )
-    start = defaults_trial(trials, spec) or next((r.trial for r in rows if r.origin == "start point"), None)
+    start = reference_trial(trials, spec)
     return table if start is None else replace(table, defaults=table.row(start.number))
 
 

@@ -19,7 +19,10 @@ SURE = 6.0  # times the noise: a smaller one may be another seed's
 def summary(table: Table, shown: status.Status) -> str:
     """The study in a few sentences and figures."""
     lines = [quiet(status.headline(shown))]
-    if shown.best is None:
+    if shown.repeats is not None:
+        lines.append(f'<p class="lead"><b>{escape(_capital(shown.repeats.sentence))}</b></p>')
+        lines += [f"<p>{escape(_capital(shown.gain.sentence))}.</p>"] if shown.gain else []
+    elif shown.best is None:
         lines.append(quiet(NONE_COMPLETE))
     else:
         lines.append(f'<p class="lead"><b>{escape(status.best_line(shown.best))}</b></p>')
@@ -39,6 +42,10 @@ def worth(table: Table) -> Iterator[str]:
     best, defaults = table.best, table.defaults
     if best is None or best.value is None:
         return
+    if table.gain is not None:
+        yield f"{_capital(table.gain.sentence(best.number))}."
+        if table.gain.trial == best.number and table.gain.verdict:
+            return  # what single trials show is less
     if defaults is None or defaults.value is None:
         yield "How much better that is than the defaults is not known: no trial tried them."
         return

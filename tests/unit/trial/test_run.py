@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from petskin_tune.checkpoints.base import Stored
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.database.storage import PetskinStorage, open_storage
-from petskin_tune.errors import LeaseLost
+from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.files.durable import measure
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
@@ -25,7 +25,9 @@ from petskin_tune.leases.segments import SNAPSHOT_GONE, Choice, Continue
 from petskin_tune.protocol import (
     BestWeights,
     Declined,
+    Failed,
     Finished,
+    Note,
     Position,
     SnapshotWritten,
     Stop,
@@ -221,6 +223,82 @@ def test_a_trial_is_trained_on_while_another_ones_snapshot_is_uploaded(
     store.is_open.set()
     settled(place)
     assert state.can_freeze()
+
+
+# ---- a disk that refuses the snapshot of a rung ----------------------------------------------------------------------
+
+REFUSED = Note("snapshot-failed", "no snapshot of epoch 3, batch 0: [Errno 28] No space left on device")
+UNTIL_THE_RUNG = (STARTED, epoch_done(1, 0.1), epoch_done(2, 0.3), REFUSED)
+
+
+def refused(place: Workplace) -> tuple[str, FrozenTrial, Lease]:
+    """What the worker of a trial says that it gives back, and what the study knows then."""
+    with pytest.raises(UsageError) as ended:
+        new_run(place).run()
+    (lease,) = read_leases(place.study.storage, place.study.id)
+    return str(ended.value), place.study.trials()[0], lease
+
+
+@pytest.mark.parametrize(
+    "last",
+    [Finished(3, 2), Failed("diverged", "the loss is not finite")],
+    ids=["trained to its end", "failed behind the rung"],
+)
+def test_a_trial_whose_snapshot_the_disk_refuses_is_given_back_and_not_told_with_half_a_curve(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: Any
+) -> None:
+    freezing(monkeypatch, after=2)
+    script = Script([*UNTIL_THE_RUNG[:2], written(tmp_path, 1), *UNTIL_THE_RUNG[2:], epoch_done(3, 0.2), last])
+    said, trial, lease = refused(a_workplace(storage, tmp_path, script))
+    assert said.startswith("Training cannot go on on this machine: no snapshot of epoch 3, batch 0: [Errno 28]")
+    assert (trial.state, trial.value, lease.state) == (TrialState.RUNNING, None, "released")
+    assert trial.intermediate_values == {1: 0.1, 2: 0.3}
+    assert lease.snapshot is not None
+    assert lease.snapshot.position == Position(1, 0), "from which it goes on"
+
+
+def test_another_snapshot_is_asked_for_and_the_trial_is_frozen_with_it(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezing(monkeypatch, after=2)
+    later = replace(written(tmp_path, 2), position=Position(2, 7))
+    script = Script(
+        [*UNTIL_THE_RUNG, ...], answers=lambda order: [later, Suspended(later), Died(0)] if order == Suspend() else []
+    )
+    place = a_workplace(storage, tmp_path, script)
+    assert new_run(place).run().end == "frozen"
+    assert script.processes[0].orders[0] == Suspend()
+    lease = settled(place)
+    assert lease.snapshot is not None
+    assert (lease.state, lease.snapshot.position) == ("frozen", Position(2, 7))
+
+
+def test_where_that_is_refused_too_the_trial_is_not_trained_to_its_end_for_nothing(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezing(monkeypatch, after=2)
+    script = Script(
+        [*UNTIL_THE_RUNG, ...], answers=lambda order: [Suspended(None), Died(0)] if order == Suspend() else []
+    )
+    place = a_workplace(storage, tmp_path, script)
+    said, trial, lease = refused(place)
+    assert "No space left on device" in said
+    assert (trial.state, lease.state) == (TrialState.RUNNING, "released")
+    assert script.processes[0].orders.count(Suspend()) == 1
+
+
+def test_given_back_for_its_disk_it_is_frozen_once_there_is_room(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezing(monkeypatch, after=2)
+    again = [STARTED, epoch_done(1, 0.1), epoch_done(2, 0.3), written(tmp_path, 2), epoch_done(3), ...]
+    script = Script([*UNTIL_THE_RUNG, Finished(3, 2)], again)
+    place = a_workplace(storage, tmp_path, script)
+    refused(place)
+    assert new_run(place).run().end == "frozen"
+    lease = settled(place)
+    assert (lease.state, lease.token) == ("frozen", 2)
+    assert place.study.trials()[0].intermediate_values == {1: 0.1, 2: 0.3}
 
 
 @dataclass

@@ -3,6 +3,7 @@ from __future__ import annotations
 import optuna
 
 from petskin_tune.study import attributes
+from petskin_tune.study.gain import Gain
 from petskin_tune.views.report import rows
 from petskin_tune.views.report.rows import Table
 from petskin_tune.views.report.summary import costs, worth
@@ -56,6 +57,26 @@ def test_defaults_that_were_pruned_are_no_measure() -> None:
     add(study, "PRUNED", 0.1, curve={1: 0.1}, **{attributes.ORIGIN: "start point"})
     add(study, "COMPLETE", 0.5, curve={1: 0.4, 2: 0.5}, **{attributes.ORIGIN: "search"})
     assert "ended early at 0.100 (pruned), so that the lead of +0.400 says little" in said(rows.read(study, (), ()))
+
+
+def test_a_start_point_of_a_persons_own_is_not_called_the_defaults_that_were_pruned() -> None:
+    study = a_study(a_spec(start=({"lr0": 0.003}, "defaults")))
+    add(study, "COMPLETE", 0.3, curve={1: 0.3}, **{attributes.ORIGIN: "start point"})
+    add(study, "PRUNED", 0.1, curve={1: 0.1}, **{attributes.ORIGIN: "start point"})
+    add(study, "COMPLETE", 0.5, curve={1: 0.4, 2: 0.5}, **{attributes.ORIGIN: "search"})
+    assert "Ultralytics' defaults (trial 1) ended early at 0.100" in said(rows.read(study, (), ()))
+
+
+def test_what_repetitions_have_shown_is_said_instead_of_what_single_trials_show() -> None:
+    study = a_study(a_spec(start=("defaults",)))
+    add(study, "COMPLETE", 0.3, curve={1: 0.3}, **{attributes.ORIGIN: "start point"})
+    add(study, "COMPLETE", 0.302, curve={1: 0.302}, **{attributes.ORIGIN: "search"})
+    gain = Gain(trial=1, against="defaults", best=[0.34, 0.35, 0.345], defaults=[0.3, 0.31, 0.305])
+    study.set_user_attr(attributes.GAIN, gain.model_dump())
+    assert said(rows.read(study, (), ())) == f"T{gain.sentence()[1:]}."
+    add(study, "COMPLETE", 0.4, curve={1: 0.4}, **{attributes.ORIGIN: "search"})
+    both = said(rows.read(study, (), ()))
+    assert "by now it is trial 2. It lies 0.100 above Ultralytics' defaults" in both
 
 
 def test_hours_are_added_up_with_what_pruning_saved_and_disconnects_cost() -> None:
