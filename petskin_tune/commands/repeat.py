@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petskin_tune.commands.train import require_the_release_of
-from petskin_tune.commands.worker import Request, ended, start_worker
+from petskin_tune.commands.worker import Request, check, ended, start_worker
 from petskin_tune.errors import EXIT_DONE, UsageError
 from petskin_tune.interrupts import Signals
 from petskin_tune.opening.places import Places
@@ -54,6 +54,7 @@ def repeat_best(places: Places, pairs: int, request: Request) -> int:
     command = f"{places.to_type('petskin-tune best')} --repeat {pairs}{request.typed}"
     with Signals() as signals:  # before the second that the imports below take
         _require_enough(pairs)
+        check(request)  # before anything is made for it
         begun = _begin(places, pairs, request)
         if not begun.all_told:
             code = _train(places, begun, replace(request, command=command), signals)

@@ -140,17 +140,27 @@ def start_worker(places: Places, request: Request, signals: Signals) -> int:
         UsageError: wrong usage, or a study that cannot run.
     """
     from petskin_tune.identity import process_age
-    from petskin_tune.worker.devices import device_list
     from petskin_tune.worker.notify import address
 
-    if request.exact and request.allow_different_machine:
-        raise UsageError("Name either --exact or --allow-different-machine: one leaves what the other goes on with.")
+    devices = check(request)
     began = time.monotonic() - min(process_age(), LONGEST_START_SECONDS)  # the imports count for its hours
-    devices = device_list(request.device)
     request = replace(request, notify=address(request.notify, os.environ))
     if len(devices) > 1 and signals.came is None:
         return _one_worker_each(devices, places, request, signals, began)
     return _work(places, replace(request, device=devices[0]), signals, began)
+
+
+def check(request: Request) -> list[str]:
+    """The devices that a request names.
+
+    Raises:
+        UsageError: one is not here, or it asks for what excludes each other.
+    """
+    from petskin_tune.worker.devices import device_list
+
+    if request.exact and request.allow_different_machine:
+        raise UsageError("Name either --exact or --allow-different-machine: one leaves what the other goes on with.")
+    return device_list(request.device)
 
 
 def _since(typed_at: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,21 @@ def install(release: str, folder: Path) -> str:
     if done.returncode:
         pytest.skip(f"no package index has ultralytics {release} here: {done.stderr.strip()[-200:]}")
     return str(folder)
+
+
+def unpack(release: str, folder: Path) -> str:
+    """Unpack a release of Ultralytics in ``folder``, and return where it lies, for PYTHONPATH. Skips without an index.
+
+    Nothing is installed.
+    """
+    command = [*PIP, "download", "-q", "--no-deps", "--only-binary", ":all:", "--dest", str(folder / "wheel")]
+    done = subprocess.run([*command, f"ultralytics=={release}"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no package index has ultralytics {release} here: {done.stderr.strip()[-200:]}")
+    (wheel,) = (folder / "wheel").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "source")
+    return str(folder / "source")
 
 
 def newest() -> str:

@@ -244,9 +244,10 @@ def test_where_no_trial_tried_the_defaults_ultralytics_own_are_repeated(kept: Ke
         (["--repeat", "1"], "--repeat takes from 2 to 100 further seeds, not 1: one alone gives no interval"),
         (["--repeat", "101"], "--repeat takes from 2 to 100 further seeds, not 101"),
         (["--repeat", "2", "--yaml", "best.yaml"], "--repeat trains and writes no file"),
+        (["--repeat", "2", "--device", "toaster"], "--device"),
         (["--device", "cpu"], "Options such as --device and --max-hours are for --repeat, which trains."),
     ],
-    ids=["one seed", "too many", "a file", "a device for nothing"],
+    ids=["one seed", "too many", "a file", "no device", "a device for nothing"],
 )
 def test_what_makes_no_sense_is_refused_in_one_sentence(done: Kept, words: list[str], said: str) -> None:
     assert said in done.type("best", "--study", "petskin", *words, code=2)
