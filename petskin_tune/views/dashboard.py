@@ -167,8 +167,15 @@ def serve(
     def note_of_study(study_id: int) -> str | None:
         return note(study, read_leases(), options) if study_id == study._study_id else None
 
-    shown = {"note_of_study": note_of_study, "artifacts": artifacts, "study_id": study._study_id}
-    with make_server(storage, port, write=write, **shown) as server:
+    made = make_server(
+        storage,
+        port,
+        write=write,
+        note_of_study=note_of_study,
+        artifacts=artifacts,
+        study_id=study._study_id,
+    )
+    with made as server:
         where = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{study._study_id}"
         say(f"dashboard of study {study.study_name}: {where} (Ctrl-C ends it)")
         try:
