@@ -156,7 +156,7 @@ class Artifacts:
 def _row(uid: str, number: int, place: int, key: str, picture: pictures.Picture) -> Row:
     return {
         "artifact_id": f"{uid}-{number:08x}-{place:02x}-{digest_in(key)}",
-        "filename": f"{picture.title}.jpg",
+        "filename": f"{place + 1} {picture.title}.jpg",  # the dashboard sorts by it
         "mimetype": picture.mimetype,
         "encoding": None,
     }

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from petskin_tune.trial.process import Runner
     from petskin_tune.views.report import Gallery
 
+NO_PICTURES = "--no-pictures"
+
 
 @click.command()
 @on_a_study()
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     help="The file to write.",
 )
 @data_here
-@click.option("--no-pictures", is_flag=True, help="Without pictures of what the best trials do.")
+@click.option(NO_PICTURES, is_flag=True, help="Without pictures of what the best trials do.")
 @one_sentence
 def report(places: Places, output: str, data: str | None, no_pictures: bool) -> None:
     """Write one HTML file: what was found, what it is worth, all trials.
@@ -54,7 +56,10 @@ def report(places: Places, output: str, data: str | None, no_pictures: bool) -> 
 
         def galleries() -> list[Gallery]:
             click.echo(said)
-            return _Galleries(study, home, leases, data).all()
+            found = _Galleries(study, home, leases, data).all()
+            if found:
+                click.echo(f"it shows photographs of the data set; to pass it on without them: {NO_PICTURES}")
+            return found
 
         view.write(
             study.optuna,

@@ -42,8 +42,8 @@ KEYS = {
     "snapshot_every": "How often the training's state is written (`5m`, `90s`, `1h30m`); `0`: at every epoch's end. It "
     "is what a machine that vanishes may cost.",
     "lease": "How long a worker that is silent still owns its trial.",
-    "keep_weights": "The best weights of so many trials stay in the store; of all complete ones until a `freeze-thaw` "
-    "study ends.",
+    "keep_weights": "The best weights of so many trials stay in the store, and pictures of what they do; the weights "
+    "of all complete ones until a `freeze-thaw` study ends.",
     "store_limit": "Bytes that the study's store may hold (`6GB`, `500MiB`); snapshots that can be spared go first.",
     "seed": "Of the sampler, the subset and every training.",
     "on_oom": "Out of memory: `split` the batch into smaller ones that add up to it, or `prune` the trial.",

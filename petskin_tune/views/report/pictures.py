@@ -26,7 +26,8 @@ ALTOGETHER = 8 * 2**20  # of all pictures of a page
 TITLE = "Pictures"
 SENTENCE = (
     "What the models of the best trials do with the same validation images: each class and hard ones are among them. "
-    "Objects are shown from a confidence of 0.25 on."
+    "Objects are shown from a confidence of 0.25 on. These are photographs of the data set: a page to pass on is made "
+    "with --no-pictures."
 )
 NONE = "None were there when this was written."
 

@@ -198,7 +198,7 @@ def test_the_page_of_a_trial_shows_its_pictures_and_nothing_of_it_is_written(
         assert json.loads(ask(port, "GET", "/api/meta")[1])["artifact_is_available"]
         first, second = json.loads(ask(port, "GET", "/api/studies/1")[1])["trials"]
         assert first["artifacts"] == []
-        assert [row["filename"] for row in second["artifacts"]][3] == "Confusion matrix.jpg"
+        assert [row["filename"] for row in second["artifacts"]][3] == "4 Confusion matrix.jpg"
         path = f"/artifacts/1/2/{second['artifacts'][3]['artifact_id']}"
         answer = answered(port, "GET", path)
         assert answer.read() == (tmp_path / "drawn" / "confusion-matrix.jpg").read_bytes()

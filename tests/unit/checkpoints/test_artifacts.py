@@ -35,7 +35,9 @@ def test_each_picture_of_a_trial_is_an_artifact_that_can_be_read(store: FolderSt
     assert found.rows() == {}
     kept(store, UID, 7, tmp_path / "drawn")
     rows = found.rows()[7]
-    assert [row["filename"] for row in rows] == [f"{title}.jpg" for title in PICTURES.values()]
+    assert [row["filename"] for row in rows] == [
+        f"{place} {title}.jpg" for place, title in enumerate(PICTURES.values(), 1)
+    ]
     contents = [found.open_reader(row["artifact_id"]).read() for row in rows]
     assert contents == [(tmp_path / "drawn" / name).read_bytes() for name in PICTURES]
     assert {row["mimetype"] for row in rows} == {"image/jpeg"}

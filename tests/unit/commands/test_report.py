@@ -60,14 +60,15 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
 
 def test_pictures_that_are_there_are_shown_and_missing_ones_are_made_and_kept(shown: Shown) -> None:
     said, page = shown.report("--data", "mine.yaml")
-    first, second = said.splitlines()
+    first, second, third = said.splitlines()
+    assert "photographs of the data set" in third
     assert first.endswith("r.html shows the study petskin; open it in a browser")
     assert second == "making the pictures of trial 1 (Ctrl-C leaves the report without them)"
     assert [job.trial for job in shown.draughtsman.jobs] == [1]
     assert shown.asked == ["mine.yaml"]
     assert page.count("<details") == 2
     assert pictures.find(shown.store, shown.uid, 1)
-    assert len(shown.report()[0].splitlines()) == 1
+    assert len(shown.report()[0].splitlines()) == 2
 
 
 def test_without_pictures_nothing_is_looked_for(shown: Shown) -> None:
@@ -105,6 +106,6 @@ def test_ctrl_c_leaves_the_report_without_the_pictures_that_were_being_made(show
 
     shown.draughtsman.start = interrupted  # type: ignore[method-assign]
     said, page = shown.report()
-    assert said.splitlines()[-1] == "stopped: the report is without the pictures of trial 1"
+    assert said.splitlines()[2] == "stopped: the report is without the pictures of trial 1"
     assert "Trial 0, mask mAP" in page
     assert page.endswith("</html>\n")
