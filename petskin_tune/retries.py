@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,17 @@ import tenacity
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between two attempts: random, up to twice as much each time
 
 log = logging.getLogger(__name__)
+_chance = random.SystemRandom()  # not the generator that a training in this process draws from
 
 Passing = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+
+
+class Jitter(tenacity.wait_exponential):
+    """A random pause up to one that doubles with every attempt; it leaves Python's own generator as it is."""
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        """Seconds."""
+        return _chance.uniform(self.min, super().__call__(retry_state))
 
 
 def retrying(
@@ -50,7 +60,7 @@ def retrying(
         more["sleep"] = tenacity.sleep_using_event(stopped)
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(on) if by_type else tenacity.retry_if_exception(on),  # type: ignore[arg-type]
-        wait=tenacity.wait_random_exponential(multiplier=pauses[0], max=pauses[1]),
+        wait=Jitter(multiplier=pauses[0], max=pauses[1]),
         stop=tenacity.stop_any(*_ends(seconds, stopped)),
         before_sleep=told,
         reraise=True,

@@ -22,6 +22,7 @@ from petskin_tune.database.addresses import hosts_of
 from petskin_tune.database.outages import Patience
 from petskin_tune.database.timeouts import PunctualConnection
 from petskin_tune.errors import UsageError
+from petskin_tune.retries import Jitter
 
 SQLITE_BUSY_SECONDS = 60.0
 CONNECT_SECONDS = 10
@@ -220,7 +221,7 @@ def _was_created_meanwhile(error: BaseException) -> bool:
 @tenacity.retry(
     retry=tenacity.retry_if_exception(_was_created_meanwhile),
     stop=tenacity.stop_after_attempt(CREATION_ATTEMPTS),
-    wait=tenacity.wait_random(0.05, 0.5),
+    wait=Jitter(multiplier=0.5, max=0.5, min=0.05),
     reraise=True,
 )
 def _create_optunas(url: URL) -> None:

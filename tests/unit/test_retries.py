@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import threading
 
 import pytest
@@ -49,3 +50,9 @@ def test_no_attempt_follows_once_it_is_stopped() -> None:
     with pytest.raises(OSError, match="away"):
         retrying(None, OSError, stopped=stopped, pauses=QUICK, before_pause=lambda _: stopped.set())(work)
     assert work.calls <= 2
+
+
+def test_pauses_leave_the_generator_of_a_training_as_it_is() -> None:
+    before = random.getstate()
+    assert retrying(None, OSError, pauses=QUICK)(Fails(OSError("away"), OSError("away"))) == "done"
+    assert random.getstate() == before

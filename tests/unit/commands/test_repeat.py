@@ -96,7 +96,7 @@ def begin(home: Path, patch: pytest.MonkeyPatch) -> Kept:
         return plain(rate, epoch) + NOISE[found.jobs[-1].arguments["seed"]]
 
     patch.setattr("petskin_tune.trial.process.Runner", Started)
-    for name in ("workplace.prepare", "workplace.prepare_data", "inputs.prepare_data"):
+    for name in ("workplace.prepare", "inputs.prepare_data"):
         patch.setattr(f"petskin_tune.trial.{name}", lambda *_: here)
     patch.setattr("petskin_tune.commands.worker.end_now", sys.exit)
     patch.setattr(trainings, "fitness", wavering)
