@@ -10,9 +10,12 @@ from typing import Any
 import optuna
 import pytest
 
+from petskin_tune.checkpoints.pictures import Picture
+from petskin_tune.protocol import PICTURES
 from petskin_tune.views import report
 from tests.support.browser import CHROMIUM, PATIENCE, browser
 from tests.support.made_studies import made
+from tests.support.pictures import draw
 from tests.support.studies import NOW
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -30,6 +33,10 @@ PLOTS = """[...document.querySelectorAll(".plot")].map((plot) => ({
 OVERFLOWING = """[...document.querySelectorAll("body *:not(script)")]
   .filter((part) => !part.closest(".wide") && part.getBoundingClientRect().right > innerWidth + 1)
   .map((part) => part.tagName + "." + part.className)"""
+FIRST_IS_SHOWN = """() => {
+  const first = document.querySelector("details.pictures img");
+  return first.complete && first.naturalWidth === 670 && first.getBoundingClientRect().width > 250;
+}"""
 COLUMN = """(column) => [...document.querySelectorAll("table.trials tbody tr:not([hidden])")]
   .map((row) => row.cells[column].textContent)"""
 
@@ -39,8 +46,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = made(60, 12, running=4)
     file = tmp_path_factory.mktemp("report") / "report.html"
-    file.write_text(report.render(study.study, NOW, study.leases), encoding="utf-8")
+    galleries = [report.Gallery(number, 0.4, _pictures(file.parent / str(number))) for number in (7, 3)]
+    file.write_text(report.Page(study.study, NOW, study.leases).html(galleries), encoding="utf-8")
     return file
+
+
+def _pictures(folder: Path) -> list[Picture]:
+    drawn = draw(folder, (670, 1200))
+    return [Picture(title, "image/jpeg", (drawn / name).read_bytes()) for name, title in PICTURES.items()]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +85,9 @@ def test_a_report_is_whole_on_the_screen_and_asks_nobody(page: Any, file: Path, 
     assert [url for url in page.asked if not url.startswith("data:")] == [file.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(OVERFLOWING) == []
+    page.locator("details.pictures img").first.scroll_into_view_if_needed()
+    page.wait_for_function(FIRST_IS_SHOWN)
+    assert page.locator("details.pictures[open] img").count() == len(PICTURES)
     plots = page.evaluate(PLOTS)
     assert len({plot["section"] for plot in plots}) == 9
     assert [plot for plot in plots if not plot["points"] or not plot["drawn"]] == []

@@ -18,11 +18,11 @@ from petskin_tune.protocol import PICTURES, Event, PicturesJob, PicturesMade
 from petskin_tune.trial.process import Died
 
 
-def draw(folder: Path) -> Path:
-    """All pictures of a trial in ``folder``, of one colour each."""
+def draw(folder: Path, size: tuple[int, int] = (40, 30)) -> Path:
+    """All pictures of a trial in ``folder``, of one colour each; ``size``: width and height in pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     for place, name in enumerate(PICTURES):
-        Image.new("RGB", (40, 30), (20 * place, 90, 160)).save(folder / name, "JPEG")
+        Image.new("RGB", size, (20 * place, 90, 160)).save(folder / name, "JPEG")
     return folder
 
 

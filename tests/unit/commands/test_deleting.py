@@ -89,7 +89,7 @@ def test_a_study_goes_with_its_rows_and_files_and_nothing_else_does(kept: Kept) 
     assert {name for name, count in before.items() if count} >= {"trial_leases", "trials", "studies", "trial_params"}
     ended = delete(kept, "--yes")
     assert ended.exit_code == 0, ended.output
-    assert "deleted: study doomed: 4 trials, best mask mAP 0.200, 3 files" in ended.stdout
+    assert "deleted: study doomed: 4 trials, best mask mAP 0.200, 4 files" in ended.stdout
     assert f"{kept.uid}/mine.txt" in ended.stdout
     assert not any(kept.rows().values())
     assert [path for path in kept.files if path.exists()] == []
@@ -105,7 +105,7 @@ def test_a_study_goes_with_its_rows_and_files_and_nothing_else_does(kept: Kept) 
 def test_nothing_is_deleted_unless_a_person_says_yes(kept: Kept, answer: str) -> None:
     ended = delete(kept, answer=answer)
     assert ended.exit_code == 2
-    assert "Delete study doomed: 4 trials, best mask mAP 0.200, 3 files (" in ended.stdout
+    assert "Delete study doomed: 4 trials, best mask mAP 0.200, 4 files (" in ended.stdout
     assert ended.stdout.endswith("nothing is deleted\n")
     assert all(path.exists() for path in kept.files)
     assert CliRunner().invoke(petskin_tune, ["status", "--study", "doomed", "--home", str(kept.home)]).exit_code == 0
