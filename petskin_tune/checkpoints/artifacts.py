@@ -93,9 +93,13 @@ class Artifacts:
             for key in kept:
                 if (number := trial_number(key)) is not None and len(newest) < MOST_TRIALS:
                     newest.setdefault(number, key)
-            self._made = {key: self._made.get(key) or (number, self._fetched(key)) for number, key in newest.items()}
+            self._made = {key: (number, self._known(key) or self._fetched(key)) for number, key in newest.items()}
         except StoreError:
             return
+
+    def _known(self, key: str) -> list[pictures.Picture]:
+        """What was fetched before; nothing where the store did not answer then: it is asked again."""
+        return self._made.get(key, (0, []))[1]
 
     def _fetched(self, key: str) -> list[pictures.Picture]:
         try:
@@ -139,7 +143,7 @@ class Artifacts:
     def _picture(self, uid: str, number: str, place: str, digest: str) -> pictures.Picture:
         key = f"{trial_prefix(uid, int(number, 16))}/pictures-{digest}.zip"
         self.rows()
-        found = self._made.get(key, (0, []))[1] if uid == self._uid else []
+        found = self._known(key) if uid == self._uid else []
         if int(place, 16) >= len(found):
             raise ArtifactNotFound(f"there are no such pictures of trial {int(number, 16)}")
         return found[int(place, 16)]

@@ -156,14 +156,14 @@ def _resolved(study: Study, home: Home, data: str | None) -> dict[str, Any]:
     """Ultralytics' defaults as a trial of the study would try them, where none has.
 
     Raises:
-        UsageError: the data set, by whose size `auto` chooses, is not here.
+        UsageError: the data set, by whose size `auto` chooses, is not here, or is not the study's.
     """
     from petskin_tune.study.start_points import start_points
-    from petskin_tune.trial.inputs import prepare_data
+    from petskin_tune.trial.inputs import data_of
 
     pulse = Pulse(click.echo)
     with pulse.during("looking at the data set"):
-        prepared = prepare_data(study.spec, home, study.folders, "", data)
+        prepared = data_of(study, home, data)
     pulse.close()
     asked = study.spec.model_copy(update={"start": ("defaults",)})
     found = start_points(asked, classes=prepared.classes, train_images=prepared.train_images)

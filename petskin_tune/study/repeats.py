@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from petskin_tune.database.storage import PetskinStorage
+
+Kept = TypeVar("Kept", Repeats, Gain)
 
 ORIGIN = "repeat"
 BEST, DEFAULTS = "best", "defaults"  # roles of a pair
@@ -50,8 +52,7 @@ def repeats_of(stored: Mapping[str, Any]) -> Repeats | None:
     Raises:
         UsageError: one of them is not as we write it.
     """
-    found = stored.get(attributes.REPEATS)
-    return None if found is None else Repeats.model_validate(study_attributes(stored)[attributes.REPEATS])
+    return _read(stored, attributes.REPEATS, Repeats)
 
 
 def gain_of(stored: Mapping[str, Any]) -> Gain | None:
@@ -63,8 +64,11 @@ def gain_of(stored: Mapping[str, Any]) -> Gain | None:
     Raises:
         UsageError: one of them is not as we write it.
     """
-    found = stored.get(attributes.GAIN)
-    return None if found is None else Gain.model_validate(study_attributes(stored)[attributes.GAIN])
+    return _read(stored, attributes.GAIN, Gain)
+
+
+def _read(stored: Mapping[str, Any], name: str, kind: type[Kept]) -> Kept | None:
+    return None if stored.get(name) is None else kind.model_validate(study_attributes(stored)[name])
 
 
 def measured(trials: Iterable[FrozenTrial], repeats: Repeats) -> Gain:

@@ -62,6 +62,24 @@ def test_artifacts_go_with_their_files_and_stay_while_the_store_does_not_answer(
         found.open_reader(row["artifact_id"])
 
 
+def test_pictures_that_could_not_be_fetched_once_are_asked_for_again(
+    store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(store, UID, 7, tmp_path / "drawn")
+    found = Artifacts(store, UID)
+    refused: list[str] = []
+
+    def away(key: str, path: Path) -> None:
+        refused.append(key)
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "fetch", away)
+        assert found.rows() == {7: []}
+    assert len(refused) == 1
+    assert len(found.rows()[7]) == len(PICTURES)
+
+
 def test_pictures_of_another_study_and_of_another_place_are_not_found(store: FolderStore, tmp_path: Path) -> None:
     kept(store, "ba9876543210", 7, tmp_path / "drawn")
     kept(store, UID, 7, tmp_path / "drawn")

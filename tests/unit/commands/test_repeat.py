@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from scipy.stats import ttest_ind
 
 from petskin_tune.cli import petskin_tune, tune_worker
-from petskin_tune.datasets.fingerprint import Fingerprint
+from petskin_tune.datasets.fingerprint import Fingerprint, SplitSummary
 from petskin_tune.protocol import TrialJob
 from petskin_tune.study import attributes
 from petskin_tune.study.repeats import gain_of
@@ -27,6 +27,8 @@ from tests.support.trainings import Trainings
 EPOCHS = 4
 GOOD, USUAL = 2e-3, 1e-2  # learning rates of the best trial and of the defaults
 NOISE = {1: 0.010, 2: -0.004, 3: 0.002}  # by seed
+SUMMARY = SplitSummary(9, 900, {"0": 9}, "names", "sizes", "labels")
+SPLITS = {"train": SUMMARY, "val": SUMMARY}
 
 
 class Kept:
@@ -83,7 +85,7 @@ def begin(home: Path, patch: pytest.MonkeyPatch) -> Kept:
         patch.delenv(name, raising=False)
     found = Kept(home)
     (home / "small-seg.yaml").write_text("nc: 7\n")
-    here = Prepared(home / "data.yaml", str(home / "small-seg.yaml"), Fingerprint("digest", ("a",), {}), 1, 64)
+    here = Prepared(home / "data.yaml", str(home / "small-seg.yaml"), Fingerprint("digest", ("a",), SPLITS), 1, 64)
 
     class Started(Trainings):
         def __init__(self, *_: Any) -> None:
@@ -236,6 +238,17 @@ def test_where_no_trial_tried_the_defaults_ultralytics_own_are_repeated(kept: Ke
     rates = {job.arguments["lr0"] for job in kept.jobs[1::2]}
     assert rates == {0.002}, "what `auto` makes of one class"
     assert kept.jobs[1].arguments["optimizer"] == "AdamW"
+
+
+def test_the_defaults_are_not_taken_from_another_data_set(kept: Kept) -> None:
+    bare = MadeUp(kept.home, a_spec("bare", epochs=EPOCHS, target_trials=1, start=()))
+    bare.add(best=0.4, epochs=EPOCHS, params=kept.params(GOOD), origin="search")
+    bare.study.set_attribute(
+        attributes.FINGERPRINT, Fingerprint("another", ("b",), {"train": SUMMARY, "val": SUMMARY}).to_json()
+    )
+    said = kept.type("best", "--study", "bare", "--repeat", "2", code=2)
+    assert "data set" in said
+    assert find_study(kept.made.storage, "bare-repeat-0") is None
 
 
 @pytest.mark.parametrize(
