@@ -48,7 +48,6 @@ class Suspension:
         end = min(time.monotonic() + within, self._deadline.at if self._deadline else math.inf)
         first, self._end = self.reason is None, min(self._end, end)
         self.reason = self.reason or reason
-        self._asked.set()
         if first:
             seconds = max(0.0, self._end - time.monotonic())
             measured = f" (measured: {times})" if times.measured else ""
@@ -56,6 +55,7 @@ class Suspension:
             named = "Ctrl-C" if reason == CTRL_C else reason
             self._place.view.note(f"{named}: stopping safely, within {seconds:.1f} s{measured}{again}")
             self._place.view.doing("saving what was trained")
+        self._asked.set()  # who waits for it says that it is suspended, which comes after
         run = self._place.run
         if run is not None:
             run.suspend(reason, self.until())
