@@ -203,9 +203,7 @@ def train_ours(watch: Watch, folder: str, data: str, arguments: dict[str, Any]) 
 
 
 def architecture() -> str:
-    from petskin_tune.study.study_file.file import shipped_folder
-
-    return str(shipped_folder() / "models" / "demo-seg.yaml")
+    return str(Path(__file__).with_name("small-seg.yaml"))
 
 
 if __name__ == "__main__":

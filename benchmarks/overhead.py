@@ -99,9 +99,7 @@ def _demo_data(place: Path) -> Path:
 
 
 def _model() -> Path:
-    from petskin_tune.study.study_file.file import shipped_folder
-
-    return shipped_folder() / "models" / "demo-seg.yaml"
+    return Path(__file__).with_name("small-seg.yaml")
 
 
 def _study(place: Path, trials: int, epochs: int) -> Path:

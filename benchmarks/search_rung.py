@@ -126,9 +126,7 @@ def worked(place: Path, runs: float) -> list[Verdict]:
 def _study(place: Path, runs: float) -> Path:
     import yaml
 
-    from petskin_tune.study.study_file.file import shipped_folder
-
-    model = str(shipped_folder() / "models" / "demo-seg.yaml")
+    model = str(Path(__file__).with_name("small-seg.yaml"))
     path = place / "rungs.yaml"
     path.write_text(yaml.safe_dump({**STUDY, "model": model, "budget": runs}))
     return path

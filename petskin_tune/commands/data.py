@@ -119,8 +119,8 @@ def aihub(
 
 @data.command()
 @click.argument("dest", metavar="DEST", type=_Path())
-@click.option("--train", type=int, default=64, show_default=True, help="Training images.")
-@click.option("--val", type=int, default=32, show_default=True, help="Validation images.")
+@click.option("--train", type=int, default=128, show_default=True, help="Training images.")
+@click.option("--val", type=int, default=48, show_default=True, help="Validation images.")
 @click.option("--imgsz", type=int, default=64, show_default=True, help="Side of the images, pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every draw.")
 def demo(dest: Path, **numbers: int) -> None:

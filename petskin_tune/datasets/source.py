@@ -42,7 +42,7 @@ def prepare(data: str, *, base: Path, cache: Path) -> Path:
     """
     cache = resolved(typed(cache))
     with filling(cache):
-        return demo.make(cache / DEMO) if data == DEMO else _prepared(_find(data, base), cache)
+        return demo.make(cache / f"{DEMO}-{demo.TRAIN}-{demo.VAL}") if data == DEMO else _prepared(_find(data, base), cache)
 
 
 def _prepared(path: Path, cache: Path) -> Path:

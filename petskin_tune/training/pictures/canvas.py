@@ -166,7 +166,8 @@ def steps(low: float, high: float, most: int = 6) -> list[float]:
     span = high - low
     if not span > 0:
         return [low]
-    power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if span / (power * factor) <= most - 1)
+    least = span / (most - 1)  # from one to the next
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next((power * factor for factor in (1, 2, 2.5, 5) if power * factor >= least), 10 * power)
     first = math.ceil(low / step - 1e-9)
     return [round(index * step, 10) for index in range(first, math.floor(high / step + 1e-9) + 1)]

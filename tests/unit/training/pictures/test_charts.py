@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from petskin_tune.training.pictures import charts
 from petskin_tune.training.pictures.canvas import INK, PAPER, blank, jpeg, put, steps
@@ -61,8 +63,11 @@ def test_text_is_cut_off_at_the_edges_and_turned_text_reads_from_below() -> None
     assert rows.max() <= 100
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (1, 27), (0.0013, 0.0042), (5, 5), (0, 1e6)])
-def test_ticks_are_round_and_within_their_range(low: float, high: float) -> None:
-    found = steps(low, high)
-    assert 1 <= len(found) <= 6
-    assert all(low - 1e-9 <= value <= high + 1e-9 for value in found)
+@given(st.floats(-1e4, 1e4), st.floats(1e-4, 1e6))
+@example(0.0, 0.0)
+@example(2.0, 0.9)
+@example(0.0, 9.0)
+def test_ticks_are_round_and_within_their_range(low: float, span: float) -> None:
+    found = steps(low, low + span)
+    assert 1 + (span > 0) <= len(found) <= 6
+    assert all(low - 1e-6 * span <= value <= low + span * (1 + 1e-6) for value in found)
