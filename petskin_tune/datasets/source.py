@@ -42,7 +42,9 @@ def prepare(data: str, *, base: Path, cache: Path) -> Path:
     """
     cache = resolved(typed(cache))
     with filling(cache):
-        return demo.make(cache / f"{DEMO}-{demo.TRAIN}-{demo.VAL}") if data == DEMO else _prepared(_find(data, base), cache)
+        if data == DEMO:
+            return demo.make(cache / f"{DEMO}-{demo.TRAIN}-{demo.VAL}")
+        return _prepared(_find(data, base), cache)
 
 
 def _prepared(path: Path, cache: Path) -> Path:

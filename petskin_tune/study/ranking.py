@@ -50,6 +50,25 @@ def highest(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
     return max(ranked(trials), key=lambda trial: (trial.values[0], -trial.number), default=None)
 
 
+def so_far(trial: FrozenTrial) -> float | None:
+    """The best finite value that a trial has reported; None: it has reported none."""
+    return max((value for value in trial.intermediate_values.values() if math.isfinite(value)), default=None)
+
+
+def ahead(trials: Iterable[FrozenTrial], first: FrozenTrial | None) -> FrozenTrial | None:
+    """The trial that has not ended, is above ``first``, the best, and is the highest of such; None: there is none.
+
+    While a study goes on by freezing and thawing, its most promising trials have not ended.
+    """
+    floor = first.values[0] if first else -math.inf
+    above = [
+        (value, -trial.number, trial)
+        for trial in without_foreign(trials)
+        if trial.state.name == "RUNNING" and (value := so_far(trial)) is not None and value > floor
+    ]
+    return max(above)[2] if above else None
+
+
 def recommended_of(trials: Iterable[FrozenTrial], stored: Mapping[str, Any]) -> int | None:
     """The number of the trial that was recommended when the study ended; None once it has gone on."""
     found = stored.get(attributes.RECOMMENDED)

@@ -193,6 +193,8 @@ def note(study: Study, leases: Sequence[Lease], options: str = "") -> str:
         lines += [f"**{literal(shown.repeats.sentence)}**", *([literal(shown.gain.sentence)] if shown.gain else [])]
     elif shown.best:
         lines += [f"**{literal(status.best_line(shown.best))}**", *map(literal, worth(table))]
+    if not shown.repeats and (above := status.ahead_line(shown)):
+        lines.append(literal(above))
     lines += map(literal, costs(table))
     if table.spec is not None:
         lines.append(f"Model {literal(table.spec.model)}, data {literal(table.spec.data)}, {table.spec.epochs} epochs.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from petskin_tune.files.paths import writing
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.study import attributes
 from petskin_tune.study.arguments import FIXED_ONLY, FREE, arguments
-from petskin_tune.study.ranking import best, highest, ranked, recommended_of
+from petskin_tune.study.ranking import ahead, best, highest, ranked, recommended_of, so_far
 from petskin_tune.study.repeats import gain_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import find_trial, spec_of
@@ -40,11 +40,21 @@ def pick(study: Study, number: int | None = None) -> FrozenTrial:
         return find_trial(study.study_name, trials, number)
     first = best(trials, study.user_attrs)
     if first is None:
+        above = _ahead(trials, first)
         raise UsageError(
-            f"The study {study.study_name} has no finished trial yet; "
+            f"The study {study.study_name} has no finished trial yet{f' ({above})' if above else ''}; "
             f"see how far it is: petskin-tune status --study {study.study_name}"
         )
     return first
+
+
+def _ahead(trials: Sequence[FrozenTrial], first: FrozenTrial | None) -> str | None:
+    """The trial that has not ended and is above ``first``, in words; None: there is none."""
+    above = ahead(trials, first)
+    if above is None:
+        return None
+    reached = f"mask mAP {words.score(so_far(above))} after {words.counted(max(above.intermediate_values), 'epoch')}"
+    return f"trial {above.number}, which has not ended, has {reached}"
 
 
 def training_arguments(
@@ -148,7 +158,8 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
     """
     trial = pick(study, number)
     name = f"{study.study_name} {options}".rstrip()
-    lines = [_title(study, trial), *_grounds(study, trial), *_worth(study), ""]
+    above = _ahead(study.get_trials(deepcopy=False), trial) if number is None else None
+    lines = [_title(study, trial), *_grounds(study, trial), *_worth(study), *([above] if above else []), ""]
     width = max((len(key) for key in trial.params), default=0)
     lines += [f"  {key.ljust(width)}  {words.parameter(value)}" for key, value in trial.params.items()]
     metrics = recorded(trial).get(attributes.METRICS, {})

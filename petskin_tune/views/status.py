@@ -23,7 +23,7 @@ from petskin_tune.study import attributes, outlook
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.extent import Extent, extent
 from petskin_tune.study.foreign import foreign_of, without_foreign
-from petskin_tune.study.ranking import best
+from petskin_tune.study.ranking import ahead, best, so_far
 from petskin_tune.study.repeats import gain_of, measured, pairs_of, repeats_of
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import enqueued_params, recorded, study_attributes
@@ -151,6 +151,8 @@ class Status:
         workers: how many are at work.
         gain: what repetitions of the best trial have shown; of a study of repetitions, what they show so far.
         repeats: of a study of repetitions; None of any other.
+        ahead: number of a trial that has not ended and is above the best, see
+            :func:`petskin_tune.study.ranking.ahead`.
     """
 
     study: str
@@ -180,6 +182,7 @@ class Status:
     is_done: bool = False
     gain: Measured | None = None
     repeats: Repeated | None = None
+    ahead: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For ``status --json``: only what JSON can say (what is not finite becomes null)."""
@@ -216,6 +219,7 @@ def collect(
     done = sum(trial.state.is_finished() for trial in ours)
     waiting = tuple(_waiting(trial) for trial in trials if trial.state.name == "WAITING")
     first = best(trials, study.user_attrs)
+    above = ahead(ours, first)
     repeats = repeats_of(study.user_attrs)
     gain = measured(trials, repeats) if repeats else gain_of(study.user_attrs)
     named = f"--study {study.study_name} {options}".rstrip()
@@ -255,6 +259,7 @@ def collect(
         is_done=reason == DONE,
         gain=_measured(gain, None if repeats or first is None else first.number),
         repeats=Repeated(repeats.study, repeats.trial, pairs_of(spec), str(repeats)) if repeats and spec else None,
+        ahead=above.number if above else None,
     )
 
 
@@ -315,7 +320,6 @@ def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) ->
     hold = hold_of(lease)
     held = lease if lease and lease.state == "running" else None
     epoch = max(trial.intermediate_values, default=0)
-    values = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
     known = recorded(trial)
     seconds, epochs_done = known.get(attributes.SECONDS), known.get(attributes.EPOCHS)
     per_epoch = seconds / epochs_done if seconds and epochs_done else None
@@ -327,7 +331,7 @@ def _running(trial: FrozenTrial, lease: Lease | None, spec: StudySpec | None) ->
         last_sign=held.silence if held else None,
         epoch=epoch,
         epochs=spec.epochs if spec else None,
-        value=max(values, default=None),
+        value=so_far(trial),
         durable=durable,
         seconds_per_epoch=per_epoch,
         resumes=lease.resumes if lease else 0,
@@ -402,6 +406,17 @@ def best_line(best: Best) -> str:
     """The best trial in one line."""
     pruned = " (pruned)" if best.state == "pruned" else ""
     return f"best: mask mAP {words.score(best.value)} in trial {best.number}{pruned}: {words.parameters(best.params)}"
+
+
+def ahead_line(status: Status) -> str | None:
+    """The trial that has not ended and is above the best, in one line; None: there is none."""
+    for trial in status.running:
+        if trial.number == status.ahead and trial.value is not None:
+            of = f" of {trial.epochs}" if trial.epochs else ""
+            which = "ahead of it" if status.best else "ahead"
+            where = f"in trial {trial.number} after {trial.epoch}{of} epochs, {WORDS[trial.hold]}"
+            return f"{which}: mask mAP {words.score(trial.value)} {where}"
+    return None
 
 
 def headline(status: Status) -> str:

@@ -12,7 +12,7 @@ from petskin_tune import text as words
 from petskin_tune.diagnosis.troubles import trouble_lines
 from petskin_tune.printable import printable
 from petskin_tune.views.holds import EXPLAINED, WORDS
-from petskin_tune.views.status import Best, Defaults, Imported, Running, Status, best_line, how_far
+from petskin_tune.views.status import Best, Defaults, Imported, Running, Status, ahead_line, best_line, how_far
 from petskin_tune.views.stream import unfiltered
 
 WATCH_SECONDS = 5.0
@@ -51,9 +51,11 @@ def _best(status: Status) -> list[str]:
     measured = words.wrapped(printable(status.gain.sentence)) if status.gain else []
     if status.repeats:
         return [*_wrapped(status.repeats.sentence), *measured]
+    above = ahead_line(status)
+    ahead = _wrapped(above) if above else []
     if status.best is None:
-        return []
-    return [*_wrapped(best_line(status.best)), *_lead(status.best, status.defaults), *measured]
+        return ahead
+    return [*_wrapped(best_line(status.best)), *_lead(status.best, status.defaults), *measured, *ahead]
 
 
 def _lead(best: Best, defaults: Defaults | None) -> list[str]:

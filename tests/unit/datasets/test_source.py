@@ -45,7 +45,7 @@ def test_demo_is_made_in_the_cache(tmp_path: Path, cache: Path) -> None:
     data_set = layout.read(source.prepare("demo", base=tmp_path, cache=cache))
 
     assert data_set.root.is_relative_to(cache)
-    assert {split: len(images) for split, images in data_set.images.items()} == {"train": 64, "val": 32}
+    assert {split: len(images) for split, images in data_set.images.items()} == {"train": demo.TRAIN, "val": demo.VAL}
 
 
 def test_a_path_is_looked_up_beside_the_study_file_first_and_then_in_the_current_folder(

@@ -131,3 +131,30 @@ def test_a_recommended_trial_comes_first_until_the_study_goes_on() -> None:
     assert best(study.trials, stored).number == 2
     add(study, "COMPLETE", 0.05)
     assert best(study.trials, stored).number == 1
+
+
+def test_an_unfinished_trial_above_the_best_is_named_beside_it() -> None:
+    study = made([("PRUNED", 0.1)])
+    add(study, "RUNNING", curve={1: 0.0, 2: 0.3, 3: 0.2})
+    add(study, "RUNNING", curve={1: 0.2})
+    shown = status.collect(study, [], NOW)
+    assert shown.best is not None
+    assert (shown.best.number, shown.ahead) == (0, 1)
+    assert "ahead of it: mask mAP 0.300 in trial 1 after 3 of 27 epochs" in status_text.render(shown)
+    assert "trial 1, which has not ended, has mask mAP 0.300 after 3 epochs" in export.render(study)
+    assert "which has not ended" not in export.render(study, 0)
+    add(study, "COMPLETE", 0.4)
+    shown = status.collect(study, [], NOW)
+    assert shown.ahead is None
+    assert "ahead" not in status_text.render(shown)
+    assert "which has not ended" not in export.render(study)
+
+
+def test_before_any_trial_has_ended_the_one_that_is_ahead_is_named() -> None:
+    study = made([])
+    add(study, "RUNNING", curve={1: 0.2, 2: float("nan")})
+    assert "\nahead: mask mAP 0.200 in trial 0 after 2 of 27 epochs" in status_text.render(
+        status.collect(study, [], NOW)
+    )
+    with pytest.raises(UsageError, match=r"no finished trial yet \(trial 0, which .* 0\.200 after 2 epochs\);"):
+        export.pick(study)
