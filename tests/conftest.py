@@ -26,6 +26,22 @@ os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="petskin-tune-ultralytic
 atexit.register(shutil.rmtree, os.environ["YOLO_CONFIG_DIR"], ignore_errors=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_script_directory() -> None:
+    """Optuna imports all of its schema's migrations, 0.1 s, whenever a database is opened; here once a process."""
+    from alembic.script import ScriptDirectory
+    from optuna.storages._rdb.storage import _VersionManager
+
+    read: list[ScriptDirectory] = []
+    create = _VersionManager._create_alembic_script
+
+    def only_once(self: _VersionManager) -> ScriptDirectory:
+        read[:] = read or [create(self)]
+        return read[0]
+
+    _VersionManager._create_alembic_script = only_once
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of the maintenance database of a real PostgreSQL server that lives as long as the test session."""

@@ -1,11 +1,12 @@
 """How many cases a property is tried with: a few in the suite, as many as wanted by hand, and then others each time::
 
-    PETSKIN_TUNE_FUZZING=10000 pytest -n 0 -o timeout=0 tests/unit/datasets/test_property.py
+    PETSKIN_TUNE_FUZZING=10000 pytest -n 0 -o timeout=0 tests/integration/datasets/test_property.py
 
 The properties that take it are those of commands (tests/integration/test_fuzzing.py) and of all who read what others
-wrote, in tests/unit: datasets/test_property.py (data.yaml, labels, pictures), datasets/test_aihub.py (its records),
-study/test_parser.py (study files), study/test_stored.py (what is stored with a study and its trials),
-database/test_urls.py, files/test_yaml_guard.py, diagnosis/test_run_files.py (results.csv and args.yaml).
+wrote: in tests/integration datasets/test_property.py (data.yaml, labels, pictures); in tests/unit
+datasets/test_aihub.py (its records), study/study_file/test_parser.py (study files), study/test_stored.py (what is
+stored with a study and its trials), database/test_urls.py, files/test_yaml_guard.py, diagnosis/test_run_files.py
+(results.csv and args.yaml).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -15,6 +16,7 @@ from petskin_tune.training import trainer
 from petskin_tune.training.trial_trainer import TrialTrainer
 from tests.support import training as helpers
 from tests.support.provocations import poisoned_at
+from tests.support.soak import part
 
 SLOW = pytest.mark.slow
 SHORT = {"epochs": 1, "imgsz": 32, "batch": 4, "nbs": 8}  # of four batches
@@ -27,12 +29,11 @@ def architecture(root, family, scale):
     return f"{helpers.FAMILIES[family]}{scale}-seg.yaml"
 
 
+TINY = [(family, "tiny", 80, 2) for family in helpers.FAMILIES]
+PUBLISHED = list(product(helpers.FAMILIES, ("n", "s"), (80, 200), (2, 7)))
 KINDS = [
-    pytest.param(family, scale, source, classes, id=f"{family}{scale}, {source} to {classes} classes", marks=marks)
-    for family in helpers.FAMILIES
-    for scale in ("tiny", "n", "s")
-    for marks in [() if (family, scale) == ("11", "tiny") else SLOW]
-    for source, classes in ([(80, 2)] if scale == "tiny" else [(80, 2), (80, 7), (200, 2), (200, 7)])
+    pytest.param(*kind, id="{}{}, {} to {} classes".format(*kind), marks=() if kind[:2] == ("11", "tiny") else SLOW)
+    for kind in (*TINY, *part(PUBLISHED, least=8))
 ]
 
 

@@ -1,0 +1,3 @@
+from tests.support.patience import patient
+
+__all__ = ["patient"]
