@@ -3,10 +3,10 @@
     PETSKIN_TUNE_FUZZING=10000 pytest -n 0 -o timeout=0 tests/integration/datasets/test_property.py
 
 The properties that take it are those of commands (tests/integration/test_fuzzing.py) and of all who read what others
-wrote: in tests/integration datasets/test_property.py (data.yaml, labels, pictures); in tests/unit
-datasets/test_aihub.py (its records), study/study_file/test_parser.py (study files), study/test_stored.py (what is
-stored with a study and its trials), database/test_urls.py, files/test_yaml_guard.py, diagnosis/test_run_files.py
-(results.csv and args.yaml).
+wrote: in tests/integration datasets/test_property.py (data.yaml, labels, pictures) and study/test_stored.py (what is
+stored with a study and its trials); in tests/unit datasets/test_aihub.py (its records),
+study/study_file/test_parser.py (study files), database/test_urls.py, files/test_yaml_guard.py,
+diagnosis/test_run_files.py (results.csv and args.yaml).
 """
 
 from __future__ import annotations

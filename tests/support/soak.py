@@ -18,7 +18,7 @@ def times(whole: int, least: int) -> int:
 
 
 def part(values: Iterable[Any], least: int) -> list[Any]:
-    """Parameters of a slow test: all of ``values``, or that share of them, always the same; ``least`` of them anyhow."""
+    """Parameters of a slow test: all of ``values``, or that share of them, the same each time; ``least`` anyhow."""
     whole = list(values)
     chosen = random.Random(1).sample(range(len(whole)), times(len(whole), least))
     return [whole[index] for index in sorted(chosen)]
