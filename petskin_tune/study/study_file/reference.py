@@ -29,18 +29,20 @@ KEYS = {
     "train": "Arguments of Ultralytics that are the same for all trials; see [below](#train-and-search).",
     "search": "Arguments of Ultralytics that are searched, and where; see [below](#train-and-search).",
     "start": "Points that are tried first: `defaults` (Ultralytics' own, with `optimizer: auto` written out), or a "
-    "mapping of names to values. What a point leaves out is drawn; what is not searched is that trial's alone.",
+    "mapping of names to values. Searched arguments that a point leaves out are sampled; others that it names hold "
+    "for that trial only.",
     "sampler": "Who chooses the next settings; see [below](#sampler).",
     "pruner": "Who ends hopeless trials, beside another sampler than `freeze-thaw`; see [below](#pruner).",
     "target_trials": "Configurations of the study in all, over all workers and restarts.",
-    "budget": "For `freeze-thaw`: what the study may cost in all, in full runs (`20`) or in epochs (`540 epochs`).",
-    "stop_when": "For `freeze-thaw`: the study ends when the chance that another day brings more than the noise is "
-    "below this share (`5%`); `status` says how large it is.",
+    "budget": "For `freeze-thaw`: what the study may cost in all, in full runs (`20`) or in epochs (`540 epochs`). If "
+    "the recommended trial is not complete then, it is trained to its end.",
+    "stop_when": "For `freeze-thaw`: the study ends when the estimated chance that 24 more hours improve the best by "
+    "more than the noise is below this share (`5%`); `status` says how large it is.",
     "keep_frozen": "For `freeze-thaw`: the snapshots of so many frozen trials stay in the store. The other frozen "
     "trials end; what they taught stays.",
     "stop_at": "The study ends when a trial has reached this mask mAP50-95, from 0 to 1.",
-    "snapshot_every": "How often the training's state is written (`5m`, `90s`, `1h30m`); `0`: at every epoch's end. It "
-    "is what a machine that vanishes may cost.",
+    "snapshot_every": "How often the training's state is written (`5m`, `90s`, `1h30m`); `0`: at every epoch's end. A "
+    "lost machine costs at most this much training and one upload.",
     "lease": "How long a worker that is silent still owns its trial.",
     "keep_weights": "The best weights of so many trials stay in the store, and pictures of what they do; the weights "
     "of all complete ones until a `freeze-thaw` study ends.",
@@ -56,7 +58,7 @@ SAMPLERS = {
     "chooses.",
     "tpe": "Optuna's TPE.",
     "gp": "Optuna's Gaussian process.",
-    "random": "Draws.",
+    "random": "Random sampling.",
 }
 PRUNERS = {
     "asha": "At each rung the best of the trials that got there go on.",
@@ -65,8 +67,8 @@ PRUNERS = {
     "none": "Every trial runs to its end.",
 }
 OPTIONS = {
-    "rungs": "epochs, `[3, 9]`; for `freeze-thaw` also a number: every so many epochs",
-    "startup_trials": "trials that are drawn (sampler) or not judged (pruner) first",
+    "rungs": "epochs, `[3, 9]`; for `freeze-thaw` also a number: every so many epochs, by default a ninth of `epochs`",
+    "startup_trials": "sampler: random trials first; pruner: trials before it ends any",
     "reduction_factor": "one trial in so many goes on",
     "min_epochs": "epochs before the first verdict",
 }
