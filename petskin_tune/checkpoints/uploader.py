@@ -185,12 +185,6 @@ class Uploader:
         self._tidy_here()
 
     @property
-    def has_best_weights(self) -> bool:
-        """Whether the newest best weights that were taken are in the store."""
-        with self._changed:
-            return self._weights.empty
-
-    @property
     def _idle(self) -> bool:
         return self._weights.empty and self._snapshots.empty
 
@@ -323,10 +317,12 @@ class Uploader:
             self._trouble_since = self._trouble_since if not first else time.monotonic()
             newly_full = isinstance(error, Full) and not self._full
             self._full = isinstance(error, Full)
+            job = (self._snapshots if self._weights.empty else self._weights).current
         if newly_full:
             self._say(f"The store is full ({error}): training goes on, and the upload is tried again; make room there.")
         elif first:
-            self._say(f"A snapshot is not safe yet ({self._trouble}): training goes on, and it is tried again.")
+            what = job.name.capitalize() if job else "A snapshot"
+            self._say(f"{what} is not safe yet ({self._trouble}): training goes on, and it is tried again.")
 
     def _say_shortage(self, freed: Freed) -> None:
         if freed.short and not self._short_said:

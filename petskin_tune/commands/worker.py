@@ -24,7 +24,7 @@ from petskin_tune.commands.options import (
     on_this_machine,
     one_sentence,
 )
-from petskin_tune.errors import EXIT_SUSPENDED, UsageError
+from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, UsageError
 from petskin_tune.interrupts import Interrupted, Signals, end_now, unless
 from petskin_tune.opening.places import Places, warn_of_visible_password
 from petskin_tune.printable import printable
@@ -197,9 +197,13 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
     signals.last_words = printable(f"stopped at once; its trial goes on from the last snapshot. Type: {way_on}")
     try:
         opened = unless(lambda: signals.came is not None, lambda: _open(places, request, view))
-        processes, options = Runner(opened.home.work / "ultralytics"), _options(places, request)
-        log.open(opened.home.logs, options.worker, view.note)
-        place = Workplace(opened.study, opened.home, processes, view, options, opened.prepared)
+        try:
+            processes, options = Runner(opened.home.work / "ultralytics"), _options(places, request)
+            log.open(opened.home.logs, options.worker, view.note)
+            place = Workplace(opened.study, opened.home, processes, view, options, opened.prepared)
+        except BaseException:
+            opened.home.close(LAST_COPY_SECONDS)
+            raise
         deadline = None if options.max_hours is None else Deadline(began, options.max_hours, place.times)
         return _work_until_the_end(place, Suspension(place, deadline), signals, request.notify)
     except Interrupted:
@@ -293,7 +297,11 @@ def _work_until_the_end(place: Workplace, suspension: Suspension, signals: Signa
     news = News(place, notifier)
     signals.tell(suspension.ask)
     try:
-        return Worker(place, suspension, news).work()
+        code = Worker(place, suspension, news).work()
+        if code == EXIT_DONE and not suspension.asked():
+            suspension.close()
+            signals.tell(lambda _name: notifier.give_up())  # nothing else is left that would be waited for
+        return code
     except UsageError as refusal:
         news.stopped(str(refusal))
         raise

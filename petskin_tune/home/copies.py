@@ -165,15 +165,6 @@ def take_copy(database: Path, target: Path) -> None:
         raise Unavailable(f"the database cannot be copied: {error}") from error
 
 
-def is_whole(database: Path) -> bool:
-    """Whether SQLite finds nothing wrong with a database file."""
-    try:
-        with contextlib.closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
-            return bool(connection.execute("PRAGMA quick_check").fetchone() == ("ok",))
-    except sqlite3.DatabaseError:
-        return False
-
-
 def put_in_place(database: Path, restored: Path) -> None:
     """Let ``restored`` be the database; nobody may have the old one open."""
     for suffix in ("-wal", "-shm"):  # they belong to the old file, and would be applied to the new one

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import tempfile
@@ -20,12 +21,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from petskin_tune.database.sqlite_file import is_whole
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
 from petskin_tune.files.atomic import sync_folder
 from petskin_tune.files.durable import PASSING, SameDisk, StoreError, measure, translated, write_new
 from petskin_tune.home.claim import BEAT_SECONDS, WATCH_SECONDS, Claim
-from petskin_tune.home.copies import NOTHING, Copies, LocalState, Version, is_whole, put_in_place, take_copy
+from petskin_tune.home.copies import NOTHING, Copies, LocalState, Version, put_in_place, take_copy
 from petskin_tune.retries import retrying
 
 Mode = Literal["owner", "guest", "reader"]  # see :meth:`petskin_tune.home.home.Home.start`
@@ -33,6 +35,8 @@ Mode = Literal["owner", "guest", "reader"]  # see :meth:`petskin_tune.home.home.
 FOLDER = "database"
 ANSWER_SECONDS = 30.0  # how long a home may not answer before the command gives up at its start
 LONGEST_PAUSE = 30.0  # seconds between two tries of a copy
+
+log = logging.getLogger(__name__)
 
 
 class DatabaseReplica:
@@ -68,6 +72,7 @@ class DatabaseReplica:
         self._copied: str | None = None  # SHA-256 of the newest copy of ours
         self._wanted, self._done = 0, 0  # copies asked for, and answered
         self._lost: LeaseLost | None = None
+        self._failure: Exception | None = None
         self._failing = False
         self._changed = threading.Condition()
         self._closing, self._all_saved = False, False
@@ -216,7 +221,7 @@ class DatabaseReplica:
             return
         self._disk.require()
         try:
-            with self._one_at_a_time(), translated("copying the database"):
+            with translated("copying the database"), self._one_at_a_time():
                 self._save()
         except LeaseLost as error:
             self._lost = error
@@ -268,9 +273,12 @@ class DatabaseReplica:
 
         Raises:
             LeaseLost: another worker has taken it over.
+            RuntimeError: for a reason that nobody foresaw it is copied no more; the cause comes with it.
         """
         if self._lost is not None:
             raise LeaseLost(str(self._lost))
+        if self._failure is not None:
+            raise RuntimeError("the database is no more copied into the home") from self._failure
 
     # ---- the thread ----
 
@@ -291,6 +299,10 @@ class DatabaseReplica:
             except StoreError as error:
                 pause = min(LONGEST_PAUSE, 2 * pause + 1.0)
                 self._in_trouble(error)
+            except Exception as error:
+                log.exception("the copies of the database have ended")
+                self._failure = error  # a worker raises it at its next report
+                return
         self._save_for_the_last_time()
         self._claim.release()
 

@@ -56,9 +56,10 @@ class RunFiles:
         def write() -> None:
             try:
                 weights.write(content, self._best)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  nobody else would hear of it
+                reason = error if isinstance(error, OSError) else repr(error)
                 self._channel.send(
-                    Note("weights-failed", f"the best weights of epoch {epoch} were not written: {error}")
+                    Note("weights-failed", f"the best weights of epoch {epoch} were not written: {reason}")
                 )
             else:
                 self._channel.send(BestWeights(str(self._best), epoch, metrics["fitness"]))

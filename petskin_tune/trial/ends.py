@@ -109,14 +109,15 @@ def _is_settled(run: RunState) -> bool:
     It takes as long as the database and the store are away, or until it can be frozen, but not longer than a person
     lets it.
     """
-    while not run.is_suspended():
+    settled = False
+    while not (settled or run.is_suspended()) and time.monotonic() < run.until:
         if run.recorder.drain(0.5) and run.uploader.drain(0.5):
-            if not run.waits_its_turn():
-                break
-            time.sleep(TURN_SECONDS)
+            settled = not run.waits_its_turn()
+            if not settled:
+                time.sleep(TURN_SECONDS)
         if run.is_lost() or run.recorder.error:
             return False
-    return without_process(run) is None and not run.is_suspended()
+    return settled and without_process(run) is None and not run.is_suspended()
 
 
 def fail(run: RunState, failure: Failure, kind: FailureKind) -> Outcome | None:
@@ -175,6 +176,7 @@ def crash(run: RunState) -> Outcome | None:
     if not run.listener.trains:
         _count_false_start(run, how)
         return None
+    run.false_starts = 0
     try:
         crashes = run.trial.count_crash()
     except LeaseLost:

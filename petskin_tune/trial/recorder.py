@@ -109,27 +109,20 @@ class Recorder:
     def do(self, action: Callable[[], None]) -> None:
         """Run ``action`` after everything heard before, and wait for it.
 
+        Once it has begun it is waited for, also when this was closed meanwhile: its transaction may still succeed, and
+        the caller must know.
+
         Raises:
-            LeaseLost: the trial is lost; also when it was before ``action`` began.
+            LeaseLost: the trial is lost, or this was closed; ``action`` was not begun and never will be.
         """
-        done = threading.Event()
-        failure: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                action()
-            except BaseException as error:
-                failure.append(error)
-                raise
-            finally:
-                done.set()
-
-        self._queue.put(run)
-        while not done.wait(0.2):
-            if self.lost or self.error or self._closed or not self._thread.is_alive():
+        task = _Task(action)
+        self._queue.put(task.run)
+        while not task.done.wait(0.2):
+            gone = self.lost or self.error or self._closed or not self._thread.is_alive()
+            if gone and task.forgo():
                 raise LeaseLost(f"trial {self._trial.number} is no longer recorded")
-        if failure:
-            raise failure[0]
+        if task.failure is not None:
+            raise task.failure
 
     def drain(self, seconds: float | None) -> bool:
         """Whether everything heard so far is in the database (or moot), within ``seconds`` (None: however long)."""
@@ -197,6 +190,41 @@ class Recorder:
         if message not in self.notes:
             self.notes.append(message)
             self._trial.describe({attributes.NOTES: self.notes})
+
+
+class _Task:
+    """Work that another thread does, unless nobody wants it any more before it has begun.
+
+    Attributes:
+        done: set when it has ended.
+        failure: what it raised.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.done = threading.Event()
+        self.failure: BaseException | None = None
+        self._action = action
+        self._turn = threading.Lock()
+        self._begun = self._forgone = False
+
+    def run(self) -> None:
+        with self._turn:
+            if self._forgone:
+                return
+            self._begun = True
+        try:
+            self._action()
+        except BaseException as error:
+            self.failure = error
+            raise
+        finally:
+            self.done.set()
+
+    def forgo(self) -> bool:
+        """Whether it had not begun; then it never will."""
+        with self._turn:
+            self._forgone = not self._begun
+            return self._forgone
 
 
 # ---- the curves as attributes ----------------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ class Workplace:
         self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
         self._outlook: Mapping[str, float] | None = None
         self._away_since: float | None = None  # the instant (monotonic) since which the database has been away
+        self._away_said = 0.0  # seconds of the outage that were said last: twice as long is worth another line
 
     # ---- data and model ----
 
@@ -247,13 +248,14 @@ class Workplace:
 
     def database_is_away(self, seconds: float) -> None:
         """An outage has lasted so long."""
-        if seconds > WORTH_SAYING_SECONDS:
+        if seconds > max(WORTH_SAYING_SECONDS, 2 * self._away_said):
             self._away_since = self._away_since or time.monotonic() - seconds
+            self._away_said = seconds
             self.view.outage(seconds, self.run.waiting() if self.run else None)
 
     def database_answers(self) -> None:
         """An outage, if there was one, is over."""
-        since, self._away_since = self._away_since, None
+        since, self._away_since, self._away_said = self._away_since, None, 0.0
         if since is not None:
             self.view.outage_over(time.monotonic() - since)
 

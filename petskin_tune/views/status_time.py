@@ -11,6 +11,7 @@ from petskin_tune.study import attributes
 from petskin_tune.study.extent import Extent
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import recorded
+from petskin_tune.study.trials import failure_kind
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -43,7 +44,8 @@ def spent(spec: StudySpec | None, ours: Sequence[FrozenTrial], leases: Iterable[
     """
     leases = list(leases)
     frozen = {lease.trial_id for lease in leases if lease.state == "frozen"}
-    spared = [trial for trial in ours if trial.state.name == "PRUNED" or trial._trial_id in frozen]
+    pruned = [trial for trial in ours if trial.state.name == "PRUNED" and failure_kind(trial) is None]
+    spared = [*pruned, *(trial for trial in ours if trial._trial_id in frozen)]
     return Spent(
         trained=sum(seconds for trial in ours if (seconds := _seconds(trial))),
         saved=sum(_spared(trial, spec.epochs) for trial in spared) if spec else 0.0,

@@ -7,6 +7,7 @@ a file that cannot be written is told once and done without.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -14,6 +15,7 @@ import logging.handlers
 import os
 import queue
 import re
+import stat
 import sys
 import threading
 import time
@@ -77,7 +79,8 @@ class WorkerLog:
 
     def close(self) -> None:
         """Write what waits, for a second at most, and listen no more."""
-        self._ear.flush()
+        if self._thread.is_alive():
+            self._ear.flush()
         for name, level in self._levels.items():
             logging.getLogger(name).removeHandler(self._ear)
             logging.getLogger(name).setLevel(level)
@@ -166,8 +169,13 @@ class _File(logging.handlers.RotatingFileHandler):
 
 def _forget_old(folder: Path) -> None:
     """Delete the oldest logs of a folder that has too many."""
-    logs = [path for path in folder.glob("*.log*") if path.is_file() and not path.is_symlink()]
-    for path in sorted(logs, key=lambda log: log.stat().st_mtime)[: -MOST_FILES or None]:
+    ages = {}
+    for path in folder.glob("*.log*"):
+        with contextlib.suppress(FileNotFoundError):  # another worker that begins now deletes them, too
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                ages[path] = status.st_mtime
+    for path in sorted(ages, key=ages.__getitem__)[: -MOST_FILES or None]:
         path.unlink(missing_ok=True)
 
 

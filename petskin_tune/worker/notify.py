@@ -120,6 +120,15 @@ class Notifier:
                 self._thread.start()
             self._changed.notify_all()
 
+    def give_up(self) -> None:
+        """Send nothing more of what waits."""
+        with self._changed:
+            if self._waiting:
+                log.warning("a notification was left out: a person would not wait for it")
+            self._waiting.clear()
+            self._closed = True
+            self._changed.notify_all()
+
     def close(self, patience: float) -> None:
         """Send what waits, within ``patience`` seconds, and nothing more."""
         with self._changed:

@@ -42,7 +42,12 @@ class Suspension:
         threading.Thread(target=self._watch, name="suspension", daemon=True).start()
 
     def ask(self, reason: str) -> None:
-        """Suspend what runs, within the time that this takes here; may be called from any thread, more than once."""
+        """Suspend what runs, within the time that this takes here; may be called from any thread, more than once.
+
+        After :meth:`close` there is nothing to suspend.
+        """
+        if self._closed.is_set():
+            return
         times = self._place.times
         within = SIGNAL_SECONDS if reason == "SIGTERM" else max(SIGNAL_SECONDS, times.needed())
         end = min(time.monotonic() + within, self._deadline.at if self._deadline else math.inf)
@@ -110,6 +115,7 @@ class Suspension:
 
     def _watch(self) -> None:
         while not (self.asked() or self._closed.is_set()):
+            self._measure()
             if self._place.study.stop_requests > self._stop_requests:
                 self.ask("petskin-tune stop")
                 return
@@ -117,10 +123,13 @@ class Suspension:
             if left > 0:
                 self.wait(min(left, LOOK_SECONDS))
 
-    def _left(self, deadline: Deadline) -> float:
-        """Seconds until the hours are over; says when that is, and asks when it is now."""
+    def _measure(self) -> None:
+        """How long an upload takes: a signal's suspension is given that time, too."""
         if (run := self._place.run) is not None and (seconds := run.upload_seconds()) is not None:
             self._place.times.upload = seconds
+
+    def _left(self, deadline: Deadline) -> float:
+        """Seconds until the hours are over; says when that is, and asks when it is now."""
         if news := deadline.news(datetime.now()):
             self._place.view.note(news)
         if (left := deadline.left()) <= 0:

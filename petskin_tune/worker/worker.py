@@ -137,7 +137,7 @@ class Worker:
         return held
 
     def _new_trial(self, leases: Sequence[Seen]) -> Held | None:
-        if not self._may_have_new() or self._claims.should_wait(leases, leave=self._declined.trials):
+        if self._claims.should_wait(leases, leave=self._declined.trials) or not self._may_have_new():
             return None
         # Before a trial is born: a machine that cannot train must not take one.
         self._environment.require()

@@ -85,15 +85,23 @@ def unpack(archive: Path, cache: Path) -> Path:
                 return folder
         copied = cache / ("copy" + PARTIAL)
         try:
-            local, digest = _local_copy(archive, copied)
-        except OSError as error:
-            raise UsageError(f"{archive} cannot be read or copied ({error}).") from error
-        folder = cache / digest[:32]
-        if not folder.is_dir():
-            _unpack_whole(archive, local, folder)
+            digest, folder = _unpack_new(archive, cache, copied)
+        finally:  # also where it is what filled the disk
+            copied.unlink(missing_ok=True)
         write_whole(seen, json.dumps({"archive": archive.name, "sha256": digest, "folder": folder.name}))
-        copied.unlink(missing_ok=True)
         return folder
+
+
+def _unpack_new(archive: Path, cache: Path, copied: Path) -> tuple[str, Path]:
+    """The archive's SHA-256, and the folder below ``cache`` that holds what is in it; ``copied`` may be left behind."""
+    try:
+        local, digest = _local_copy(archive, copied)
+    except OSError as error:
+        raise UsageError(f"{archive} cannot be read or copied ({error}).") from error
+    folder = cache / digest[:32]
+    if not folder.is_dir():
+        _unpack_whole(archive, local, folder)
+    return digest, folder
 
 
 def _digest_of(text: str) -> str:

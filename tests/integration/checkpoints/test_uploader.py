@@ -214,7 +214,8 @@ def test_a_store_that_is_away_is_tried_until_it_is_back_and_both_are_said_once(t
     assert len(trial.store.refused) == 3
     assert len(trial.committed) == 1
     assert trial.said[0] == (
-        "A snapshot is not safe yet (writing x: Input/output error): training goes on, and it is tried again."
+        "The snapshot of epoch 1 is not safe yet (writing x: Input/output error): "
+        "training goes on, and it is tried again."
     )
     assert trial.said[1].startswith("The snapshot of epoch 1 is in the store, after ")
     assert len(trial.said) == 2

@@ -287,6 +287,20 @@ def test_damaged_archives_are_refused_and_leave_nothing_behind(demo_yaml: Path, 
     assert not list(cache.rglob("*.bmp"))
 
 
+def test_a_copy_of_an_archive_from_another_disk_does_not_stay_where_it_cannot_be_unpacked(
+    demo_yaml: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied_first(archive: Path, copied: Path) -> tuple[Path, str]:
+        shutil.copyfile(archive, copied)
+        return copied, "0" * 64
+
+    monkeypatch.setattr("petskin_tune.datasets.archives.unpacking._local_copy", copied_first)
+    archive = pack(demo_yaml.parent, tmp_path / "data.zip")
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    assert "damaged" in refusal(archive.name, tmp_path, cache)
+    assert [path.name for path in (cache / "archives").iterdir() if path.is_file() and path.stat().st_size > 1000] == []
+
+
 def test_too_little_room_is_said_before_it_runs_out(
     demo_yaml: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -614,3 +614,31 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.005)
+
+
+def test_a_disk_of_this_machine_that_refuses_for_a_while_does_not_end_the_copies(machines: Any) -> None:
+    machine = machines("one")
+    replica = machine.start()
+    machine.add(1)
+    in_the_way = machine.local / "save.lock"
+    in_the_way.unlink(missing_ok=True)
+    in_the_way.mkdir()
+    replica.request_save()
+    wait_until(lambda: any(line.startswith("The home refuses") for line in machine.said))
+    replica.require()
+    in_the_way.rmdir()
+    wait_until(lambda: replica.is_saved)
+
+
+def test_a_worker_is_told_when_nothing_is_copied_any_more(machines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("nobody foresaw this")
+
+    machine = machines("one")
+    replica = machine.start()
+    machine.add(1)
+    monkeypatch.setattr("petskin_tune.home.replica.take_copy", broken)
+    replica.request_save()
+    wait_until(lambda: replica._failure is not None)
+    with pytest.raises(RuntimeError, match="no more copied"):
+        replica.require()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -111,6 +112,23 @@ def _running(study: LeasedStudy, age: float, **system_attrs: str) -> int:
     trial.datetime_start = datetime.now() - timedelta(seconds=age)
     study.optuna.add_trial(trial)
     return study.optuna.trials[-1]._trial_id
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Seoul", "America/Los_Angeles"])
+def test_how_old_a_trial_without_a_lease_is_does_not_depend_on_the_time_zone(
+    study: LeasedStudy, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        leases = study.worker("a")
+        _running(study, age=LEASE / 2, **{attributes.MARK: "n1"})
+        orphan = _running(study, age=2 * LEASE, **{attributes.MARK: "n2"})
+        leases.adopt_unleased()
+        assert {seen.lease.trial_id for seen in leases.read()} == {orphan}
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_only_an_old_running_trial_with_our_mark_and_no_lease_is_adopted(study: LeasedStudy) -> None:

@@ -334,3 +334,35 @@ def test_a_trial_from_before_names_had_a_prefix_goes_on_with_its_history_and_its
     columns = {"epoch": [1, 2], MASK_MAP: [0.1, 0.2], "train/box_loss": [1.0, 0.5], "seconds": [60.0, 60.0]}
     assert kept[attributes.HISTORY] == columns
     assert (kept[attributes.EPOCHS], kept[attributes.NOTES]) == (2, ["said before", "said now"])
+
+
+def test_work_that_has_begun_is_waited_for_although_the_recorder_was_closed(study: LeasedStudy, tmp_path: Path) -> None:
+    recorder = _Owner(study, tmp_path, "a").take()
+    recorder.start()
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def action() -> None:
+        begun.set()
+        assert may_end.wait(SECONDS)
+
+    def caller() -> None:
+        recorder.do(action)
+        ended.set()
+
+    threading.Thread(target=caller, daemon=True).start()
+    assert begun.wait(SECONDS)
+    recorder.close()
+    assert not ended.wait(0.5), "it went away from a transaction that may still succeed"
+    may_end.set()
+    assert ended.wait(SECONDS)
+
+
+def test_work_that_was_not_begun_when_the_recorder_was_closed_never_is(study: LeasedStudy, tmp_path: Path) -> None:
+    recorder = _Owner(study, tmp_path, "a").take()
+    done: list[str] = []
+    recorder.close()
+    with pytest.raises(LeaseLost):
+        recorder.do(lambda: done.append("it"))  # its thread does not run yet
+    recorder.start()
+    recorder.drain(SECONDS)
+    assert done == []

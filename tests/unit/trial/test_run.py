@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -36,6 +37,7 @@ from petskin_tune.protocol import (
 )
 from petskin_tune.search.pruners import Verdict
 from petskin_tune.study import attributes
+from petskin_tune.trial import ends
 from petskin_tune.trial.ends import Outcome
 from petskin_tune.trial.freezing import NOT_KEPT, Freezing
 from petskin_tune.trial.process import Died
@@ -391,6 +393,29 @@ def test_a_process_that_dies_is_started_again_and_the_trial_goes_on(storage: Pet
     outcome, trial, lease = outcome_of(a_workplace(storage, tmp_path, script))
     assert (outcome.end, len(script.jobs), lease.crashes) == ("complete", 2, 1)
     assert any("killed by SIGKILL" in note for note in trial.user_attrs[attributes.NOTES])
+
+
+def test_only_processes_in_a_row_that_die_before_they_train_are_counted(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    script = Script([Died(1)], [STARTED, epoch_done(1), Died(-9)], [Died(1)], [STARTED, epoch_done(2), Finished(2, 1)])
+    outcome, _, lease = outcome_of(a_workplace(storage, tmp_path, script))
+    assert (outcome.end, len(script.jobs), lease.crashes) == ("complete", 4, 1)
+
+
+def test_who_wants_a_finished_trial_back_does_not_wait_longer_than_was_said_for_a_store_that_is_away() -> None:
+    def never(_seconds: float) -> bool:
+        return False
+
+    run = SimpleNamespace(
+        until=time.monotonic() + 0.3,
+        recorder=SimpleNamespace(drain=never, error=None),
+        uploader=SimpleNamespace(drain=never),
+        is_suspended=lambda: False,
+        is_lost=lambda: False,
+    )
+    assert not ends._is_settled(cast(Any, run))
+    assert time.monotonic() >= run.until
 
 
 def test_a_trial_that_is_suspended_before_it_starts_is_given_back_with_the_first_reason(

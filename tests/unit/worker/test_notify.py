@@ -18,6 +18,7 @@ import pytest
 from petskin_tune.commands.worker import Request, _typed
 from petskin_tune.errors import UsageError
 from petskin_tune.worker.notify import MOST_LINES, Notifier, address, harmless
+from tests.support.workers import wait_until
 
 SECRET = "T024BE7LD-wJ8NqkL2"
 PATIENCE = 120.0
@@ -206,3 +207,16 @@ def test_the_address_is_neither_logged_with_what_was_typed_nor_typed_again_nor_s
     assert words == ["tune-worker", "--notify", "***", "--notify=***", "--study", "x"]
     assert SECRET not in repr(request)
     assert SECRET not in request.typed
+
+
+def test_what_nobody_will_wait_for_is_left_out() -> None:
+    heard: list[str] = []
+    notifier = Notifier("https://example.org", every=3600.0, send=lambda _, text: heard.append(text))
+    notifier.tell("first")
+    wait_until(lambda: heard == ["first"])
+    notifier.tell("second")
+    notifier.give_up()
+    notifier.close(PATIENCE)
+    assert notifier._thread is not None
+    assert not notifier._thread.is_alive()
+    assert heard == ["first"]
