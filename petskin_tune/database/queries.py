@@ -1,7 +1,7 @@
 """Our tables beside Optuna's, and every SQL statement of ours.
 
 Elsewhere is only what is none: Optuna's rows handled through its own models, and what a connection is told about itself
-when it opens (PRAGMA, SET, BEGIN IMMEDIATE: database.py).
+when it opens (PRAGMA, SET, BEGIN IMMEDIATE: engine.py).
 
 ``trial_leases`` has one row for each trial that one of our workers created or took. Who holds a trial is said by
 ``token``: it goes up by one with every take-over, and every write to a held trial is conditional on it. ``beat`` goes

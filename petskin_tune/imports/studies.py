@@ -9,12 +9,11 @@ from optuna.trial import FrozenTrial
 
 from petskin_tune.imports.runs import Run, digest_of
 from petskin_tune.study import attributes
+from petskin_tune.study.failures import BAD_POINTS
 from petskin_tune.study.foreign import without_foreign
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind
-
-_BAD_POINTS = ("diverged", "out-of-memory")
 
 
 def runs_of(spec: StudySpec, stored: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> list[Run]:
@@ -30,7 +29,7 @@ def runs_of(spec: StudySpec, stored: Mapping[str, Any], trials: Iterable[FrozenT
 
 
 def _is_bad(trial: FrozenTrial) -> bool:
-    return failure_kind(trial) in _BAD_POINTS
+    return failure_kind(trial) in BAD_POINTS
 
 
 def _run(trial: FrozenTrial, spec: StudySpec, stored: Mapping[str, Any]) -> Run:

@@ -188,7 +188,7 @@ class Claims:
                 continue
             declared = (lease.trial_id, lease.token) in (self._declared_gone or ())
             gone = why_gone(seen, declared=declared, alone=self.alone)
-            if gone and (held := self._claim(lease, at_once=gone is Gone.SILENT)):
+            if gone and (held := self._claim(lease, first_time_only=gone is Gone.SILENT)):
                 return held
         return None
 
@@ -214,12 +214,12 @@ class Claims:
             return False
         return any(seen.lease.expires_in <= LONE_WAIT_SECONDS for seen in others)
 
-    def _claim(self, lease: Lease, *, at_once: bool = False) -> Held | None:
+    def _claim(self, lease: Lease, *, first_time_only: bool = False) -> Held | None:
         """Take the trial, unless its lease has changed since it was read.
 
         Args:
             lease: as it was read.
-            at_once: not after an outage, which the owner may not have survived as quickly as this claimer.
+            first_time_only: not after an outage, which the owner may not have survived as quickly as this claimer.
         """
         nonce = uuid.uuid4().hex
         crashes, vanishes = self._deaths_with(lease)
@@ -231,7 +231,7 @@ class Claims:
         attempts = itertools.count()
 
         def work(session: Session) -> int | None:
-            if next(attempts) == 0 or not at_once:
+            if next(attempts) == 0 or not first_time_only:
                 claimed = session.execute(queries.CLAIM[self._dialect], row)
                 if rows(claimed) == 1:
                     return lease.token + 1

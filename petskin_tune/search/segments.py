@@ -21,6 +21,7 @@ from petskin_tune.search.freeze_thaw.state import Continue as GoOn
 from petskin_tune.search.freeze_thaw.state import Decision, SearchState, Standing, TrialRecord
 from petskin_tune.study import attributes
 from petskin_tune.study.arguments import arguments
+from petskin_tune.study.failures import BAD_POINTS
 from petskin_tune.study.foreign import Foreign, foreign_of
 from petskin_tune.study.ranking import ended
 from petskin_tune.study.stored import enqueued_params, recorded
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from petskin_tune.study.spec import StudySpec
 
 DAY = 86400.0  # seconds: how far an outlook looks
-_BAD_POINTS = ("diverged", "out-of-memory")  # kinds of failures that the point is to blame for
 _OWNED = ("running", "released")  # states of the lease of a trial that somebody trains, or takes over
 
 
@@ -195,7 +195,7 @@ def _standing(trial: FrozenTrial, lease: Lease | None, asking: int | None) -> St
     if trial.state == TrialState.COMPLETE:
         return "complete"
     if trial.state != TrialState.RUNNING:
-        return "diverged" if failure_kind(trial) in _BAD_POINTS else "ended"
+        return "diverged" if failure_kind(trial) in BAD_POINTS else "ended"
     if trial.number == asking:
         return "frozen"
     if lease is None:

@@ -25,6 +25,8 @@ ENDS: Mapping[FailureKind, TrialState] = {
     "refused": TrialState.FAIL,
     "interrupted": TrialState.FAIL,
 }
+# Kinds that the point is to blame for: the search learns to keep away from it.
+BAD_POINTS: tuple[FailureKind, ...] = tuple(kind for kind, state in ENDS.items() if state == TrialState.PRUNED)
 # Kinds that say nothing about the trial: it is given back as it is, none of its attempts is used up, and the worker
 # ends with this sentence. Every other trial would meet the same.
 GIVEN_BACK: Mapping[str, str] = {

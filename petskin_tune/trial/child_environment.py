@@ -58,19 +58,31 @@ def _named(folders: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def inherited(environment: Mapping[str, str]) -> Iterator[None]:
-    """Let processes that are started here see ``environment``, no arguments, and no modules of the current folder.
+    """Let a forkserver, or a process that is spawned, see ``environment`` instead of this process's.
 
-    A forkserver takes over this process's environment as it is in the instant of its start, and multiprocessing hands
-    ``sys.argv`` (a URL with its password) and ``sys.path`` on to every process.
+    It takes the environment over in the instant of its start. Meanwhile other threads of this process do without theirs
+    (``PGPASSWORD``, ``AWS_SECRET_ACCESS_KEY``), so that nothing may be waited for in here.
     """
-    before, arguments, folders = dict(os.environ), sys.argv, sys.path
+    before = dict(os.environ)
     _replace_environment(environment)
+    try:
+        yield
+    finally:
+        _replace_environment(before)
+
+
+@contextlib.contextmanager
+def without_arguments() -> Iterator[None]:
+    """Let processes that are started here see no arguments, and no modules of the current folder.
+
+    multiprocessing hands ``sys.argv`` (a URL with its password) and ``sys.path`` on to every process.
+    """
+    arguments, folders = sys.argv, sys.path
     sys.argv, sys.path = arguments[:1], _module_folders(folders)
     try:
         yield
     finally:
         sys.argv, sys.path = arguments, folders
-        _replace_environment(before)
 
 
 def _replace_environment(values: Mapping[str, str]) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from petskin_tune.protocol import Event, Order, PicturesJob, TrialJob
-from petskin_tune.trial.child_environment import child_environment, inherited
+from petskin_tune.trial.child_environment import child_environment, inherited, without_arguments
 
 LONGEST_TMPDIR = 60  # characters; multiprocessing adds up to 40
 PRELOAD = "petskin_tune.training.process.preload"
@@ -139,10 +139,14 @@ class Runner:
         self._context.set_forkserver_preload([PRELOAD])
         _shorten_socket_paths()
 
+    @property
+    def _has_forkserver(self) -> bool:
+        return bool(self._context.get_start_method() == "forkserver")
+
     def warm_up(self) -> None:
         """Let the forkserver start importing while the caller does something else."""
-        if self._context.get_start_method() == "forkserver":
-            with inherited(self._environment), _signals_blocked():
+        if self._has_forkserver:
+            with inherited(self._environment), without_arguments(), _signals_blocked():
                 multiprocessing.forkserver.ensure_running()
 
     def start(self, job: TrialJob | PicturesJob, on_event: Callable[[Event | Died], None]) -> TrialProcess:
@@ -150,7 +154,9 @@ class Runner:
         ours, theirs = self._context.Pipe(duplex=True)
         process = self._context.Process(target=_child, args=(theirs, job), name=_name(job), daemon=False)
         self.warm_up()
-        with inherited(self._environment), _signals_blocked():
+        # A forkserver has its environment already, and answers only after its imports, which take seconds.
+        environment = contextlib.nullcontext() if self._has_forkserver else inherited(self._environment)
+        with environment, without_arguments(), _signals_blocked():
             process.start()
         log.info("%s: process %s started, in %s", process.name, process.pid, job.run_folder)
         theirs.close()

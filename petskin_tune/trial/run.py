@@ -70,11 +70,11 @@ class TrialRun:
 
     def upload_seconds(self) -> float | None:
         """What bringing a snapshot into the store takes, as far as it was seen."""
-        return self._state.uploader.state.expected_seconds if hasattr(self._state, "uploader") else None
+        return self._state.uploader.state.expected_seconds if self._state.has_begun else None
 
     def waiting(self) -> int:
         """Reports that wait for the database."""
-        return self._state.recorder.waiting() if hasattr(self._state, "recorder") else 0
+        return self._state.recorder.waiting() if self._state.has_begun else 0
 
     # ---- the run ----
 
@@ -93,6 +93,7 @@ class TrialRun:
         )
         state.uploader = place.uploader(trial, state.say)
         state.listener = Listener(trial, place, state.recorder, state.uploader, state.changed, self._best_before)
+        state.has_begun = True
         outcome = None
         try:
             state.recorder.start()

@@ -29,7 +29,8 @@ class RunState:
     Attributes:
         heartbeat: as it was given.
         changed: notified whenever something of this changes.
-        recorder, uploader, listener: there as soon as the run has begun.
+        has_begun: whether the next three are there.
+        recorder, uploader, listener: of the run.
         job: of the process that was started last.
         suspended_because: why a person or the worker wants the trial back; None: nobody does.
         until: the instant (monotonic) at which a suspension's writing and uploading end.
@@ -45,6 +46,7 @@ class RunState:
         self.trial = trial
         self.place = place
         self.changed = threading.Condition()
+        self.has_begun = False
         self.job: TrialJob | None = None
         self.suspended_because: str | None = None
         self.until = math.inf
@@ -78,8 +80,7 @@ class RunState:
 
     def is_lost(self) -> bool:
         """Whether somebody else has the trial by now."""
-        begun = hasattr(self, "uploader")
-        return self.heartbeat.lost or (begun and (self.recorder.lost or self.uploader.state.lost))
+        return self.heartbeat.lost or (self.has_begun and (self.recorder.lost or self.uploader.state.lost))
 
     def can_freeze(self) -> bool:
         """Whether the process may end: a snapshot of all that was reported is on this disk, and is next to go up."""

@@ -194,7 +194,6 @@ def collect(
     leases: Iterable[Lease],
     now: float,
     *,
-    store: str | None = None,
     options: str = "",
     home: Path | None = None,
 ) -> Status:
@@ -204,7 +203,6 @@ def collect(
         study: an Optuna study, ours or anybody's.
         leases: of this study.
         now: seconds since 1970.
-        store: the URL of its store as this machine reaches it; None: as the study names it.
         options: what a person must type beside ``--study NAME`` to mean this study, such as ``--home DIR``.
         home: where the study's packages may be listed; None: this machine's are not compared with them.
     """
@@ -245,7 +243,7 @@ def collect(
         failures=dict(Counter(kind for trial in trials if (kind := failure_kind(trial)))),
         imported=_imported(trials),
         snapshot_every=spec.snapshot_every if spec else None,
-        store=store or study.user_attrs.get(attributes.STORE),
+        store=study.user_attrs.get(attributes.STORE),
         next_command=command,
         next_reason=reason,
         notes=(*search.warnings(trials, spec, _of_the_best(gain, first)), *_outlook(study, so_far), *_notes(trials)),

@@ -1,7 +1,4 @@
-"""What a worker makes of the curves it sees: a trial's when it ends, and whether the search as a whole is searching.
-
-Pure: trials and curves in, words out. The rules themselves are those of ``petskin-tune diagnose``.
-"""
+"""What a worker says of the search as a whole while it goes on; the rules are those of ``petskin-tune diagnose``."""
 
 from __future__ import annotations
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from petskin_tune.trial.child_environment import child_environment, inherited
+from petskin_tune.trial.child_environment import child_environment, inherited, without_arguments
+from petskin_tune.trial.process import Runner
 
 SECRETS = {
     "TUNE_STORAGE": "postgresql://me:secret@host/db",
@@ -70,6 +73,31 @@ def test_what_multiprocessing_hands_on_is_neither_arguments_nor_the_current_fold
     monkeypatch.setattr(sys, "argv", ["tune-worker", "--storage", "postgresql://me:secret@host/db"])
     monkeypatch.setattr(sys, "path", ["", str(tmp_path), "/elsewhere"])
     before = (dict(os.environ), sys.argv, sys.path)
-    with inherited({"PATH": "/bin"}):
+    with inherited({"PATH": "/bin"}), without_arguments():
         assert (dict(os.environ), sys.argv, sys.path) == ({"PATH": "/bin"}, ["tune-worker"], ["/elsewhere"])
     assert (dict(os.environ), sys.argv, sys.path) == before
+
+
+def test_while_a_forkserver_is_waited_for_other_threads_have_their_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    class Process:
+        name, pid = "trial 0", 1
+
+        def __init__(self, **_: object) -> None:
+            """Nothing is started."""
+
+        def start(self) -> None:
+            seen.append(os.environ.get("PGPASSWORD"))
+
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    runner = Runner(tmp_path)
+    assert runner._has_forkserver
+    monkeypatch.setattr(runner._context, "Process", Process, raising=False)
+    monkeypatch.setattr(runner, "warm_up", lambda: None)
+    monkeypatch.setattr("petskin_tune.trial.process.TrialProcess", lambda *_: None)
+    job = SimpleNamespace(trial=0, run_folder=str(tmp_path))
+    runner.start(cast(Any, job), lambda _: None)
+    assert seen == ["secret"]
