@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
+from itertools import count
 from typing import Protocol
 
 from petskin_tune.files.durable import StoreError
 from petskin_tune.leases.lease import Held
-from petskin_tune.leases.segments import Version
+from petskin_tune.leases.segments import Choice, Version
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.trial.workplace import Workplace
+
+ASKED_AGAIN_SECONDS = 10.0  # reports of other workers teach the search, and are no change of the study's version
 
 
 class Supply(Protocol):
@@ -53,31 +57,41 @@ class SegmentedTrials:
 
     def __init__(self, place: Workplace) -> None:
         self._place = place
-        self._nothing_since: Version | None = None  # of the study in which there was nothing to train
-        self._asked_for: StudySpec | None = None  # what the study was then
+        self._asked: tuple[Version, StudySpec] | None = None  # what the study was when the search was asked last
+        self._chosen = Choice(None)  # what it answered
+        self._good_until = 0.0  # the instant (monotonic) from which it is asked again, unless there was nothing
 
     def may_have_more(self) -> bool:
-        """Whether the search would choose something; it is asked again only when something has changed."""
-        version, spec = self._place.segments.version(), self._place.study.spec
-        if version == self._nothing_since and spec == self._asked_for:
-            return False
-        if self._place.choose().segment is not None:
-            return True
-        self._nothing_since, self._asked_for = version, spec
-        return False
+        """Whether the search would choose something; it is asked again when something has changed, or after a while."""
+        self._ask((self._place.segments.version(), self._place.study.spec))
+        return self._chosen.segment is not None
+
+    def _ask(self, study: tuple[Version, StudySpec]) -> None:
+        known = study == self._asked and (self._chosen.segment is None or time.monotonic() < self._good_until)
+        if not known:
+            self._asked, self._chosen = study, self._place.choose()
+            self._good_until = time.monotonic() + ASKED_AGAIN_SECONDS
 
     def next(self) -> Held | None:
         """The segment that the search chooses."""
-        held = self._place.segments.next(self._place.choose)
+        times = count()
+        held = self._place.segments.next(lambda: self._choose(again=next(times) > 0))
         self._place.keep_outlook()
         return held
+
+    def _choose(self, *, again: bool) -> Choice:
+        """What was just answered, which takes up to seconds, if it still holds; ``again``: it has not held."""
+        self._asked = None if again else self._asked
+        self._ask((self._place.segments.version(), self._place.study.spec))
+        return self._chosen
 
     def end(self, *, anyway: bool = False) -> bool:
         """Tell the frozen trials, unless somebody has thawed one, and name the best; snapshots that are left go.
 
         Nor where one was frozen since there was nothing to train: it may be the one to train to its end.
         """
-        if not self._place.segments.end(None if anyway else self._nothing_since):
+        version = self._asked[0] if self._asked and not anyway else None
+        if not self._place.segments.end(version):
             return False
         self._place.recommend()
         with suppress(StoreError):

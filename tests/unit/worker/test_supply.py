@@ -13,7 +13,7 @@ from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.leases.segments import Begin, Choice, Segments
+from petskin_tune.leases.segments import Begin, Choice, Continue, Segments
 from petskin_tune.study.spec import SamplerSpec
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker.supply import SegmentedTrials
@@ -89,3 +89,58 @@ def test_a_worker_that_waits_for_others_looks_again_when_a_person_has_raised_the
     place.study.spec = place.study.spec.model_copy(update={"budget": 60})
     monkeypatch.setattr(place, "choose", lambda: Choice(Begin({}, 3)))
     assert supply.may_have_more()
+
+
+def test_the_search_is_asked_once_for_a_segment_and_again_when_something_has_changed(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def choose() -> Choice:
+        asked.append(len(asked))
+        return Choice(Begin({}, 3))
+
+    monkeypatch.setattr(place, "choose", choose)
+    supply = SegmentedTrials(place)
+    assert supply.may_have_more()
+    assert supply.may_have_more()
+    first = supply.next()
+    assert first is not None
+    assert asked == [0]
+    assert supply.may_have_more()
+    of_another(place)
+    second = supply.next()
+    assert second is not None
+    assert second.number == first.number + 2
+    assert asked == [0, 1, 2]
+
+
+def test_reports_of_others_are_learnt_from_after_a_while(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petskin_tune.worker.supply.ASKED_AGAIN_SECONDS", 0.0)
+    asked: list[int] = []
+
+    def choose() -> Choice:
+        asked.append(1)
+        return Choice(Begin({}, 3))
+
+    monkeypatch.setattr(place, "choose", choose)
+    supply = SegmentedTrials(place)
+    assert supply.may_have_more()
+    assert supply.may_have_more()
+    assert len(asked) == 2
+
+
+def test_a_choice_that_a_person_has_made_void_is_not_taken_again(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = of_another(place)
+    trial.freeze()
+    answers = [Choice(Continue(0, 9)), Choice(Begin({}, 3))]
+    monkeypatch.setattr(place, "choose", lambda: answers.pop(0))
+    supply = SegmentedTrials(place)
+    assert supply.may_have_more()
+    place.study.optuna.tell(0, state=TrialState.FAIL)
+    held = supply.next()
+    assert held is not None
+    assert held.number == 1
+    assert answers == []
