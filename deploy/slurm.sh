@@ -36,8 +36,8 @@ if [ -n "$stopped" ] && [ "$code" = 143 ]; then # the signal ended the worker be
     code=75
 fi
 if [ "$code" = 75 ]; then # suspended with work left
+    scontrol requeue "${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-0}}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" || exit 75
     echo "work is left: requeued"
-    scontrol requeue "${SLURM_ARRAY_JOB_ID:-0}_${SLURM_ARRAY_TASK_ID:-0}"
     exit 0
 fi
 exit "$code"

@@ -8,8 +8,9 @@ folder=${BACKUPS:-/backups}
 
 once() {
     name="$folder/tune-$(date -u +%Y%m%dT%H%M%SZ).dump"
-    pg_dump --format=custom --file="$name.part"
-    mv "$name.part" "$name" # a dump is there whole or not at all
+    # Where a failure is answered by `||`, a shell does not end at the first one by itself.
+    pg_dump --format=custom --file="$name.part" || { rm -f "$name.part" && return 1; }
+    mv "$name.part" "$name" || return 1 # a dump is there whole or not at all
     echo "written: $name"
     # shellcheck disable=SC2012  # names are ours
     ls -1 "$folder"/tune-*.dump | sort -r | tail -n "+$((${BACKUPS_KEPT:-28} + 1))" | while read -r old; do rm -- "$old"; done

@@ -40,7 +40,10 @@ def duration(seconds: float) -> str:
 
 def clock(at: float, now: float) -> str:
     """The local time of the instant ``at``, seen from ``now``: ``18:40``, ``Tue 18:40``, ``2026-03-12 18:40``."""
-    then, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
+    try:
+        then, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now)
+    except (ValueError, OverflowError, OSError):  # beyond the year 9999
+        return _("unknown")
     if then.date() == today.date():
         return f"{then:%H:%M}"
     return f"{then:%a %H:%M}" if abs(at - now) < 6 * 86400 else f"{then:%Y-%m-%d %H:%M}"

@@ -77,7 +77,7 @@ def check_store(store: Store) -> None:
     step = "be written to"
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "sent"
-        local.write_text("petskin-tune looks whether this store can be used\n")
+        local.write_text("petskin-tune looks whether this store can be used\n", encoding="utf-8")
         try:
             stored = store.put(local, key)
             step = "be read"

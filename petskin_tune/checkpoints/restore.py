@@ -170,6 +170,8 @@ def _least_needed_first(entries: Sequence[Entry], study_uid: str, holdings: Iter
 
 def _rank(entry: Entry, holding: Holding | None) -> int | None:
     """How early a file goes when room is needed: 0 first; None: never."""
+    if holding is not None and entry.key in holding.spare:
+        return 2
     if holding is None or entry.key not in (*holding.snapshots, *holding.keep):
         if holding is not None and holding.state == "finished":
             return 1

@@ -18,6 +18,7 @@ from petskin_tune.files.durable import StoreError, translated
 from petskin_tune.files.results_csv import render
 from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.study import attributes
+from petskin_tune.study.extent import begun_here
 from petskin_tune.study.ranking import ranked, recommended_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study
@@ -93,11 +94,13 @@ class Retention:
         return make_room(self._store, self._study.uid, holdings, limit=limit, incoming=incoming, full=full)
 
     def best_trials(self) -> list[FrozenTrial]:
-        """The trials whose weights and curves stay, best first.
+        """The trials whose weights and curves stay, best first; a person's own trials have none, and take no place.
 
         A search by a model says which is the best when the study has ended: any complete trial may be it until then.
         """
-        spec, trials = self._study.spec, ranked(self._study.trials(*FINISHED), self._study.attributes)
+        spec = self._study.spec
+        ended = ranked(self._study.trials(*FINISHED), self._study.attributes)
+        trials = begun_here(ended)
         kept, others = trials[: spec.keep_weights], trials[spec.keep_weights :]
         if kept and spec.sampler.name == "freeze-thaw" and not self._is_recommended():
             kept += [trial for trial in others if trial.state == TrialState.COMPLETE]

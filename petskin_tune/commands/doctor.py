@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from petskin_tune import text as words
-from petskin_tune.commands.options import data_here, in_a_language, on_a_study, one_sentence
+from petskin_tune.commands.options import data_here, in_a_language, on_a_study, one_sentence, typed_data
 from petskin_tune.errors import EXIT_DONE, EXIT_USAGE
 from petskin_tune.language import _, several
 from petskin_tune.opening.places import Places, warn_of_visible_password
@@ -54,7 +54,7 @@ def doctor(places: Places, data: str | None) -> int:
         counted = several(problems, _("{count} problem"), _("{count} problems"))
         click.echo(_("{problems}: the study cannot run here yet").format(problems=counted))
         return EXIT_USAGE
-    click.echo(_("next, type: {command}").format(command=places.to_type("tune-worker")))
+    click.echo(_("next, type: {command}").format(command=f"{places.to_type('tune-worker')}{typed_data(data)}"))
     return EXIT_DONE
 
 

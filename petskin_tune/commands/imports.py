@@ -122,9 +122,11 @@ def _of_study(name: str, places: Places, from_storage: str | None) -> tuple[str,
     from petskin_tune.study.wanted import Wanted
 
     there = replace(places, study=name, asked=Wanted(name), storage=from_storage or places.storage)
-    if from_storage is None and name == places.study:
-        raise UsageError(f"{name} is the study itself; name another one.")
+    with open_study(places, "guest") as (_, study):
+        into = study.uid
     with open_study(there) as (_, other):
+        if other.uid == into:
+            raise UsageError(f"{name} is the study itself; name another one.")
         runs = runs_of(other.spec, other.attributes, other.trials())
     if not runs:
         raise UsageError(f"The study {name} has no finished trial yet.")

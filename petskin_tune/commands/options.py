@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,13 +30,14 @@ Command = Callable[..., Any]
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 
-def on_a_study(*, unless: str = "") -> Callable[[Command], Command]:
+def on_a_study(*, unless: str = "", named_by: str = "") -> Callable[[Command], Command]:
     """The options that say which study, and where it lies; the command gets them as its ``places``.
 
     Without ``--study`` (and TUNE_STUDY) it is the only one that lies there.
 
     Args:
         unless: a parameter of the command in whose presence no study is looked for; ``places`` are None then.
+        named_by: one whose value names the study where ``--study`` does not; ``places.study`` is "" then.
     """
 
     def decorate(command: Command) -> Command:
@@ -48,6 +50,8 @@ def on_a_study(*, unless: str = "") -> Callable[[Command], Command]:
                 command(places=where, **more)
             elif more.get(unless) is not None:
                 command(places=None, **more)
+            elif more.get(named_by) is not None:
+                command(places=where, **more)
             else:
                 named = os.environ.get("TUNE_STUDY") or _only_study(where, more.get("ephemeral", False))
                 command(places=replace(where, study=named), **more)
@@ -87,6 +91,11 @@ class _Hours(click.FloatRange):
         if math.isnan(hours):
             self.fail(f"{value!r} is not a valid number of hours.", param, ctx)
         return hours
+
+
+def typed_data(data: str | None) -> str:
+    """``--data`` as a person types it again for a command that trains; "" where it was not typed."""
+    return f" --data {shlex.quote(data)}" if data else ""
 
 
 data_here = click.option(

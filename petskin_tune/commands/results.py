@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,7 @@ def status(places: Places, as_json: bool, watch: bool) -> None:
     with open_study(places) as (home, study):
 
         def read() -> Status:
+            study.refresh()  # it may have been deleted
             leases = read_leases(study.storage, study.id)
             options = places.typed.strip()
             return collect(study.optuna, leases, time.time(), options=options, home=home.folder)
@@ -131,14 +133,16 @@ def _best(places: Places, yaml_file: str | None, weights: str | None) -> None:
     if weights is not None:
         with writing(Path(weights)):
             require_replaceable(Path(weights))
+    options = places.typed.strip()
     with open_study(places) as (home, study):
         if yaml_file is None and weights is None:
-            click.echo(export.render(study.optuna, options=places.typed.strip()).rstrip("\n"))
+            click.echo(export.render(study.optuna, options=options).rstrip("\n"))
         if yaml_file is not None:
-            trial = export.write_yaml(study.optuna, Path(yaml_file), **_found_here(study, home))
-            click.echo(f"{yaml_file} has the settings of trial {trial.number}; type: yolo train cfg={yaml_file}")
+            trial = export.write_yaml(study.optuna, Path(yaml_file), options=options, **_found_here(study, home))
+            cfg = shlex.quote(yaml_file)
+            click.echo(f"{yaml_file} has the settings of trial {trial.number}; type: yolo train cfg={cfg}")
         if weights is not None:
-            number = _write_weights(study, home, weights)
+            number = _write_weights(study, home, weights, options)
             click.echo(f"{weights} has the best weights of trial {number}; load them with YOLO({weights!r})")
 
 
@@ -157,14 +161,14 @@ def _found_here(study: Study, home: Home) -> dict[str, Any]:
     return found
 
 
-def _write_weights(study: Study, home: Home, file: str) -> int:
+def _write_weights(study: Study, home: Home, file: str, options: str) -> int:
     """Write the best weights to ``file``; the number of their trial."""
     from petskin_tune.files.durable import StoreError
     from petskin_tune.views import export
 
     store = home.open_store(study.store, study.uid)
     try:
-        return export.write_weights(study.optuna, Path(file), store.fetch).number
+        return export.write_weights(study.optuna, Path(file), store.fetch, options=options).number
     except StoreError as error:
         raise UsageError(f"The weights cannot be fetched from {store.url}: {error}.") from error
 

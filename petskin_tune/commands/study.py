@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petskin_tune.commands.options import data_here, on_a_study, one_sentence
+from petskin_tune.commands.options import data_here, on_a_study, one_sentence, typed_data
 from petskin_tune.errors import UsageError
 from petskin_tune.opening.places import Places
 from petskin_tune.text import counted
@@ -23,7 +23,7 @@ OFFERED = 10  # finished trials of another study that a new one tries first
 
 
 @click.command()
-@on_a_study()
+@on_a_study(named_by="file")
 @click.option("--from", "source", metavar="OTHER", help="Offer the finished trials of this study as start points.")
 @data_here
 @click.argument("file", required=False, type=click.Path())
@@ -31,7 +31,7 @@ OFFERED = 10  # finished trials of another study that a new one tries first
 def init(places: Places, source: str | None, data: str | None, file: str | None) -> None:
     """Create tables and study, check everything, train nothing.
 
-    With FILE, the study is made from that file under the name of --study.
+    With FILE, the study is made from that file, under the name of --study where one is given.
     """
     init_study(places, click.echo, source=source, data=data, file=file)
 
@@ -56,7 +56,7 @@ def init_study(
 
     name = None
     if file is not None:
-        name, places = places.study, replace(places, study=file)
+        name, places = places.study or None, replace(places, study=file)
     points = _offered(places, source) if source else ()
     pulse = Pulse(say)
     with pulse.during("looking at data set and model"):
@@ -77,7 +77,7 @@ def init_study(
     say(f"study {study.name} is ready: {_size(study.spec)}")
     if points:
         say(f"{counted(len(points), 'finished trial')} of {source} {'is' if len(points) == 1 else 'are'} tried first")
-    say(f"next, type: {places.to_type('tune-worker', study.name)}")
+    say(f"next, type: {places.to_type('tune-worker', study.name)}{typed_data(data)}")
 
 
 def _size(spec: StudySpec) -> str:
@@ -163,11 +163,12 @@ def stop(places: Places) -> None:
     """Let all workers of the study suspend after their next epoch."""
     from petskin_tune.leases.lease import read_leases
     from petskin_tune.opening.study import open_study
+    from petskin_tune.views.holds import hold_of
 
     with open_study(places, "guest") as (_, study):
         study.request_stop()
         leases = read_leases(study.storage, study.id, only_unfinished=True)
-        running = [lease for lease in leases if lease.state == "running"]
+        running = [lease for lease in leases if hold_of(lease) == "training"]
     if not running:
         click.echo(f"no worker is at work on {study.name}")
         return

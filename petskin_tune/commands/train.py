@@ -57,7 +57,16 @@ def train(places: Places, epochs: int, trial: int | None, top: int | None, imgsz
             folder = study.folders[0] if study.folders else None
         # Taken for a shipped file: typed again, the stored study goes on although others may be the best by now.
         final = Wanted(name, spec, folder=folder or Path.cwd(), shipped=folder is None, frozen=True)
-        return start_worker(replace(places, study=name, asked=final), request, signals)
+        typed = replace(
+            request, command=f"{places.to_type('petskin-tune train')}{_typed(epochs, trial, top, imgsz)}{request.typed}"
+        )
+        return start_worker(replace(places, study=name, asked=final), typed, signals)
+
+
+def _typed(epochs: int, trial: int | None, top: int | None, imgsz: int | None) -> str:
+    """The options of the command that say which final run it is, as a person types them again."""
+    given = {"--epochs": epochs, "--trial": trial, "--top": top, "--imgsz": imgsz}
+    return "".join(f" {option} {value}" for option, value in given.items() if value is not None)
 
 
 def require_the_release_of(study: Study, home: Home) -> None:

@@ -193,7 +193,10 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
     )
     view = open_progress(plain=request.verbose)
     signals.before_exit = view.close
-    way_on = request.command or f"tune-worker --study {shlex.quote(places.study)}{places.typed}{request.typed}"
+    way_on = (
+        request.command
+        or f"tune-worker --study {shlex.quote(places.study)}{places.typed}{places.typed_for_workers}{request.typed}"
+    )
     signals.last_words = printable(f"stopped at once; its trial goes on from the last snapshot. Type: {way_on}")
     try:
         opened = unless(lambda: signals.came is not None, lambda: _open(places, request, view))
@@ -275,7 +278,7 @@ def _options(places: Places, request: Request) -> Options:
 
     return Options(
         typed=places.typed,
-        typed_for_workers=request.typed,
+        typed_for_workers=f"{places.typed_for_workers}{request.typed}",
         command=request.command,
         worker=request.name or f"{socket.gethostname()}-{os.getpid()}",
         device=request.device,

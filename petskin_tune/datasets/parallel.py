@@ -48,6 +48,8 @@ def spread(
             prepare(*arguments)
         yield from map(function, work)
         return
+    # A spawned process is a `python -c`, which would look modules up in the current folder first (since Python 3.11).
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, _begin, (prepare, arguments))
     try:

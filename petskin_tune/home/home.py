@@ -27,7 +27,7 @@ from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.errors import UsageError
 from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.durable import StoreError
-from petskin_tune.files.paths import looks_like_url, resolved, typed
+from petskin_tune.files.paths import is_file, looks_like_url, resolved, typed
 from petskin_tune.home.astray import require_not_astray
 from petskin_tune.printable import printable, quoted
 
@@ -201,7 +201,7 @@ class Home:
                 f"copy the snapshots to {asked} first."
             )
         url = asked or own or self._absolute(IN_THE_HOME)
-        self._refuse_store_of_this_machine(url)
+        self._refuse_store_of_this_machine(url, holds_study)
         return url
 
     @property
@@ -212,8 +212,11 @@ class Home:
     def _absolute(self, recorded: str) -> str:
         return str(self.folder / CHECKPOINTS) if recorded == IN_THE_HOME else recorded
 
-    def _refuse_store_of_this_machine(self, url: str) -> None:
+    def _refuse_store_of_this_machine(self, url: str, holds_study: Callable[[str], bool]) -> None:
         if self.local_checkpoints or "://" in url or is_network(Path(url)):
+            return
+        if holds_study(url):  # it was insisted upon when the study was begun here
+            self.local_checkpoints = True
             return
         if (host := database_host(self.storage_url)) is not None:
             raise UsageError(
@@ -248,9 +251,12 @@ def resolve_home(
     storage = storage or environ.get("TUNE_STORAGE") or None
     checkpoints = checkpoints or environ.get("TUNE_CHECKPOINTS") or None
     notebook = hosted_notebook(environ)
-    if notebook and not (home or storage or ephemeral):
-        raise UsageError(_deleted_disk(notebook, command, study))
     folder = _home_folder(home or "runs")
+    insisted = ephemeral or (
+        command != "tune-worker" and is_file(folder / DATABASE)
+    )  # a worker was told to use this disk
+    if notebook and not (home or storage or insisted):
+        raise UsageError(_deleted_disk(notebook, command, study))
     if notebook == "colab":
         _require_drive(folder)
     forced = environ.get("TUNE_NETWORK_HOME")

@@ -38,6 +38,11 @@ class Places:
         given = {"--home": self.home, "--storage": _masked(self.storage), "--checkpoints": self.checkpoints}
         return "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
 
+    @property
+    def typed_for_workers(self) -> str:
+        """Those that other commands than ``tune-worker`` do not take, and do not need."""
+        return " --ephemeral" if self.ephemeral else ""
+
     def to_type(self, command: str, study: str | None = None) -> str:
         """``command`` as a person types it for this study (or another in the same places)."""
         return f"{command} --study {shlex.quote(study or self.study)}{self.typed}"

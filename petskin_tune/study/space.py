@@ -207,6 +207,7 @@ def _nearest(value: Any, searched: Range | Choices) -> float | None:
         numbers = [choice for choice in searched.choices if isinstance(choice, (int, float))]
         return min(numbers, key=lambda number: abs(number - value)) if numbers else None
     clipped = min(max(float(value), searched.low), searched.high)
-    if searched.step is None:
-        return clipped
-    return searched.low + round((clipped - searched.low) / searched.step) * searched.step
+    if searched.step is not None:
+        clipped = searched.low + round((clipped - searched.low) / searched.step) * searched.step
+    # A step may lead a little beyond the end, because decimal steps are no exact binary numbers.
+    return min(round(clipped) if searched.integer else clipped, searched.high)

@@ -69,10 +69,10 @@ class TrialTrainer(SegmentationTrainer):
         self.machine = machine.describe(self.device, self._set_threads())
 
     def _overrides(self) -> dict[str, Any]:
-        patience = {} if self.job.patience_epochs is None else {"patience": self.job.patience_epochs}
+        patience = 0 if self.job.patience_epochs is None else self.job.patience_epochs  # 0: none, unlike the default
         return {
+            "patience": patience,
             **self.job.arguments,
-            **patience,
             "model": self.job.model,
             "data": self.job.data,
             "device": self.job.device,
@@ -229,7 +229,7 @@ class TrialTrainer(SegmentationTrainer):
         return self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
     def _choose_precision(self) -> None:
-        asked = {True: "amp", False: "fp32"}.get(self.args.amp, self.args.amp)
+        asked = {True: "amp", "fp16": "amp", False: "fp32"}.get(self.args.amp, self.args.amp)
         if asked == "amp" and not self._mixed_precision_available():
             asked = "fp32"
         if asked == "bf16" and not self.has_bfloat16():

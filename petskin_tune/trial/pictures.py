@@ -131,7 +131,7 @@ def _reason(job: PicturesJob, heard: list[Event | Died]) -> str:
             return event.message
     code = next((event.exit_code for event in heard if isinstance(event, Died)), None)
     with suppress(OSError):
-        said = " ".join(tail((Path(job.run_folder) / TRAIN_LOG).read_text(errors="replace"), 1))
+        said = " ".join(tail((Path(job.run_folder) / TRAIN_LOG).read_text(encoding="utf-8", errors="replace"), 1))
         return f"their process ended with {code}: {said}" if said else f"their process ended with {code}"
     return f"their process ended with {code}"
 

@@ -233,5 +233,5 @@ def _holders(lock: Path) -> list[int]:
     """Processes of this pid namespace that hold a flock on ``lock`` (source: proc(5), /proc/locks)."""
     status = lock.stat()
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    rows = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
     return [int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == wanted and int(row[4]) > 1]

@@ -129,7 +129,7 @@ class _Start:
 
     def _last_line(self) -> str:
         try:
-            text = (Path(self._job.run_folder) / TRAIN_LOG).read_text(errors="replace")
+            text = (Path(self._job.run_folder) / TRAIN_LOG).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return _("it left no log")
         return " ".join(tail(text, 1)) or _("its log is empty")

@@ -126,7 +126,7 @@ class RunState:
     def log_tail(self) -> str:
         """The end of that file."""
         try:
-            return Path(self.log()).read_text(errors="replace")[-LONGEST_DETAIL:]
+            return Path(self.log()).read_text(encoding="utf-8", errors="replace")[-LONGEST_DETAIL:]
         except OSError:
             return ""
 

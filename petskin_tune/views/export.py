@@ -15,6 +15,7 @@ from petskin_tune.files.paths import writing
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.study import attributes
 from petskin_tune.study.arguments import FIXED_ONLY, FREE, arguments
+from petskin_tune.study.extent import begun_here
 from petskin_tune.study.ranking import ahead, best, highest, ranked, recommended_of, so_far
 from petskin_tune.study.repeats import gain_of
 from petskin_tune.study.stored import recorded
@@ -29,8 +30,13 @@ FRAME = {"task", "mode", "model", "data", "epochs", "patience", "seed", "determi
 MACHINE = {"workers", "cache", "channels_last"}
 
 
-def pick(study: Study, number: int | None = None) -> FrozenTrial:
+def pick(study: Study, number: int | None = None, options: str = "") -> FrozenTrial:
     """Trial ``number`` of the study; None: the best one, see :func:`petskin_tune.study.ranking.ranked`.
+
+    Args:
+        study: one of ours.
+        number: the trial's number.
+        options: what a person must type beside ``--study NAME`` to mean this study, such as ``--home DIR``.
 
     Raises:
         UsageError: there is none.
@@ -43,9 +49,14 @@ def pick(study: Study, number: int | None = None) -> FrozenTrial:
         above = _ahead(trials, first)
         raise UsageError(
             f"The study {study.study_name} has no finished trial yet{f' ({above})' if above else ''}; "
-            f"see how far it is: petskin-tune status --study {study.study_name}"
+            f"see how far it is: petskin-tune status {_named(study, options)}"
         )
     return first
+
+
+def _named(study: Study, options: str) -> str:
+    """What a person types to mean this study."""
+    return f"--study {study.study_name} {options}".rstrip()
 
 
 def _ahead(trials: Sequence[FrozenTrial], first: FrozenTrial | None) -> str | None:
@@ -84,8 +95,7 @@ def training_arguments(
         "data": data or spec.data,
     }
     frame |= {"epochs": spec.epochs, "seed": recorded(trial).get(attributes.SEED, spec.seed), "deterministic": True}
-    if spec.patience_epochs is not None:
-        frame["patience"] = spec.patience_epochs
+    frame["patience"] = spec.patience_epochs or 0  # 0: none, unlike the default
     wanted = (FREE | set(FIXED_ONLY) | FRAME) - MACHINE
     return {
         name: frame.get(name, in_force.get(name, argument.default))
@@ -95,14 +105,20 @@ def training_arguments(
 
 
 def write_yaml(
-    study: Study, dest: Path, *, number: int | None = None, model: str | None = None, data: str | None = None
+    study: Study,
+    dest: Path,
+    *,
+    number: int | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    options: str = "",
 ) -> FrozenTrial:
     """Write the arguments of a trial (None: the best) to ``dest``; gives the trial back.
 
     Raises:
         UsageError: no such trial, a study that petskin-tune did not make, or ``dest`` cannot be written.
     """
-    trial = pick(study, number)
+    trial = pick(study, number, options)
     text = yaml.safe_dump(
         training_arguments(study, trial, model=model, data=data), sort_keys=False, allow_unicode=True, width=110
     )
@@ -112,7 +128,7 @@ def write_yaml(
 
 
 def write_weights(
-    study: Study, dest: Path, fetch: Callable[[str, Path], object], *, number: int | None = None
+    study: Study, dest: Path, fetch: Callable[[str, Path], object], *, number: int | None = None, options: str = ""
 ) -> FrozenTrial:
     """Bring the weights of a trial (None: the best) to ``dest``; gives the trial back.
 
@@ -125,14 +141,14 @@ def write_weights(
     Raises:
         UsageError: no such trial, its weights are not kept, or ``dest`` cannot be written.
     """
-    trial = pick(study, number)
+    trial = pick(study, number, options)
     key = recorded(trial).get(attributes.WEIGHTS)
     if key is None:
         kept = [t.number for t in _kept(study) if recorded(t).get(attributes.WEIGHTS)]
         others = f"kept are those of trial {', '.join(map(str, kept))}" if kept else "none of the study's are"
         raise UsageError(
             f"The weights of trial {trial.number} are not kept ({others}); "
-            f"train them: petskin-tune train --study {study.study_name} --trial {trial.number} --epochs 100"
+            f"train them: petskin-tune train {_named(study, options)} --trial {trial.number} --epochs 100"
         )
     with writing(dest):
         fetch(key, dest)
@@ -142,7 +158,8 @@ def write_weights(
 def _kept(study: Study) -> list[FrozenTrial]:
     """The trials whose weights the store keeps, best first; of others it may still have to delete them."""
     spec = spec_of(study)
-    return ranked(study.get_trials(deepcopy=False), study.user_attrs)[: spec.keep_weights if spec else None]
+    trials = ranked(study.get_trials(deepcopy=False), study.user_attrs)
+    return begun_here(trials)[: spec.keep_weights if spec else None]
 
 
 def render(study: Study, number: int | None = None, options: str = "") -> str:
@@ -156,7 +173,7 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
     Raises:
         UsageError: there is no such trial.
     """
-    trial = pick(study, number)
+    trial = pick(study, number, options)
     name = f"{study.study_name} {options}".rstrip()
     above = _ahead(study.get_trials(deepcopy=False), trial) if number is None else None
     lines = [_title(study, trial), *_grounds(study, trial), *_worth(study), *([above] if above else []), ""]

@@ -168,7 +168,7 @@ class LiveProgress(Progress):
         return Group(*rows)
 
     def _headline(self, trial: TrialPace) -> Text:
-        count = f", {place}" if (place := place_of(trial.number, self._pace.extent)) else ""
+        count = f", {place}" if (place := place_of(self._pace.extent)) else ""
         rest = f" · study best {words.score(self._study_best)} · {self._pruned} pruned"
         title = f"{self._study} · trial {trial.number}{count}".lstrip(" ·")
         return Text.assemble((printable(title), "bold"), rest)

@@ -91,7 +91,7 @@ class StudyPace:
             epochs = trial.epochs - trial.epochs_done()
             trained = trial.epochs_done() - trial.began_at
             return max(0.0, self.extent.left - trained) * left / epochs if epochs > 0 else None
-        others = max(0, self.extent.of - trial.number - 1)
+        others = max(0, self.extent.left - 1)
         if not self.ended:
             return left if not others else None
         return left + others * sum(self.ended) / len(self.ended)

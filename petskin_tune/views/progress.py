@@ -109,7 +109,7 @@ class Progress:
             self._trial = TrialPace(number, params, epochs, begun, began_at=begun.epoch)
             if curve:
                 self._trial.fitness, self._trial.best = curve[max(curve)], max(curve.values())
-        count = f" ({place})" if (place := place_of(number, extent)) else ""
+        count = f" ({place})" if (place := place_of(extent)) else ""
         verb = f"goes on after {words.done(resumed_from)}" if resumed_from else "starts"
         self._say(f"trial {number}{count} {verb}, {words.counted(epochs, 'epoch')}: {words.parameters(params)}")
         self.doing(f"trial {number}: setting the model up")
@@ -228,11 +228,9 @@ class Progress:
         self._pulse.close()
 
 
-def place_of(number: int, extent: Extent) -> str:
-    """Where in the study trial ``number`` stands: ``8th of 60``, ``120 of 540 epochs trained``; "" without an end."""
-    if extent.of is None or extent.unit == "epoch":
-        return "" if extent.of is None else str(extent)
-    return f"{words.ordinal(number + 1)} of {extent.of}"
+def place_of(extent: Extent) -> str:
+    """Where in the study a trial stands: ``7 of 60 trials done``, ``120 of 540 epochs trained``; "" without an end."""
+    return "" if extent.of is None else str(extent)
 
 
 def epoch_line(

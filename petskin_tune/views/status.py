@@ -23,7 +23,7 @@ from petskin_tune.study import attributes, outlook
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.extent import Extent, extent
 from petskin_tune.study.foreign import foreign_of, without_foreign
-from petskin_tune.study.ranking import ahead, best, so_far
+from petskin_tune.study.ranking import ahead, best, recommended_of, so_far
 from petskin_tune.study.repeats import gain_of, measured, pairs_of, repeats_of
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import enqueued_params, recorded, study_attributes
@@ -223,7 +223,8 @@ def collect(
     named = f"--study {study.study_name} {options}".rstrip()
     so_far = extent(spec, ours)
     full = done >= spec.target_trials if spec else False
-    command, reason = _next(named, spec, full or not so_far.left, running, first)
+    ended = recommended_of(trials, study.user_attrs) is not None and not waiting  # also by ``stop_when``
+    command, reason = _next(named, spec, ended or full or not so_far.left, running, first)
     if repeats and spec and reason == DONE:
         whose = f"--study {shlex.quote(repeats.study)} {options}".rstrip()
         command = f"petskin-tune best {whose} --repeat {pairs_of(spec)}"
@@ -252,7 +253,7 @@ def collect(
         environment=tuple(_news(study, trials, home)) if home else (),
         defaults=_defaults(trials, spec, first),
         spent=spent(spec, ours, leases),
-        seconds_left=None if left is None else left / max(1, workers),
+        seconds_left=None if left is None or reason == DONE else left / max(1, workers),
         workers=workers,
         is_done=reason == DONE,
         gain=_measured(gain, None if repeats or first is None else first.number),
@@ -384,6 +385,8 @@ def _next(
     good_enough = spec.stop_at is not None and best is not None and best.values[0] >= spec.stop_at
     if running or not (good_enough or used_up):
         return f"tune-worker {study}", "nobody is at work and work is left"
+    if best is None:
+        return f"petskin-tune diagnose {study}", DONE
     return f"petskin-tune best {study} --yaml best.yaml", DONE
 
 

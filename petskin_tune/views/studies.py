@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,11 @@ def collect(storage: PetskinStorage, now: float) -> list[StudyRow]:
         now: seconds since 1970.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return [_row(storage, name, now) for name in optuna.get_all_study_names(storage)]
+    rows = []
+    for name in optuna.get_all_study_names(storage):
+        with suppress(KeyError):  # it was deleted meanwhile
+            rows.append(_row(storage, name, now))
+    return rows
 
 
 def _row(storage: PetskinStorage, name: str, now: float) -> StudyRow:

@@ -36,7 +36,7 @@ def test_the_best_is_trained_on_all_data_and_the_same_command_goes_on_where_it_s
     interrupt_stopped(said, stopped_by(log), lambda: os.kill(said.pid, signal.SIGTERM), "SIGTERM")
     output = said.end()
     assert said.returncode == 75, output
-    assert output.splitlines()[-1] == f"suspended; to go on, type: tune-worker --study {FINAL}"
+    assert output.splitlines()[-1] == f"suspended; to go on, type: petskin-tune {' '.join(command)}"
     again = run(*command, cwd=searched, command="petskin-tune")
     assert again.returncode == 0, again.stdout
     assert "goes on after" in again.stdout

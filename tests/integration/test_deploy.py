@@ -58,6 +58,14 @@ def test_a_jobs_worker_is_one_that_can_be_typed_with_time_to_suspend_and_no_secr
     assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_the_images_user_is_a_number_because_a_job_must_not_run_as_root(job: dict[str, Any]) -> None:
+    (worker,) = job["spec"]["template"]["spec"]["containers"]
+    assert worker["securityContext"]["runAsNonRoot"] is True  # which Kubernetes cannot tell of a name
+    users = re.findall(r"^USER (\S+)$", (PROJECT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+    assert users
+    assert all(user.isdigit() and int(user) > 0 for user in users)
+
+
 def test_a_spot_machine_starts_a_worker_again_only_while_there_is_work_left() -> None:
     task = yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())
     assert task["resources"]["use_spot"] is True
@@ -78,9 +86,9 @@ def test_the_shell_takes_a_script(script: str) -> None:
 # ---- deploy/slurm.sh -------------------------------------------------------------------------------------------------
 
 
-def as_task(folder: Path, worker: str, **variables: str) -> subprocess.Popen[str]:
+def as_task(folder: Path, worker: str, scontrol: str = 'echo "scontrol $*"', **variables: str) -> subprocess.Popen[str]:
     """Run slurm.sh with a `tune-worker` and a `scontrol` that are scripts."""
-    for name, script in {"tune-worker": worker, "scontrol": 'echo "scontrol $*"'}.items():
+    for name, script in {"tune-worker": worker, "scontrol": scontrol}.items():
         fake = folder / name
         fake.write_text(f"#!/bin/sh\n{script}\n")
         fake.chmod(0o755)
@@ -110,6 +118,18 @@ def test_a_task_requeues_itself_while_there_is_work_left(tmp_path: Path, code: i
     assert ("scontrol requeue 17_3" in output) is requeued
 
 
+def test_a_job_that_is_no_array_is_requeued_by_its_own_number(tmp_path: Path) -> None:
+    alone = {"SLURM_ARRAY_JOB_ID": "", "SLURM_ARRAY_TASK_ID": "", "SLURM_JOB_ID": "23"}
+    output, _ = as_task(tmp_path, "exit 75", **alone).communicate(timeout=PATIENCE)
+    assert output.splitlines() == ["scontrol requeue 23", "work is left: requeued"]
+
+
+def test_a_task_that_cannot_be_requeued_does_not_say_so(tmp_path: Path) -> None:
+    process = as_task(tmp_path, "exit 75", scontrol="exit 1")
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output) == (75, "")
+
+
 def test_a_task_that_is_told_to_end_lets_its_worker_suspend_first(tmp_path: Path) -> None:
     worker = "trap 'echo suspended; exit 75' TERM; echo ready; while :; do sleep 0.1; done"
     process = as_task(tmp_path, worker)
@@ -118,7 +138,7 @@ def test_a_task_that_is_told_to_end_lets_its_worker_suspend_first(tmp_path: Path
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    assert output.splitlines() == ["suspended", "work is left: requeued", "scontrol requeue 17_3"]
+    assert output.splitlines() == ["suspended", "scontrol requeue 17_3", "work is left: requeued"]
 
 
 def test_a_signal_at_the_workers_very_beginning_reaches_it(tmp_path: Path) -> None:
@@ -126,12 +146,12 @@ def test_a_signal_at_the_workers_very_beginning_reaches_it(tmp_path: Path) -> No
     slowly.write_text("trap 'sleep 0.2' DEBUG\n")  # before each command of slurm.sh: the worker is ahead of it
     worker = "trap 'echo suspended; exit 75' TERM; kill -TERM $PPID; while :; do sleep 0.1; done"
     output, _ = as_task(tmp_path, worker, BASH_ENV=str(slowly)).communicate(timeout=PATIENCE)
-    assert output.splitlines() == ["suspended", "work is left: requeued", "scontrol requeue 17_3"]
+    assert output.splitlines() == ["suspended", "scontrol requeue 17_3", "work is left: requeued"]
 
 
 def test_a_task_whose_worker_dies_of_the_signal_before_it_can_take_it_is_requeued(tmp_path: Path) -> None:
     output, _ = as_task(tmp_path, "kill -TERM $PPID; sleep 0.2; kill -TERM $$").communicate(timeout=PATIENCE)
-    assert output.splitlines() == ["work is left: requeued", "scontrol requeue 17_3"]
+    assert output.splitlines() == ["scontrol requeue 17_3", "work is left: requeued"]
 
 
 def test_a_worker_that_somebody_else_ends_is_a_failure(tmp_path: Path) -> None:

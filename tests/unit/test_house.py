@@ -53,3 +53,17 @@ def test_the_tests_that_the_readme_names_are_there() -> None:
     named = re.findall(r"`(tests/[\w/.]+)`", (PROJECT / "README.md").read_text())
     assert named
     assert [path for path in named if not (PROJECT / path).exists()] == []
+
+
+def test_no_text_is_read_or_written_in_whatever_encoding_the_locale_has() -> None:
+    """A page that is read as EUC-KR is none."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            given = {word.arg for word in node.keywords}
+            bare = len(node.args) == (1 if node.func.attr == "write_text" else 0)
+            if node.func.attr in ("read_text", "write_text") and bare and "encoding" not in given:
+                found.append(f"{path.name}:{node.lineno}")
+    assert found == []

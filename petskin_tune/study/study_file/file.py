@@ -75,7 +75,8 @@ def find(name_or_path: str) -> FoundFile | None:
     for folder in (Path("studies"), shipped_folder()):
         for suffix in ("", *_SUFFIXES):
             found = folder / f"{name_or_path}{suffix}"
-            if found.suffix in _SUFFIXES and os.path.isfile(found):
+            # An empty one was made by the shell for what `petskin-tune show > studies/NAME.yaml` is about to write.
+            if found.suffix in _SUFFIXES and os.path.isfile(found) and (suffix == "" or found.stat().st_size):
                 return FoundFile(found, shipped=resolved(found.parent) == resolved(shipped_folder()))
     return None
 

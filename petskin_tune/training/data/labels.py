@@ -50,7 +50,7 @@ def read_labels(
     file = cache / f"labels-{_fingerprint(image_files, label_files, classes)}.npz"
     try:
         return _load(file, image_files)
-    except (OSError, ValueError, KeyError, BadZipFile):  # absent or damaged: read the files themselves
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent or damaged: read the files themselves
         pass
     with ThreadPoolExecutor() as pool:
         labels = list(pool.map(lambda image, label: _read_one(image, label, classes), image_files, label_files))

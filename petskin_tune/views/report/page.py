@@ -106,11 +106,16 @@ def _links(table: Table) -> str:
     return f"<nav>{links}</nav>"
 
 
+def _own(name: str) -> str:
+    """A file of this package's."""
+    return (files(__package__) / name).read_text("utf-8")
+
+
 def _head(name: str) -> str:
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(name)} · petskin-tune</title><style>{(files(__package__) / 'page.css').read_text()}</style>"
+        f"<title>{escape(name)} · petskin-tune</title><style>{_own('page.css')}</style>"
     )
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(name)}</h1>'
 
@@ -120,5 +125,5 @@ def _foot(texts: str) -> str:
 
     return (
         f'<script type="application/json" id="texts">{texts}</script><script>{get_plotlyjs()}</script>'
-        f"<script>{(files(__package__) / 'page.js').read_text()}</script></body></html>\n"
+        f"<script>{_own('page.js')}</script></body></html>\n"
     )

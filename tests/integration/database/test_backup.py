@@ -86,3 +86,25 @@ def test_the_newest_dumps_are_kept_and_one_that_fails_leaves_none(environment: d
     failed = backup({**environment, "PGDATABASE": "no_such_database"}, "once")
     assert failed.returncode != 0
     assert sorted(path.name for path in tmp_path.glob("*.dump")) == kept
+
+
+def test_a_dump_that_fails_among_many_is_none_and_pushes_no_good_one_out(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Where the script runs by itself, it goes on after a failure."""
+    fake = tmp_path / "bin" / "pg_dump"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\nfor word; do case $word in --file=*) : > "${word#--file=}" ;; esac; done\nexit 1\n')
+    fake.chmod(0o755)
+    good = [tmp_path / f"tune-2020010{day}T000000Z.dump" for day in (1, 2)]
+    for dump in good:
+        dump.touch()
+    failing = {**environment, "PATH": f"{fake.parent}:{environment['PATH']}", "BACKUP_HOURS": "0"}
+    with subprocess.Popen(
+        ["sh", SCRIPT], env=failing, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        failures = [run.stderr.readline() for _ in range(3)]
+        run.terminate()
+    assert all(line.startswith("the dump failed") for line in failures), failures
+    assert sorted(tmp_path.glob("tune-*")) == good

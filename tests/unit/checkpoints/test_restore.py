@@ -188,3 +188,14 @@ def test_what_is_left_of_a_trial_that_ended_needs_no_hour_to_become_garbage(shel
     left = shelf.snapshot(5, 1)
     holding = Holding(f"{UID}/trial-000005", "finished")
     assert make_room(shelf.store, UID, [holding], limit=0, incoming=0).deleted == (left,)
+
+
+def test_a_second_snapshot_that_nobody_needs_goes_before_the_only_one_of_another_trial(shelf: Shelf) -> None:
+    newest, spare = shelf.snapshot(1, 9, age=10.0), shelf.snapshot(1, 6, age=60.0)
+    only = shelf.snapshot(2, 3, age=500.0)
+    holdings = [
+        Holding(f"{UID}/trial-000001", "paused", snapshots=(newest,), spare=frozenset({spare})),
+        Holding(f"{UID}/trial-000002", "paused", snapshots=(only,)),
+    ]
+    freed = make_room(shelf.store, UID, holdings, limit=None, incoming=SIZE, full=True)
+    assert freed.deleted == (spare,)

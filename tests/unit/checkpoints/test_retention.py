@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from petskin_tune.checkpoints import retention as keeping
 from petskin_tune.checkpoints.folder import FolderStore
@@ -292,3 +292,11 @@ def test_pictures_go_before_any_snapshot_when_room_is_needed_for_they_can_be_mad
     assert [key.rpartition("/")[2][:8] for key in freed.deleted] == ["pictures"]
     assert shelf.kinds(best) == ["best", "results"]
     assert shelf.kinds(running) == ALL
+
+
+def test_a_persons_own_trials_take_no_place_of_a_trial_with_weights(shelf: Shelf) -> None:
+    ours = shelf.end(0.1, 0.3)
+    for _ in range(5):
+        shelf.study.optuna.add_trial(create_trial(value=0.9))
+    shelf.after(ours)
+    assert shelf.kinds(ours) == ["best", "results"]

@@ -224,6 +224,22 @@ def test_a_database_elsewhere_with_snapshots_here_is_refused_unless_insisted_upo
     assert resolve(storage=POSTGRES).store_for(None, nothing_held)
 
 
+def test_snapshots_here_that_were_insisted_upon_once_need_not_be_insisted_upon_again(tmp_path: Path) -> None:
+    home = resolve(storage=POSTGRES)
+    store = str(tmp_path / "runs" / "checkpoints")
+    assert home.store_for(None, lambda url: url == store) == store
+    assert home.local_checkpoints
+
+
+@pytest.mark.parametrize("machine", [COLAB, KAGGLE], ids=["colab", "kaggle"])
+def test_what_an_ephemeral_worker_has_made_can_be_looked_at(machine: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tune.db").touch()
+    assert resolve(machine, command="petskin-tune status")
+    with pytest.raises(UsageError, match="deleted when the session ends"):
+        resolve(machine)
+
+
 def test_the_store_of_a_home_is_found_where_the_home_is_now(tmp_path: Path) -> None:
     recorded = resolve(home="here").to_record
     assert recorded == IN_THE_HOME

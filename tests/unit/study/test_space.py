@@ -176,6 +176,11 @@ def test_a_point_of_another_space_is_fitted_and_each_change_is_said():
     assert fit_point(fitting, search) == (fitting, [])
 
 
+def test_the_nearest_value_lies_in_the_range_and_is_whole_where_it_must_be():
+    search = {"translate": Range(low=0.0, high=0.3, step=0.1), "close_mosaic": Range(low=0, high=10, integer=True)}
+    assert fit_point({"translate": 0.35, "close_mosaic": 5.5}, search)[0] == {"translate": 0.3, "close_mosaic": 6}
+
+
 @pytest.mark.parametrize("name", ["lr", "Mosaic", "epoch", "mossaic", "hsv"])
 def test_an_unknown_name_is_refused_with_the_nearest_one(name):
     with pytest.raises(UsageError, match="did you mean"):

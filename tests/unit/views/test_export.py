@@ -73,6 +73,8 @@ def test_without_a_finished_trial_the_user_is_told_where_to_look() -> None:
     add(study, "RUNNING")
     with pytest.raises(UsageError, match=r"no finished trial yet; .* petskin-tune status --study petskin"):
         pick(study)
+    with pytest.raises(UsageError, match=r"petskin-tune status --study petskin --home there$"):
+        pick(study, options="--home there")
     with pytest.raises(UsageError, match="has no trial 9"):
         pick(study, 9)
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,8 @@ def test_every_event_of_a_life_is_told_in_one_plain_line_each_and_batches_in_non
     assert lines == [
         "study petskin: 6 of 60 trials done, best mask mAP 0.131 · /content/drive/MyDrive/petskin",
         "trial 7 is held by colab-1 for another 41 s; waiting to go on with it should its owner be gone",
-        "trial 7 (8th of 60) goes on after epoch 11 and 40 batches of epoch 12, 27 epochs: lr0=9.8e-05 optimizer=AdamW",
+        "trial 7 (6 of 60 trials done) goes on after epoch 11 and 40 batches of epoch 12, 27 epochs: "
+        "lr0=9.8e-05 optimizer=AdamW",
         "database away for 40 s; training goes on, 3 epochs wait on local disk",
         "database back after 61 s",
         "database away for 5 s; this worker waits",
@@ -239,7 +241,7 @@ def test_the_live_view_shows_bars_losses_scores_the_best_and_the_time_left() -> 
     progress.study("petskin", SIX_DONE, best=0.131, home="runs")
     progress.trial_started(6, SIX_DONE, PARAMS, 10, 0.131, 2)
     progress.trial_ended(6, "pruned", 0.05, 600.0)
-    progress.trial_started(7, SIX_DONE, PARAMS, 10, 0.131, 3)
+    progress.trial_started(7, replace(SIX_DONE, done=7), PARAMS, 10, 0.131, 3)
     progress.batch(Position(0, 0), 100, {}, 0.0)
     clock.now = 60.0
     progress.epoch(7, 1, 10, 0.118, 0.118, 0.131, "safe to disconnect: epoch 1 is on Drive")
@@ -248,7 +250,7 @@ def test_the_live_view_shows_bars_losses_scores_the_best_and_the_time_left() -> 
     progress.batch(Position(1, 50), 100, {"train/box_loss": 1.25}, 43.0)
     picture = stream.getvalue()
     for piece in (
-        "petskin · trial 7, 8th of 60 · study best 0.131 · 3 pruned",
+        "petskin · trial 7, 7 of 60 trials done · study best 0.131 · 3 pruned",
         "lr0=9.8e-05 optimizer=AdamW",
         "2/10",
         "50/100",

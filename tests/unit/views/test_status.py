@@ -398,3 +398,29 @@ def test_json_can_be_watched_too() -> None:
     shown = io.StringIO()
     watch(lambda: collect(study, [], NOW), shown, show=lambda status: json.dumps(status.to_json()) + "\n")
     assert json.loads(shown.getvalue())["is_done"] is True
+
+
+def test_a_study_that_stop_when_has_ended_is_done() -> None:
+    study = a_study(
+        a_spec(sampler=SamplerSpec(name="freeze-thaw", rungs=(3, 9)), pruner=PrunerSpec(name="none"), budget=100)
+    )
+    add(study, "COMPLETE", 0.3, curve={1: 0.3})
+    add(study, "PRUNED", 0.1, curve={1: 0.1})
+    assert not collect(study, [], NOW).is_done
+    study.set_user_attr(attributes.RECOMMENDED, {"trial": 0, "ended": 2, "reason": "the largest expected fitness"})
+    shown = collect(study, [], NOW)
+    assert shown.is_done
+    assert shown.seconds_left is None
+    assert shown.next_command.startswith("petskin-tune best")
+
+
+def test_a_study_whose_trials_all_failed_does_not_name_its_best() -> None:
+    study = a_study(a_spec(target_trials=1))
+    add(study, "FAIL")
+    shown = collect(study, [], NOW)
+    assert shown.is_done
+    assert shown.next_command == "petskin-tune diagnose --study petskin"
+
+
+def test_an_end_beyond_all_calendars_is_unknown() -> None:
+    assert words.clock(1e15, NOW) == "unknown"

@@ -254,6 +254,10 @@ def test_a_path_is_found_before_a_name_and_a_name_here_before_a_shipped_one(tmp_
     assert find("mine.yaml") is not None
     assert find("nothing") is None
     assert find("no/such/file.yaml") is None
+    (tmp_path / "studies" / "petskin.yaml").touch()  # as the shell does before `petskin-tune show` writes
+    petskin = find("petskin")
+    assert petskin is not None
+    assert petskin.shipped
 
 
 def test_an_unknown_study_is_refused_with_the_nearest_known_one(tmp_path, monkeypatch):

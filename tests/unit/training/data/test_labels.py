@@ -138,10 +138,11 @@ def test_a_changed_label_file_is_read_again(tmp_path, folder):
     assert len(changed["cls"]) == 2
 
 
-def test_a_damaged_cache_is_read_past(tmp_path, folder):
+@pytest.mark.parametrize("left", [100, 0])  # bytes; none: a machine that was lost as it was written
+def test_a_damaged_cache_is_read_past(tmp_path, folder, left):
     pair = folder(SQUARE)
     read(tmp_path, pair)
     (cache,) = (tmp_path / "cache").iterdir()
-    cache.write_bytes(cache.read_bytes()[:100])
+    cache.write_bytes(cache.read_bytes()[:left])
     (label,) = read(tmp_path, pair)
     assert len(label["cls"]) == 1
