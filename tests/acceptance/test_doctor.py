@@ -41,14 +41,14 @@ def test_a_study_that_can_run_is_told_so_in_one_line_for_each_check(
     assert list(checks) == NAMES
     assert {verdict for verdict, _ in checks.values()} == {"ok"}, output
     assert checks["database"][1].endswith("has the study, 0 trials")
-    assert checks["data"][1].startswith("128 images to train on, 48 to validate, 3 classes")
+    assert checks["data"][1].startswith("64 images to train on, 32 to validate, 3 classes")
     assert checks["device"][1].startswith("cpu (")
     assert output.splitlines()[-1].startswith("next, type: tune-worker --study ")
 
 
 def test_what_a_session_will_see_is_measured(healthy: tuple[Path, int, dict[str, tuple[str, str]], str]) -> None:
     output = healthy[3]
-    assert re.search(r"^an epoch: \d+ s \(128 images at [\d.]+ a second, and 48 to validate\)", output, re.MULTILINE)
+    assert re.search(r"^an epoch: \d+ s \(64 images at [\d.]+ a second, and 32 to validate\)", output, re.MULTILINE)
     assert re.search(r"a snapshot: \d[\d.]* MB$", output, re.MULTILINE)
     assert re.search(r"^a full trial of 3 epochs: \d+ s$", output, re.MULTILINE)
     expected = r"^this study: 3 of 3 trials left, about \d+ (s|min) here; one 24-hour session sees all of it$"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +20,7 @@ import optuna
 import psutil
 import yaml
 
+from petskin_tune.datasets import demo
 from tests.support.forked import Forked, can_fork
 
 BIN = Path(sys.executable).parent
@@ -49,11 +54,20 @@ SMALL_STUDY: dict[str, Any] = {
 }
 
 
+@functools.cache
+def small_data() -> str:
+    """The YAML of 64 + 32 drawn images: half of what ``data: demo`` means, for all tests of this process."""
+    folder = tempfile.mkdtemp(prefix="petskin-tune-data-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(demo.make(Path(folder) / "data", train=64, val=32))
+
+
 def write_study(folder: Path, **changes: Any) -> Path:
     """Write a small study file; a trial takes a few seconds on two cores."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump({**SMALL_STUDY, **changes}))
+    content = {**SMALL_STUDY, **changes}
+    path.write_text(yaml.safe_dump(content if content["data"] != "demo" else {**content, "data": small_data()}))
     return path
 
 
