@@ -56,7 +56,7 @@ def test_a_job_whose_pods_are_evicted_and_lost_ends_with_every_trial_complete(tm
     last = Said(start(*typed, cwd=tmp_path))
     said = last.end()
     assert last.returncode == 0, said
-    assert "trial 0 (1st of 2) goes on after" in said
+    assert "trial 0 (0 of 2 trials done) goes on after" in said
     assert [trial.state.name for trial in load(tmp_path / "runs").trials] == ["COMPLETE"] * 2
 
 
@@ -86,6 +86,6 @@ def test_a_task_of_an_array_suspends_requeues_itself_and_ends_the_study(tmp_path
     again = task()
     output, _ = again.communicate(timeout=TIMEOUT_SECONDS)
     assert again.returncode == 0, output
-    assert "trial 0 (1st of 1) goes on after" in output
+    assert "trial 0 (0 of 1 trial done) goes on after" in output
     assert "requeue" not in output
     assert [trial.state.name for trial in load(tmp_path / "runs").trials] == ["COMPLETE"]

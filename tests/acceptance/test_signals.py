@@ -125,7 +125,7 @@ def test_sigterm_while_the_command_is_imported_ends_it_and_the_next_one_runs_to_
 def test_sigterm_before_the_first_batch_gives_the_trial_back_at_once(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=1, epochs=LONG)
     worker = start("--study", str(study), cwd=tmp_path)
-    wait_for(worker, "trial 0 (1st of 1) starts")  # its process imports, or sets its training up
+    wait_for(worker, "trial 0 (0 of 1 trial done) starts")  # its process imports, or sets its training up
     ends_in_time(worker)
     assert states(f"sqlite:///{tmp_path / 'runs' / 'tune.db'}") == ["released"]
 

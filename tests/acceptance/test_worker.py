@@ -18,6 +18,7 @@ from tests.support.workers import (
     interrupt_stopped,
     load,
     run,
+    small_data,
     start,
     stopped_by,
     write_study,
@@ -126,7 +127,7 @@ def test_best_weights_of_the_best_trials_are_kept_and_snapshots_are_not(finished
     weights = next((folder / "runs" / "checkpoints").rglob("best-*.pt"))
     from ultralytics import YOLO
 
-    images = next((folder / "runs" / "work" / "data").rglob("images/val"))
+    images = Path(small_data()).parent / "images" / "val"
     assert YOLO(str(weights)).predict(str(next(images.iterdir())), imgsz=64, verbose=False, save=False)
 
 
