@@ -81,7 +81,7 @@ def test_a_task_of_an_array_suspends_requeues_itself_and_ends_the_study(tmp_path
     said.wait_for("trial 0 epoch 2/6")
     first.send_signal(signal.SIGTERM)
     assert first.wait(PATIENCE) == 0, said.text()
-    assert said.text().splitlines()[-2:] == ["work is left: requeued", "scontrol requeue 17_3"]
+    assert said.text().splitlines()[-2:] == ["scontrol requeue 17_3", "work is left: requeued"]
 
     again = task()
     output, _ = again.communicate(timeout=TIMEOUT_SECONDS)
