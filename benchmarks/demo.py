@@ -1,6 +1,6 @@
 """What the demo's search finds, beside its hand-set start point: the same two settings trained under further seeds.
 
-    python benchmarks/demo.py                        # three searches, 3 repetitions each: 15 minutes on one core
+    python benchmarks/demo.py                        # three searches, 3 repetitions each: 25 minutes on one core
     python benchmarks/demo.py --seeds 5 --repeats 5
 
 For every seed of the search: seconds, trials, how many of them were frozen at the end and thawed on the way, the best
@@ -11,7 +11,6 @@ the gain over all of them with its 95 % interval (Welch's).
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -83,9 +82,7 @@ def _study(place: Path, content: dict[str, Any]) -> optuna.Study:
     models = shipped_folder() / "models"
     file.write_text(yaml.safe_dump({**content, "model": str(models / content["model"])}), encoding="utf-8")
     worker = [Path(sys.executable).with_name("tune-worker"), "--study", file, "--home", place / "home"]
-    done = subprocess.run(
-        worker, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    done = subprocess.run(worker, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stdout)
     return optuna.load_study(study_name=content["study"], storage=f"sqlite:///{place / 'home' / 'tune.db'}")

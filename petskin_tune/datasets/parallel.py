@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -48,10 +49,30 @@ def spread(
             prepare(*arguments)
         yield from map(function, work)
         return
-    # A spawned process is a `python -c`, which would look modules up in the current folder first (since Python 3.11).
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    with _safe_path():
+        yield from _in_processes(function, work, jobs, (prepare, arguments))
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let spawned processes, which are a `python -c`, look no module up in the current folder (since Python 3.11).
+
+    Also the one that multiprocessing starts for itself, with the first queue.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        os.environ.update({} if before is None else {"PYTHONSAFEPATH": before})
+
+
+def _in_processes(
+    function: Callable[[Work], Result], work: Iterable[Work], jobs: int, begin: tuple[Any, ...]
+) -> Iterator[Result]:
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _begin, (prepare, arguments))
+    pool = ProcessPoolExecutor(jobs, context, _begin, begin)
     try:
         rest = iter(work)
         waiting: set[Future[Result]] = {

@@ -223,8 +223,10 @@ def collect(
     named = f"--study {study.study_name} {options}".rstrip()
     so_far = extent(spec, ours)
     full = done >= spec.target_trials if spec else False
-    ended = recommended_of(trials, study.user_attrs) is not None and not waiting  # also by ``stop_when``
-    command, reason = _next(named, spec, ended or full or not so_far.left, running, first)
+    # What it recommends is forgotten as soon as it goes on.
+    given_up = spec is not None and spec.stop_when is not None and recommended_of(trials, study.user_attrs) is not None
+    used_up = full or not so_far.left or (given_up and not waiting)
+    command, reason = _next(named, spec, used_up, running, first)
     if repeats and spec and reason == DONE:
         whose = f"--study {shlex.quote(repeats.study)} {options}".rstrip()
         command = f"petskin-tune best {whose} --repeat {pairs_of(spec)}"

@@ -1,6 +1,7 @@
 import io
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -128,3 +129,22 @@ def _die(_: int) -> None:
 def test_a_process_that_dies_is_told_in_one_sentence() -> None:
     with pytest.raises(UsageError, match="fewer --jobs"):
         list(spread(_die, [1, 2], 2))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH came with Python 3.11")
+def test_no_module_of_the_current_folder_runs_in_the_processes(tmp_path: Path) -> None:
+    code = (
+        "import os, petskin_tune.datasets.parallel as parallel\n"
+        "if __name__ == '__main__':\n"
+        "    print(sorted(parallel.spread(os.path.basename, ['a/b', 'a/c'], 2)), 'PYTHONSAFEPATH' in os.environ)\n"
+    )
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "main.py").write_text(code)
+    (tmp_path / "selectors.py").write_text("open('it ran', 'w').close()\nraise ImportError('not this one')\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script" / "main.py"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "['b', 'c'] False\n", done.stderr
+    assert not (tmp_path / "it ran").exists()

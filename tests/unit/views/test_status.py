@@ -401,9 +401,8 @@ def test_json_can_be_watched_too() -> None:
 
 
 def test_a_study_that_stop_when_has_ended_is_done() -> None:
-    study = a_study(
-        a_spec(sampler=SamplerSpec(name="freeze-thaw", rungs=(3, 9)), pruner=PrunerSpec(name="none"), budget=100)
-    )
+    freezing = {"sampler": SamplerSpec(name="freeze-thaw", rungs=(3, 9)), "pruner": PrunerSpec(name="none")}
+    study = a_study(a_spec(**freezing, budget=100, stop_when=0.05))
     add(study, "COMPLETE", 0.3, curve={1: 0.3})
     add(study, "PRUNED", 0.1, curve={1: 0.1})
     assert not collect(study, [], NOW).is_done
@@ -412,6 +411,8 @@ def test_a_study_that_stop_when_has_ended_is_done() -> None:
     assert shown.is_done
     assert shown.seconds_left is None
     assert shown.next_command.startswith("petskin-tune best")
+    study.set_user_attr(attributes.SPEC, a_spec(**freezing, budget=100).model_dump(mode="json"))
+    assert not collect(study, [], NOW).is_done, "a person has taken stop_when back"
 
 
 def test_a_study_whose_trials_all_failed_does_not_name_its_best() -> None:
