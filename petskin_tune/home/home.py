@@ -252,9 +252,8 @@ def resolve_home(
     checkpoints = checkpoints or environ.get("TUNE_CHECKPOINTS") or None
     notebook = hosted_notebook(environ)
     folder = _home_folder(home or "runs")
-    insisted = ephemeral or (
-        command != "tune-worker" and is_file(folder / DATABASE)
-    )  # a worker was told to use this disk
+    # Where a database lies a worker was told to use this disk: other commands may look at it.
+    insisted = ephemeral or (command != "tune-worker" and is_file(folder / DATABASE))
     if notebook and not (home or storage or insisted):
         raise UsageError(_deleted_disk(notebook, command, study))
     if notebook == "colab":
