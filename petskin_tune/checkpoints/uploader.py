@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tenacity import RetryCallState, Retrying
 
@@ -93,7 +94,7 @@ class Uploader:
         self._here = self._durable
         self._trouble: str | None = None
         self._trouble_since = 0.0
-        self._full = False
+        self._room: Literal["enough", "refused", "made"] = "enough"  # in the store, as far as is known
         self._short_said = False
         self._seconds: deque[float] = deque(maxlen=5)
         self._lost = self._ended = self._tidying = False
@@ -265,7 +266,7 @@ class Uploader:
             job.size, job.sha256 = measure_local(job.path)
         self._tidy_store()
         if self._make_room is not None:
-            self._say_shortage(self._make_room(job.size, self._full))
+            self._say_shortage(self._free(self._make_room, job.size))
         key = job.key(job.sha256)
         log.debug("%s goes up as %s, %d bytes", job.name, key, job.size)
         try:
@@ -282,6 +283,13 @@ class Uploader:
         log.info("%s is in the store, %d bytes", stored.key, stored.size)
         reach("upload-verified")
         return stored
+
+    def _free(self, make_room: Callable[[int, bool], Freed], size: int) -> Freed:
+        """Delete what is needed least; for a store that stays full although it has had its room, no more than once."""
+        freed = make_room(size, self._room == "refused")
+        if self._room == "refused" and not freed.short:
+            self._room = "made"
+        return freed
 
     @staticmethod
     def _refuse_changed(job: Job) -> None:
@@ -302,7 +310,7 @@ class Uploader:
             self._weights_keys = [job.stored.key]
         log.info("%s is recorded, after %.2f s", job.stored.key, seconds)
         with self._changed:
-            trouble, self._trouble, self._full = self._trouble, None, False
+            trouble, self._trouble, self._room = self._trouble, None, "enough"
             if job.position is not None:
                 self._durable = job.position
         if trouble:
@@ -315,8 +323,8 @@ class Uploader:
             first = self._trouble is None
             self._trouble = str(error) if isinstance(error, StoreError) else "the database does not answer"
             self._trouble_since = self._trouble_since if not first else time.monotonic()
-            newly_full = isinstance(error, Full) and not self._full
-            self._full = isinstance(error, Full)
+            newly_full = isinstance(error, Full) and self._room == "enough"
+            self._room = "refused" if newly_full else self._room
             job = (self._snapshots if self._weights.empty else self._weights).current
         if newly_full:
             self._say(f"The store is full ({error}): training goes on, and the upload is tried again; make room there.")

@@ -17,7 +17,7 @@ import torch
 
 from petskin_tune import error_text, packages
 from petskin_tune.protocol import TRAIN_LOG, Declined, Failed, Finished, Note, Suspended, TrialJob
-from petskin_tune.training import causes, guards
+from petskin_tune.training import causes, guards, micro_batches
 from petskin_tune.training.fall_back import FallBack
 from petskin_tune.training.process import environment
 from petskin_tune.training.process.channel import Channel
@@ -137,7 +137,8 @@ def _decide(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Not
 def _split(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note]:
     decisions = trainer.decisions
     if trainer.validating:
-        half = (decisions.validation_batch or trainer.batch_size * 2) // 2
+        whole = trainer.batch_size * 2  # images of one shape: a part must not cut across two of such groups
+        half = micro_batches.smaller_part(whole, decisions.validation_batch or whole)
         decided = replace(decisions, validation_batch=half)
     else:
         half = (decisions.micro_batch or trainer.batch_size) // 2

@@ -36,6 +36,11 @@ def split(batch: dict[str, Any], size: int | None, *, overlap_mask: bool) -> Ite
         yield end - start, part
 
 
+def smaller_part(whole: int, part: int) -> int:
+    """Return the largest divisor of ``whole`` that is at most half of ``part``; 0 where there is none."""
+    return next((size for size in range(part // 2, 0, -1) if whole % size == 0), 0)
+
+
 def dry_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

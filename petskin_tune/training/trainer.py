@@ -298,7 +298,7 @@ class ResumableTrainer(TrialTrainer):
 
     def _may_fall_back(self) -> bool:
         """Say whether a decision may still send this training back to an earlier state."""
-        splits = self.device.type == "cuda" and self.job.on_oom == "split"
+        splits = self.device.type != "cpu" and self.job.on_oom == "split"
         return splits or (self.precision == "amp" and self.decisions.precision is None)
 
     def _check_state(self) -> None:

@@ -153,10 +153,8 @@ class Workplace:
         Raises:
             UsageError: it has changed.
         """
-        known = self.study.attributes.get(attributes.MODEL)
-        if known is None:
-            self.study.set_attribute(attributes.MODEL, mine)
-        elif known != mine:
+        known = self.study.attributes.get(attributes.MODEL) or self.study.set_once(attributes.MODEL, mine)
+        if known != mine:
             raise UsageError(
                 f"The model here is not the one that this study was begun with: {mine}, not {known}. Put that file "
                 "back, or begin another study."

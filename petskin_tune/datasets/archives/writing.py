@@ -13,7 +13,7 @@ from typing import IO
 
 from petskin_tune.datasets.archives.names import CHECKSUMS, is_litter
 from petskin_tune.errors import UsageError
-from petskin_tune.files.atomic import PARTIAL
+from petskin_tune.files.atomic import replacing
 from petskin_tune.files.paths import resolved, typed
 
 
@@ -41,16 +41,17 @@ def write_archive(folder: Path, archive: Path, progress: Callable[[int, int], No
     )
     names = [name for name in names if name != CHECKSUMS and not is_litter(name) and not _is_hidden(name)]
     archive.parent.mkdir(parents=True, exist_ok=True)
-    partial = archive.with_name(archive.name + PARTIAL)
     checksums: dict[str, str] = {}
-    with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as opened:
+    with (
+        replacing(archive, durable=False, alone=True) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as opened,
+    ):
         for number, name in enumerate(names, 1):
             with open(folder / name, "rb") as content:
                 checksums[name] = _add(opened, name, content, os.fstat(content.fileno()).st_size)
             progress(number, len(names))
         listed = json.dumps(checksums, indent=0).encode()
         _add(opened, CHECKSUMS, io.BytesIO(listed), len(listed))
-    os.replace(partial, archive)
 
 
 def _is_hidden(name: str) -> bool:

@@ -22,7 +22,7 @@ def propose(encoding: Encoding, tried: Array, best: Array, rng: np.random.Genera
 
     Args:
         encoding: of the space.
-        tried: coordinates of all trials.
+        tried: coordinates of the study's own trials.
         best: coordinates (b, d) of the trials near which to look, too.
         rng: the source of chance.
 

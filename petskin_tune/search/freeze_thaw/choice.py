@@ -21,7 +21,6 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 FIRST = 8  # configurations begun before there is a model
-_SHOWN = 20  # forecasts
 
 
 def choose(state: SearchState, propose: Proposal = propose) -> Decision:
@@ -67,7 +66,7 @@ def _random(state: SearchState, rule: Rule, text: str) -> Decision:
 def _completed(state: SearchState, point: Point) -> Point:
     """``point`` with what it leaves out drawn at random; its values of names that are not searched left out."""
     encoding = Encoding(state.space)
-    tried = encoding.coordinates([trial.point for trial in known_trials(state, encoding)])
+    tried = encoding.coordinates([trial.point for trial in known_trials(state, encoding) if not trial.foreign])
     drawn = encoding.point(random_point(encoding, tried, generator(state, "random")))
     return drawn | {name: value for name, value in point.items() if name in state.space}
 
@@ -86,7 +85,7 @@ def _modelled(model: StudyModel, propose: Proposal) -> Decision:
     if isinstance(action, Continue):
         keep = tuple(sorted({*keep, action.trial}))
     figures = segments.figures(won)
-    why = Why("model", _text(action, figures), figures, model.lengths(), model.forecasts(_SHOWN))
+    why = Why("model", _text(action, figures), figures, model.lengths())
     return Decision(action, why, keep, outlook(model, frozen, fresh, propose) if state.ahead else None)
 
 

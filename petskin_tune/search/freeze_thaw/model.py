@@ -59,9 +59,9 @@ class StudyModel:
         time = scaled_time(np.broadcast_to(np.asarray(epochs, dtype=float), (len(rows),)), self.state.epochs)
         return Places(self.encoding.features(coordinates), self.encoding.owners, identity, rows, time)
 
-    def forecasts(self, most: int | None = None) -> tuple[Forecast, ...]:
-        """Of the ``most`` best contenders at the last epoch, best first."""
-        order = np.argsort(-self.means, kind="stable")[:most]
+    def forecasts(self) -> tuple[Forecast, ...]:
+        """Of all contenders at the last epoch, best first."""
+        order = np.argsort(-self.means, kind="stable")
         places = self.at(self.contenders[order], self.state.epochs)
         means = self.posterior.mean(places, shared=True)
         whitened = self.posterior.whitened(places, shared=True)
@@ -81,7 +81,10 @@ class StudyModel:
         return dict(zip(self.state.space, map(float, self.posterior.hyper.lengths), strict=True))
 
     def _contenders(self, seen: Observations) -> NDArray[np.intp]:
-        """Trials with a value that did not diverge; of all with a value, where there is no such trial."""
+        """Trials with a value that did not diverge; of all with a value, where there is no such trial.
+
+        Those of elsewhere are among them: their points can be begun here, and so are what others are compared with.
+        """
         valued = np.unique(seen.trial[np.isfinite(seen.value)])
         healthy = [place for place in valued if self.trials[place].standing != "diverged"]
         return np.array(healthy, dtype=np.intp) if healthy else valued

@@ -32,7 +32,8 @@ def shortlist(model: StudyModel, propose: Proposal = propose, most: int = _SHORT
     """Coordinates (at most ``most``, d) of the new points with the largest expected improvement at the last epoch."""
     centres = model.contenders[np.argsort(-model.means, kind="stable")[:_CENTRES]]
     rng = generator(model.state, "candidates")
-    points = propose(model.encoding, model.coordinates, model.coordinates[centres], rng)
+    tried = model.coordinates[[not trial.foreign for trial in model.trials]]  # one of elsewhere can be begun here
+    points = propose(model.encoding, tried, model.coordinates[centres], rng)
     if len(points) <= most:
         return points
     places = model.newcomers(points, np.arange(len(points)), model.state.epochs)

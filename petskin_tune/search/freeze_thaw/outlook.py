@@ -15,8 +15,10 @@ _DRAWS = 2000  # of all ends together: a chance of 5 % is known to half a percen
 _JITTER = 1e-9
 
 
-def outlook(model: StudyModel, frozen: Indices, fresh: Array, propose: Proposal) -> Outlook:
-    """What the epochs that the state looks ahead may bring.
+def outlook(model: StudyModel, frozen: Indices, fresh: Array, propose: Proposal) -> Outlook | None:
+    """What the epochs that the state looks ahead may bring; None while no own trial has a value.
+
+    A foreign trial is nothing that the study has: a new one at its point may still be all that is to be found.
 
     Args:
         model: of the study.
@@ -24,15 +26,23 @@ def outlook(model: StudyModel, frozen: Indices, fresh: Array, propose: Proposal)
         fresh: coordinates (c, d) of the new points that compete.
         propose: where new points come from.
     """
+    best = _best_own(model)
+    if best is None:
+        return None
     ahead, noise = model.state.ahead, epoch_noise(model.trials)
     begun = ahead // model.state.rungs[0]
     if begun < len(fresh):
         fresh = shortlist(model, propose, begun) if begun else fresh[:0]
-    best = model.contenders[int(np.argmax(model.means))]
     others = frozen[frozen != best] if ahead else frozen[:0]
     ends = _ends(model, np.concatenate([[best], others]).astype(np.intp), fresh)
     gain = ends[:, 1:].max(axis=1, initial=-np.inf) - ends[:, 0]
     return Outlook(float((gain > noise).mean()), noise, ahead)
+
+
+def _best_own(model: StudyModel) -> int | None:
+    """Place of the own contender with the largest mean."""
+    own = [row for row, place in enumerate(model.contenders) if not model.trials[place].foreign]
+    return int(model.contenders[max(own, key=lambda row: model.means[row])]) if own else None
 
 
 def _ends(model: StudyModel, trials: Indices, fresh: Array) -> Array:

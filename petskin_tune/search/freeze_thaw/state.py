@@ -109,7 +109,6 @@ class Why:
     text: str
     figures: Mapping[str, float] = field(default_factory=dict)  # of the chosen segment; see ``choice``
     lengths: Mapping[str, float] = field(default_factory=dict)  # by name: small is important, 1 is a whole range
-    forecasts: tuple[Forecast, ...] = ()  # of all trials with an observation, best first
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Outlook:
     """What ``epochs`` more may bring.
 
     Attributes:
-        chance: that a paused trial or a new one ends above the recommended one by more than ``noise``, if the best of
+        chance: that a paused trial or a new one ends above the best own one by more than ``noise``, if the best of
             all that these epochs can bring to a rung were found: so it is at most that.
         noise: standard deviation of fitness from one epoch to the next.
     """
@@ -134,4 +133,4 @@ class Decision:
     action: Continue | Begin
     why: Why
     keep: tuple[int, ...] | None = None  # frozen trials whose snapshots are worth keeping; None: all
-    outlook: Outlook | None = None  # None: there is no model, or none was wanted
+    outlook: Outlook | None = None  # None: there is no model, no own trial has a value, or none was wanted

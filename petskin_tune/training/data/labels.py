@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from petskin_tune.datasets.labels import outline_rows
 from petskin_tune.datasets.pictures import BadPicture, require_trainable, require_whole_jpeg
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
+from petskin_tune.files.atomic import replacing
 from petskin_tune.printable import printable, raw
 
 CACHE_VERSION = 2
@@ -138,9 +138,8 @@ def _save(file: Path, labels: list[dict[str, Any]]) -> None:
         "coordinates": np.concatenate(segments) if segments else np.zeros((0, 2), np.float32),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
-    os.replace(temporary.name, file)
+    with replacing(file, durable=False) as whole:
+        np.savez(whole, **arrays)  # type: ignore[arg-type]
 
 
 def _load(file: Path, image_files: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ altered files are refused before torch reads them, and ``torch.load(file, weight
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 import torch
 
 from petskin_tune import faults
+from petskin_tune.files.atomic import PARTIAL, replacing
 from petskin_tune.protocol import SNAPSHOT_FORMAT, Position
 
 FORMAT = SNAPSHOT_FORMAT
@@ -54,20 +54,11 @@ def write(state: Mapping[str, Any], path: Path) -> Written:
         OSError: The disk is full or fails; ``path`` is as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            hashing = _HashingFile(file)
-            _save(state, hashing)
-            hashing.write(_FOOTER_MAGIC + hashing.digest.hexdigest().encode())
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path, alone=True) as file:
+        hashing = _HashingFile(file)
+        _save(state, hashing)
+        hashing.write(_FOOTER_MAGIC + hashing.digest.hexdigest().encode())
         faults.reach("snapshot-temporary-written")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
     faults.reach("snapshot-renamed")
     _remove_older(path)
     return Written(path, hashing.size, hashing.digest.hexdigest())
@@ -118,7 +109,7 @@ def check_identity(state: Mapping[str, Any], identity: Mapping[str, str], argume
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left half written."""
-    for temporary in folder.glob("*.tmp"):
+    for temporary in folder.glob(f"*{PARTIAL}"):
         temporary.unlink(missing_ok=True)
 
 
@@ -153,14 +144,6 @@ def _save(state: Mapping[str, Any], file: _HashingFile) -> None:
         if file.error is None:
             raise
         raise file.error from None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _HashingFile:

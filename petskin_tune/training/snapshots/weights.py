@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
@@ -14,21 +13,22 @@ from torch import nn
 from ultralytics import __version__ as ultralytics_version
 from ultralytics.utils import DEFAULT_CFG_KEYS
 
+from petskin_tune.files.atomic import replacing
+
 
 def checkpoint(ema: nn.Module, arguments: dict[str, Any], metrics: dict[str, float], epoch: int) -> dict[str, Any]:
     """Return what ``strip_optimizer`` would leave of Ultralytics' ``best.pt``, but in fp32 (fp16 loses mAP).
 
     Args:
-        ema: The trainer's averaged model; it is copied to the CPU.
+        ema: The trainer's averaged model; it is copied to the CPU, without a second one on its device.
         arguments: Training arguments in force.
         metrics: Metrics of the epoch, ``fitness`` among them.
         epoch: 1-based.
     """
-    model = deepcopy(ema).float().to("cpu", memory_format=torch.contiguous_format)
+    copies: dict[int, object] = {id(value): _on_cpu(value) for value in (*ema.parameters(), *ema.buffers())}
+    model = deepcopy(ema, copies).float().to("cpu", memory_format=torch.contiguous_format)
     model.criterion = None
     model.args = {key: value for key, value in arguments.items() if key in DEFAULT_CFG_KEYS}
-    for parameter in model.parameters():
-        parameter.requires_grad = False
     return {
         "epoch": -1,  # Ultralytics' mark of a training that is over
         "best_epoch": epoch,
@@ -44,6 +44,11 @@ def checkpoint(ema: nn.Module, arguments: dict[str, Any], metrics: dict[str, flo
     }
 
 
+def _on_cpu(value: torch.Tensor) -> torch.Tensor:
+    copied = value.detach().to("cpu", copy=True)
+    return nn.Parameter(copied, requires_grad=False) if isinstance(value, nn.Parameter) else copied
+
+
 def write(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint: whole or not at all.
 
@@ -53,13 +58,5 @@ def write(content: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".pt.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # a disk that is full needs the room
-        raise
+    with replacing(path, alone=True) as file:
+        file.write(buffer.getbuffer())

@@ -307,17 +307,25 @@ def test_a_full_store_is_said_room_is_made_and_training_is_never_held_up(trial: 
         asked.append((size, full))
         return Freed((), 0)
 
-    trial.store.refusals = [Full("writing x: No space left on device")] * 2
+    trial.store.refusals = [Full("writing x: No space left on device")] * 3
     uploader = trial.uploader(make_room=make_room)
     snapshot = trial.snapshot(1)
     uploader.submit(snapshot, trial.committed.append)
     assert uploader.drain(PATIENCE)
-    assert asked == [(snapshot.size, False), (snapshot.size, True), (snapshot.size, True)]
+    assert len(trial.store.refused) == 3
+    refused_once = [(snapshot.size, False), (snapshot.size, True)]
+    assert asked == [*refused_once, *[(snapshot.size, False)] * 2], (
+        "what stays full after it had its room is not emptied"
+    )
+    trial.store.refusals = [Full("writing x: No space left on device")]
+    uploader.submit(trial.snapshot(2), trial.committed.append)
+    assert uploader.drain(PATIENCE)
+    assert [full for _, full in asked[4:]] == [False, True]
     assert trial.said[0] == (
         "The store is full (writing x: No space left on device): training goes on, and the upload is tried again; "
         "make room there."
     )
-    assert len(trial.said) == 2
+    assert len(trial.said) == 4
 
 
 def test_a_limit_that_cannot_be_kept_is_said_once_and_the_snapshot_is_kept_all_the_same(trial: Trial) -> None:

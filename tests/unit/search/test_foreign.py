@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from petskin_tune.search import samplers
 from petskin_tune.search.foreign import comparable, scales
 from petskin_tune.search.freeze_thaw import choice, recommend
-from petskin_tune.search.freeze_thaw.state import Begin, TrialRecord
+from petskin_tune.search.freeze_thaw.state import Begin, SearchState, TrialRecord
 from petskin_tune.search.segments import first_choice, recommendation
 from petskin_tune.study import attributes
 from petskin_tune.study.foreign import Foreign, foreign_of
 from petskin_tune.study.space import distributions
-from petskin_tune.study.spec import PrunerSpec, SamplerSpec
+from petskin_tune.study.spec import Choices, PrunerSpec, SamplerSpec
 from tests.support.foreign_runs import EPOCHS, SEARCH, rising, spec
 from tests.support.searches import rising as record
 from tests.support.searches import state
@@ -136,3 +136,13 @@ def test_a_foreign_trial_is_never_recommended() -> None:
 def test_a_foreign_trial_is_never_gone_on_with_and_fills_no_study() -> None:
     foreign = [as_foreign(record(n, 3, "ended")) for n in range(4)]
     assert isinstance(choice.choose(state(*foreign)).action, Begin)
+
+
+def test_the_best_point_of_elsewhere_can_be_begun_in_a_space_of_a_few_points() -> None:
+    space = {"batch": Choices(choices=tuple(range(8)))}
+    ends = [0.1, 0.12, 0.14, 0.45, 0.16, 0.18, 0.44, 0.2]
+    known = [TrialRecord(n, {"batch": n}, (0.05, end, end), "ended", foreign=True) for n, end in enumerate(ends)]
+    decision = choice.choose(SearchState(space, 27, tuple(known)))
+    assert isinstance(decision.action, Begin)
+    assert decision.why.rule == "model"
+    assert decision.action.point["batch"] in (3, 6)

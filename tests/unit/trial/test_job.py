@@ -233,6 +233,16 @@ def test_a_model_that_was_edited_or_replaced_is_refused_rather_than_mixed_into_t
     machine.job()
 
 
+def test_of_two_workers_that_begin_a_study_with_different_models_the_second_is_refused(machine: Machine) -> None:
+    """It opened the study before the first one wrote down its model."""
+    assert attributes.MODEL not in machine.study.attributes
+    machine.study.optuna.set_user_attr(attributes.MODEL, "mine-seg.yaml (SHA-256 0123456789abcdef)")
+    with pytest.raises(UsageError, match=r"not mine-seg.yaml \(SHA-256 0123456789abcdef\)"):
+        machine.job()
+    kept = machine.study.optuna.user_attrs[attributes.MODEL]
+    assert kept == "mine-seg.yaml (SHA-256 0123456789abcdef)"
+
+
 def test_a_model_that_cannot_be_read_once_is_read_again(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     refusals = [OSError(5, "Input/output error")]
 

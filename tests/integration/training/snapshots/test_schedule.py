@@ -221,6 +221,6 @@ def test_what_nobody_foresaw_in_writing_is_raised_at_the_next_snapshot(make, clo
 
 
 def test_what_a_killed_process_left_half_written_is_removed(make, tmp_path):
-    (tmp_path / "snapshot-00001-0000002.tmp").write_bytes(b"half")
+    (tmp_path / "snapshot-00001-0000002.pt.partial").write_bytes(b"half")
     make(every=0)
     assert list(tmp_path.iterdir()) == []

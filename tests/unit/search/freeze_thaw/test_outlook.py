@@ -54,3 +54,15 @@ def test_nothing_is_said_of_the_future_where_nothing_is_known() -> None:
 def test_of_a_search_that_knows_its_space_little_is_expected() -> None:
     chances = np.array([outlook_of(search_of(80, seed=seed), 9).chance for seed in range(3)])
     assert chances.max() < 0.6
+
+
+def test_a_run_of_elsewhere_is_nothing_that_the_study_has() -> None:
+    """However good a foreign trial is, what the study can still find is compared with its own best one."""
+    foreign = [dataclasses.replace(rising(n, 27, "complete"), foreign=True) for n in range(40)]
+    own = [rising(n, 27, "complete") for n in sorted(range(40), key=lambda n: end_of(rising(n, 3).point))[:3]]
+    own = [dataclasses.replace(trial, number=40 + place) for place, trial in enumerate(own)]
+    assert choose(state(*foreign, ahead=100)).outlook is None
+    assert outlook_of(state(*foreign, *own), 100).chance > 0.9
+    counted = state(*foreign, *own)
+    as_own = dataclasses.replace(counted, trials=tuple(dataclasses.replace(t, foreign=False) for t in counted.trials))
+    assert outlook_of(as_own, 100).chance < 0.9
