@@ -39,26 +39,36 @@ if TYPE_CHECKING:
 @one_sentence
 def status(places: Places, as_json: bool, watch: bool) -> None:
     """Say how far the study is, when it ends, who works on what, and what a kill would cost."""
-    from petskin_tune.leases.lease import read_leases
     from petskin_tune.opening.study import open_study
     from petskin_tune.views import status_text as view
-    from petskin_tune.views.status import collect
 
     with open_study(places) as (home, study):
+        shown = _read_status(home, study, places)
+        if not watch:
+            click.echo(json.dumps(shown.to_json(), indent=2) if as_json else view.render(shown).rstrip("\n"))
+            return
+        study.storage.patience.seconds = None  # whoever watches sees it come back
+        if not home.network:
+            view.watch(lambda: _read_status(home, study, places), sys.stdout, show=_in_one_line if as_json else None)
+            return
+    view.watch(lambda: _open_and_read_status(places), sys.stdout, show=_in_one_line if as_json else None)
 
-        def read() -> Status:
-            study.refresh()  # it may have been deleted
-            leases = read_leases(study.storage, study.id)
-            options = places.typed.strip()
-            return collect(study.optuna, leases, time.time(), options=options, home=home.folder)
 
-        if watch:
-            study.storage.patience.seconds = None  # whoever watches sees it come back
-            view.watch(read, sys.stdout, show=_in_one_line if as_json else None)
-        elif as_json:
-            click.echo(json.dumps(read().to_json(), indent=2))
-        else:
-            click.echo(view.render(read()).rstrip("\n"))
+def _read_status(home: Home, study: Study, places: Places) -> Status:
+    from petskin_tune.leases.lease import read_leases
+    from petskin_tune.views.status import collect
+
+    study.refresh()  # it may have been deleted
+    leases = read_leases(study.storage, study.id)
+    return collect(study.optuna, leases, time.time(), options=places.typed.strip(), home=home.folder)
+
+
+def _open_and_read_status(places: Places) -> Status:
+    """What the newest copy says that the network home has of the database: the one here may be of an hour ago."""
+    from petskin_tune.opening.study import open_study
+
+    with open_study(places, say=lambda _: None) as (home, study):
+        return _read_status(home, study, places)
 
 
 def _in_one_line(status: Status) -> str:
@@ -185,6 +195,9 @@ def dashboard(places: Places, port: int, write: bool) -> None:
     from petskin_tune.views import dashboard as view
 
     with open_study(places) as (home, study):
+        leases = read_leases(study.storage, study.id)
+        if home.network and not any(lease.state == "running" and lease.identity.is_alive() for lease in leases):
+            click.echo("the home is on a network disk: this shows the study as it is now; newer: type it again")
         view.serve(
             study.storage,
             study.optuna,

@@ -164,10 +164,11 @@ def serve(
         UsageError: the port is taken or not allowed.
     """
 
-    def note_of_study(study_id: int) -> str | None:
-        return note(study, read_leases(), options) if study_id == study._study_id else None
-
     number = study._study_id
+
+    def note_of_study(study_id: int) -> str | None:
+        return note_if_there(study, read_leases, options) if study_id == number else None
+
     with make_server(
         storage, port, write=write, note_of_study=note_of_study, artifacts=artifacts, study_id=number
     ) as server:
@@ -177,6 +178,14 @@ def serve(
             server.serve_forever()
         except KeyboardInterrupt:
             return
+
+
+def note_if_there(study: Study, read_leases: Callable[[], Sequence[Lease]], options: str = "") -> str | None:
+    """See :func:`note`; None where somebody has deleted the study while it is shown."""
+    try:
+        return note(study, read_leases(), options)
+    except (KeyError, UsageError):
+        return None
 
 
 def note(study: Study, leases: Sequence[Lease], options: str = "") -> str:

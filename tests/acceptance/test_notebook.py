@@ -230,6 +230,8 @@ def test_lines_of_a_notebooks_worker_carry_no_escape_codes_and_say_what_is_safe(
     assert len(epochs) == 3
     assert all(re.search("safe to|a disconnect now would cost", line) for line in epochs)
     assert colab.unassigned
+    assert "has the best weights of trial 0" in colab.output["end"], "the results are those of the end"
+    assert (colab.home / "report.html").is_file()
 
 
 def test_the_install_cell_installs_the_studies_their_models_and_both_commands(colab: Colab) -> None:
@@ -330,3 +332,16 @@ def test_a_notebook_is_stored_without_outputs_and_installs_in_one_cell_alone(pat
         compile(re.sub(r"^( *)!.*$", r"\1pass", source, flags=re.MULTILINE), cell["id"], "exec")
         assert not re.search(r"^ *[%!].*(install|apt|wget|curl)", source, re.MULTILINE)
         assert ("pip" in source and "install" in source) is (cell["id"] in ("install", "settings"))
+
+
+@pytest.mark.parametrize(("kind", "minutes"), [("Interactive", 1), ("Batch", 690.0)])
+def test_a_saved_version_on_kaggle_follows_its_worker_to_the_end(
+    kind: str, minutes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine goes with its last cell, and the cells after the live view show what there is when they run."""
+    cells = json.loads((NOTEBOOK.parent / "kaggle.ipynb").read_text(encoding="utf-8"))["cells"]
+    settings = next(cell for cell in cells if cell["id"] == "settings")
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", kind)
+    names: dict[str, Any] = {}
+    exec(compile("".join(settings["source"]), "settings", "exec"), names)
+    assert names["FOLLOW_MINUTES"] == minutes

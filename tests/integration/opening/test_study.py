@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from petskin_tune.study.creation import create_study
 from petskin_tune.study.space import distributions
 from petskin_tune.study.study import Study
 from petskin_tune.study.wanted import wanted
+from petskin_tune.views import status_text
+from petskin_tune.views.status import Status
 from tests.support.workers import SMALL_STUDY
 
 
@@ -277,3 +280,30 @@ def test_a_study_is_shown_with_the_comments_of_its_file_as_long_as_that_says_the
     in_force = CliRunner().invoke(petskin_tune, show).stdout
     assert "target_trials: 7\n" in in_force
     assert "# argued for" not in in_force
+
+
+def test_whoever_watches_a_network_home_sees_what_another_machine_does(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> None:
+        """The other machine adds a trial, and its copy of the database comes into the home."""
+        with monkeypatch.context() as there:
+            there.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of the other machine"))
+            opened = open_or_create(places, silent)
+            opened.study.optuna.enqueue_trial({"lr0": 0.001})
+            assert opened.home.close()
+
+    shown: list[int] = []
+
+    def watch(read: Callable[[], Status], *_: object, **__: object) -> None:
+        for _repeated in range(2):
+            shown.append(read().states["waiting"])
+            work()
+        shown.append(read().states["waiting"])
+
+    work()
+    monkeypatch.setattr(status_text, "watch", watch)
+    assert places.home is not None
+    result = CliRunner().invoke(petskin_tune, ["status", "--study", "demo", "--home", places.home, "--watch"])
+    assert (result.exit_code, result.output) == (0, "")
+    assert shown == [shown[0], shown[0] + 1, shown[0] + 2]

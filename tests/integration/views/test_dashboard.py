@@ -18,7 +18,7 @@ from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
-from petskin_tune.views.dashboard import make_server, note, serve
+from petskin_tune.views.dashboard import make_server, note, note_if_there, serve
 from petskin_tune.views.dashboard_storage import LONGEST, asked_about, note_of_trial
 from tests.support.made_studies import made
 from tests.support.pictures import kept
@@ -255,3 +255,14 @@ def test_with_write_a_person_adds_an_artifact_and_pictures_of_ours_stay(
         assert ask(port, "GET", f"/artifacts/1/2/{ours}")[0] == 200
     with serving(storage, artifacts=artifacts, study_id=1) as port:
         assert ask(port, "POST", "/api/artifacts/1", body=upload)[0] == 405
+
+
+def test_a_study_that_is_deleted_while_it_is_shown_has_no_note_and_is_no_error(storage: PetskinStorage) -> None:
+    study = made(12, 5, storage=storage).study
+    assert note_if_there(study, tuple) is not None
+    with serving(storage, note_of_study=lambda _: note_if_there(study, tuple)) as port:
+        assert ask(port, "GET", f"/api/studies/{study._study_id}")[0] == 200
+        optuna.delete_study(study_name=study.study_name, storage=storage)
+        assert note_if_there(study, tuple) is None
+        assert ask(port, "GET", f"/api/studies/{study._study_id}")[0] == 404
+        assert ask(port, "GET", "/api/studies")[0] == 200
