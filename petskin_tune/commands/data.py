@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -114,7 +115,8 @@ def aihub(
         imported = import_aihub(sources, dest, options, jobs=jobs, archive=archive, progress=show)
     click.echo(printable(imported.summary), nl=False)
     click.echo(printable(f"{imported.data_yaml}{' (was complete already)' if imported.already_there else ''}"))
-    click.echo(printable(f"Look at it: petskin-tune data check {imported.data_yaml} --sheet sheet.html"))
+    shown = shlex.quote(str(imported.data_yaml))
+    click.echo(printable(f"Look at it: petskin-tune data check {shown} --sheet sheet.html"))
 
 
 @data.command()
@@ -160,8 +162,10 @@ def check(source: str, sheet: Path | None, per_class: int, as_json: bool, jobs: 
     import json
 
     from petskin_tune.datasets.check import check as check_data
-    from petskin_tune.datasets.contact_sheet import contact_sheet
+    from petskin_tune.datasets.contact_sheet import contact_sheet, require_drawable
 
+    if sheet is not None:
+        require_drawable(sheet)
     data_yaml = _prepared(source)
     with _shown() as show:
         found = check_data(data_yaml, jobs=jobs, progress=show)

@@ -21,7 +21,7 @@ from petskin_tune.datasets.stratify import seeded
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import write_whole
-from petskin_tune.files.paths import resolved, typed
+from petskin_tune.files.paths import require_folder, resolved, typed
 from petskin_tune.printable import printable
 
 TILE = 240  # pixels: the box that an image is fitted into
@@ -42,6 +42,17 @@ class _Tile:
     picture: Image.Image
 
 
+def require_drawable(target: Path) -> None:
+    """Refuse a file that :func:`contact_sheet` cannot write.
+
+    Raises:
+        UsageError: its suffix is another one, or its folder is not there.
+    """
+    if target.suffix.lower() not in (".png", ".html"):
+        raise UsageError(f"The contact sheet {target.name} must end in .png or .html.")
+    require_folder(target)
+
+
 def contact_sheet(data_yaml: Path, target: Path, *, per_class: int = 12, seed: int = 0) -> Path:
     """Draw some images of every class, and of the background, with what their labels outline.
 
@@ -52,10 +63,9 @@ def contact_sheet(data_yaml: Path, target: Path, *, per_class: int = 12, seed: i
         seed: another seed shows other images.
 
     Raises:
-        UsageError: the target's suffix is another one.
+        UsageError: see :func:`require_drawable`.
     """
-    if target.suffix.lower() not in (".png", ".html"):
-        raise UsageError(f"The contact sheet {target.name} must end in .png or .html.")
+    require_drawable(target)
     data_set = layout.read(data_yaml)
     sections = {
         heading: [_tile(data_set, image) for image in images]

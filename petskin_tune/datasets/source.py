@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def _way_on(wanted: Path) -> str:
     if "petskin" in str(wanted):
         return (
             "download data set 561 (pet skin disease) from aihub.or.kr, then type "
-            f"`petskin-tune data aihub SOURCE {wanted.parent}`, or give another data set by --data."
+            f"`petskin-tune data aihub SOURCE {shlex.quote(str(wanted.parent))}`, or give another data set by --data."
         )
     return "give its path by --data."
 

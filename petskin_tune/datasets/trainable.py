@@ -7,6 +7,7 @@ same three, so that it ends at nothing that was called ready, unless the files c
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,4 +54,4 @@ def _count(number: int, what: str) -> str:
 
 
 def _look(data_set: DataSet) -> str:
-    return f"petskin-tune data check {data_set.yaml}"
+    return f"petskin-tune data check {shlex.quote(str(data_set.yaml))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,6 +30,7 @@ from petskin_tune.error_text import shortened
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home, sqlite_file
 from petskin_tune.language import _, several
+from petskin_tune.opening.beginning import require_writable_folder
 from petskin_tune.opening.lookup import names, open_existing
 from petskin_tune.opening.refusals import SCREEN, as_refusal
 from petskin_tune.study import attributes
@@ -135,7 +135,7 @@ def _database(found: Examination) -> Check:
         return Check("database", "ok", _("{where} has the study, {trials}").format(where=where, trials=trials))
     file = sqlite_file(found.home.storage_url)
     if file is not None:
-        _require_writable(file.parent)
+        require_writable_folder(file.parent)
     return Check("database", "ok", _("{where} answers; the study is not begun").format(where=where))
 
 
@@ -163,12 +163,6 @@ def _environment(study: Study, home: Home) -> Check | None:
     release = environment["versions"].get(packages.ULTRALYTICS)
     same = _("the packages that the study was begun with, ultralytics {release}").format(release=release)
     return Check("environment", "ok", same)
-
-
-def _require_writable(folder: Path) -> None:
-    there = _nearest(folder)
-    if not os.access(there, os.W_OK):
-        raise UsageError(f"{there} cannot be written to: name another place with --home")
 
 
 def _clock(found: Examination) -> Check:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -337,13 +338,13 @@ def _create(folder: Path) -> None:
 
 
 def _deleted_disk(notebook: Notebook, command: str, study: str) -> str:
-    name = Path(study).stem
+    name, begun = shlex.quote(Path(study).stem), f"{command} --study {shlex.quote(study)}"
     way_on = (
         f"--home {COLAB_DRIVE}/MyDrive/{name}"
         if notebook == "colab"
         else f"--storage postgresql://… --checkpoints s3://BUCKET/{name}"
     )
-    return f"This machine's disk is deleted when the session ends. Type: {command} --study {study} {way_on}"
+    return f"This machine's disk is deleted when the session ends. Type: {begun} {way_on}"
 
 
 def _require_drive(folder: Path) -> None:

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from petskin_tune.trial.inputs import Prepared
 
 
-def _require_writable(folder: Path) -> None:
+def require_writable_folder(folder: Path) -> None:
+    """Refuse a folder that this user cannot make, or not write to.
+
+    Raises:
+        UsageError: names the folder that is there.
+    """
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"Nothing can be written to {existing}: choose another folder with --home.")
@@ -82,7 +87,7 @@ def draft_study(
     for warning in asked.warnings:
         say(f"warning: {warning}")
     folders = [asked.folder] if asked.folder else []
-    _require_writable(home.folder)
+    require_writable_folder(home.folder)
     prepared = _prepare_or_leave_nothing(asked.spec, home, folders, data)
     points = start_points(asked.spec, classes=prepared.classes, train_images=prepared.train_images)
     for note in points.notes:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from petskin_tune.text import counted
+from petskin_tune.language import _, several
 
 CONFIDENCE = 0.95
 LEAST = 2  # trainings of each; one alone does not say how far they lie apart
@@ -25,8 +25,6 @@ Verdict = Literal["gain", "noise", "loss"]
 Fitness = Annotated[float, Field(ge=0, le=1)]
 
 NAMES: Mapping[Against, str] = {"defaults": "Ultralytics' defaults", "start point": "the start point"}
-_ENDS: Mapping[Verdict, str] = {"gain": ", more than noise", "noise": ", within noise", "loss": ""}
-_BETTER: Mapping[Against, str] = {"defaults": "the defaults are better", "start point": "the start point is better"}
 
 
 @dataclass(frozen=True)
@@ -90,32 +88,54 @@ class Gain(BaseModel):
 
     def sentence(self, best: int | None = None) -> str:
         """For people, to whom trial ``best`` is the best by now; None: the one that was measured."""
-        said = f"trial {self.trial} beside {NAMES[self.against]}{self._how()}: {self._what()}{self._without()}"
+        against = _("Ultralytics' defaults") if self.against == "defaults" else _("the start point")
+        said = _("trial {trial} beside {against}{how}: {result}{without}").format(
+            trial=self.trial, against=against, how=self._how(), result=self._what(), without=self._without()
+        )
         if best in (None, self.trial):
             return said
-        return f"{said}; measured when trial {self.trial} was the best, by now it is trial {best}"
+        changed = _("{said}; measured when trial {trial} was the best, by now it is trial {best}")
+        return changed.format(said=said, trial=self.trial, best=best)
 
     def _how(self) -> str:
         few, many = sorted((len(self.best), len(self.defaults)))
         if few == many:
-            return f", each trained again under {counted(few, 'further seed')}"
-        return f", trained again under {len(self.best)} and {len(self.defaults)} further seeds"
+            one, more = (
+                _(", each trained again under {count} further seed"),
+                _(", each trained again under {count} further seeds"),
+            )
+            return several(few, one, more)
+        unlike = _(", trained again under {best} and {defaults} further seeds")
+        return unlike.format(best=len(self.best), defaults=len(self.defaults))
 
     def _what(self) -> str:
         if (found := self.interval) is None:
-            return f"no interval can be given before {LEAST} trainings of each are complete"
+            return _("no interval can be given before {least} trainings of each are complete").format(least=LEAST)
         # Of a loss the interval is that of the loss, so that the figures of a sentence have one sign.
-        sign, noun = (1, "gain") if found.difference >= 0 else (-1, "loss")
+        sign, said = (
+            (1, _("a gain of {size:.4f} ({confidence:.0%} interval {low:.4f} to {high:.4f}){verdict}"))
+            if found.difference >= 0
+            else (-1, _("a loss of {size:.4f} ({confidence:.0%} interval {low:.4f} to {high:.4f}){verdict}"))
+        )
         low, high = sorted((sign * found.low, sign * found.high))
-        said = f"a {noun} of {abs(found.difference):.4f} ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})"
-        verdict = self.verdict or "noise"
-        return f"{said}: {_BETTER[self.against]}" if verdict == "loss" else f"{said}{_ENDS[verdict]}"
+        size = abs(found.difference)
+        return said.format(size=size, confidence=CONFIDENCE, low=low, high=high, verdict=self._judged())
+
+    def _judged(self) -> str:
+        if self.verdict == "gain":
+            return _(", more than noise")
+        if self.verdict == "noise":
+            return _(", within noise")
+        return _(": the defaults are better") if self.against == "defaults" else _(": the start point is better")
 
     def _without(self) -> str:
         if not self.left_out:
             return ""
-        verb = "is" if self.left_out == 1 else "are"
-        return f"; {counted(self.left_out, 'training')} that ended early {verb} not counted"
+        one, more = (
+            _("; {count} training that ended early is not counted"),
+            _("; {count} trainings that ended early are not counted"),
+        )
+        return several(self.left_out, one, more)
 
 
 class Repeats(BaseModel):

@@ -7,6 +7,7 @@ trials come in pairs, the best settings and the defaults under one seed; nothing
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -146,7 +147,7 @@ def begin(study: Study, repeats: Repeats, settings: Mapping[str, Mapping[str, An
     if found is None or found.uid != study.uid:
         raise UsageError(
             f"The repetitions of trial {repeats.trial} are a study {name!r}, and there is another one of that name: "
-            f"delete it first, with petskin-tune delete {name}"
+            f"delete it first, with petskin-tune delete {shlex.quote(name)}, and the same --home or --storage."
         )
     begun = sum(trial.state.name != "WAITING" for trial in known.trials())
     if (target := max(len(waiting), begun)) != known.spec.target_trials:

@@ -7,6 +7,7 @@ A study is an ordinary Optuna study. Its spec, its store and its data set's fing
 from __future__ import annotations
 
 import json
+import shlex
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -227,8 +228,10 @@ def refuse_deleted(study: Study) -> None:
         UsageError: says how to end it.
     """
     if study.attributes.get(attributes.DELETING):
+        to_type = f"petskin-tune delete {shlex.quote(study.name)}"
         raise UsageError(
-            f"The study {study.name!r} is being deleted. To end it, type: petskin-tune delete {study.name}"
+            f"The study {study.name!r} is being deleted. To end it, type: {to_type}, "
+            "with the --home or --storage that you have just given, if any."
         )
 
 

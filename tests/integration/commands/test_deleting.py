@@ -151,7 +151,7 @@ def test_a_deletion_that_was_killed_half_way_is_ended_by_the_same_command_and_no
     for command in (["status"], ["stop"], ["show"]):
         refused = CliRunner().invoke(petskin_tune, [*command, "--study", "doomed", "--home", str(kept.home)])
         assert refused.exit_code == 2
-        assert "is being deleted. To end it, type: petskin-tune delete doomed" in refused.stderr
+        assert "is being deleted. To end it, type: petskin-tune delete doomed, with" in refused.stderr
     refused = CliRunner().invoke(tune_worker, ["--study", "doomed", "--home", str(kept.home)])
     assert refused.exit_code == 2
     assert "is being deleted" in refused.stderr
