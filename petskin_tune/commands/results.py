@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from petskin_tune.checkpoints.artifacts import Artifacts
     from petskin_tune.home.home import Home
     from petskin_tune.study.study import Study
-    from petskin_tune.views.status import Status
+    from petskin_tune.views.status_facts import Status
 
 
 @click.command()

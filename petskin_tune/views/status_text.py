@@ -12,7 +12,8 @@ from petskin_tune import text as words
 from petskin_tune.diagnosis.troubles import trouble_lines
 from petskin_tune.printable import printable
 from petskin_tune.views.holds import EXPLAINED, WORDS
-from petskin_tune.views.status import Best, Defaults, Imported, Running, Status, ahead_line, best_line, how_far
+from petskin_tune.views.status import ahead_line, best_line, how_far
+from petskin_tune.views.status_facts import Best, Defaults, Imported, Running, Status
 from petskin_tune.views.stream import unfiltered
 
 WATCH_SECONDS = 5.0

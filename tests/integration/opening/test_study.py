@@ -26,7 +26,7 @@ from petskin_tune.study.space import distributions
 from petskin_tune.study.study import Study
 from petskin_tune.study.wanted import wanted
 from petskin_tune.views import status_text
-from petskin_tune.views.status import Status
+from petskin_tune.views.status_facts import Status
 from tests.support.workers import SMALL_STUDY
 
 
