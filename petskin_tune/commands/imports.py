@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,11 +106,19 @@ def _read(name: str, places: Places, from_storage: str | None) -> list[tuple[str
     from petskin_tune.imports.sources import read_path
 
     path = typed(name)
-    if is_there(path):
-        return [(str(source), runs) for source, runs in read_path(path)]
-    if _is_path(name, path):
+    may_be_a_study = not _is_path(name, path)
+    if may_be_a_study and (from_storage is not None or not is_there(path)):
+        return [_of_study(name, places, from_storage)]
+    if not is_there(path):
         raise UsageError(f"There is no {path}; give a run folder, a results.csv, a log of tune or a study's name.")
-    return [_of_study(name, places, from_storage)]
+    try:
+        return [(str(source), runs) for source, runs in read_path(path)]
+    except UsageError as refusal:
+        if not (may_be_a_study and path.is_dir()):
+            raise
+        with contextlib.suppress(UsageError):  # a study's home may be called as the study
+            return [_of_study(name, places, from_storage)]
+        raise refusal
 
 
 def _is_path(name: str, path: Path) -> bool:

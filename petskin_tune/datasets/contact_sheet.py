@@ -78,11 +78,11 @@ def contact_sheet(data_yaml: Path, target: Path, *, per_class: int = 12, seed: i
 
 def _chosen(data_set: layout.DataSet, per_class: int, seed: int) -> Mapping[str, Sequence[Path]]:
     images_with: defaultdict[str, list[Path]] = defaultdict(list)
-    images = {layout.image_name(data_set, image): image for split in data_set.images.values() for image in split}
-    for name in sorted(images, key=lambda name: seeded(seed, name)):
-        for heading in _headings(data_set, images[name]):
+    images = {image: layout.image_name(data_set, image) for split in data_set.images.values() for image in split}
+    for image in sorted(images, key=lambda image: seeded(seed, images[image])):
+        for heading in _headings(data_set, image):
             if len(images_with[heading]) < per_class:
-                images_with[heading].append(images[name])
+                images_with[heading].append(image)
     headings = (*told_apart(data_set.names), _BACKGROUND, _UNREADABLE)
     return {heading: images_with[heading] for heading in headings if images_with[heading]}
 

@@ -76,7 +76,10 @@ def _find(data: str, base: Path) -> Path:
 
 
 def _way_on(wanted: Path) -> str:
-    if "petskin" in str(wanted):
+    if unpacking.is_archive(wanted):
+        line = f"petskin-tune data aihub SOURCE DEST --archive {shlex.quote(str(wanted))}"
+        return f"`{line}` makes one of AI-Hub's data set 561; or give another path by --data."
+    if "petskin" in wanted.parent.name:
         return (
             "download data set 561 (pet skin disease) from aihub.or.kr, then type "
             f"`petskin-tune data aihub SOURCE {shlex.quote(str(wanted.parent))}`, or give another data set by --data."

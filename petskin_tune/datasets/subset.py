@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -18,10 +18,14 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import only_one, write_whole
 from petskin_tune.files.paths import filling, resolved, typed
+from petskin_tune.printable import raw
 
 
 def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: Path) -> Path:
     """Write a data set that names a subset of another's images, and return its ``data.yaml``.
+
+    It lies in a folder of its own, named by its content: a training that reads one subset keeps it, whatever is asked
+    for next under the same ``dest``.
 
     Where the data set records groups (AI-Hub's import does), a group is in the subset whole or not at all, so a split
     may end up a few images short. The same seed gives the same images on every machine, in whatever order files lie.
@@ -31,24 +35,23 @@ def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: 
         train: images to keep for training; None keeps all.
         val: images to keep for validation; None keeps all.
         seed: of the draw.
-        dest: folder for ``data.yaml``, ``train.txt`` and ``val.txt``; no image is copied.
+        dest: folder for the folder with ``data.yaml``, ``train.txt`` and ``val.txt``; no image is copied.
 
     Raises:
         UsageError: more is wanted than there is, or a number is not positive.
     """
     data_set = layout.read(data_yaml)
     group_of = read_groups(data_set)
+    asked = {split: wanted for split, wanted in (("train", train), ("val", val)) if wanted is not None}
+    chosen = {split: _draw(data_set, split, wanted, seed, group_of) for split, wanted in asked.items()}
     content = absolute(data_set)
-    dest = resolved(typed(dest))
-    with filling(dest), only_one(dest):
-        for split, wanted in (("train", train), ("val", val)):
-            if wanted is None:
-                continue
-            chosen = _draw(data_set, split, wanted, seed, group_of)
-            write_list(dest / f"{split}.txt", chosen)
-            content[split] = str(dest / f"{split}.txt")
-        write_whole(dest / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    return dest / "data.yaml"
+    folder = resolved(typed(dest)) / hashlib.sha256(raw(f"{content}|{chosen}")).hexdigest()[:16]
+    with filling(folder), only_one(folder):
+        for split, images in chosen.items():
+            write_list(folder / f"{split}.txt", images)
+            content[split] = str(folder / f"{split}.txt")
+        write_whole(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return folder / "data.yaml"
 
 
 def read_groups(data_set: layout.DataSet) -> dict[str, str]:
@@ -67,8 +70,8 @@ def read_groups(data_set: layout.DataSet) -> dict[str, str]:
         raise UsageError(f"{data_set.groups}, the record of what belongs together, cannot be read: {said}.") from error
 
 
-def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of: dict[str, str]) -> Iterable[Path]:
-    by_name = {layout.image_name(data_set, image): image for image in data_set.images[split]}
+def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of: dict[str, str]) -> list[Path]:
+    by_name = _by_name(data_set, split)
     if not 0 < wanted <= len(by_name):
         raise UsageError(
             f"The subset asks for {wanted} {split} images and {data_set.yaml} has {len(by_name)}; ask for fewer, or "
@@ -80,3 +83,14 @@ def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of
         groups[group_of.get(name, name)][stratum] += 1
     chosen = stratify.choose(groups, wanted, seed)
     return sorted(path for name, path in by_name.items() if group_of.get(name, name) in chosen)
+
+
+def _by_name(data_set: layout.DataSet, split: str) -> dict[str, Path]:
+    """The images of a split by :func:`petskin_tune.datasets.layout.image_name`; a name's second image has a number."""
+    found: dict[str, Path] = {}
+    seen: Counter[str] = Counter()
+    for image in data_set.images[split]:
+        name = layout.image_name(data_set, image)
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name}#{seen[name]}"] = image
+    return found

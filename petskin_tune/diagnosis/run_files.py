@@ -137,7 +137,8 @@ def _read_arguments(file: Path) -> tuple[dict[str, Scalar], str]:
         return {}, _("The diagnosis does without {file}: {reason}.").format(file=file.name, reason=reason)
     if not isinstance(found, dict):
         return {}, _("The diagnosis does without {file}: it holds no `name: value` lines.").format(file=file.name)
-    return {name: value for name, value in found.items() if isinstance(name, str) and _is_plain(value)}, ""
+    said = {name: str(value) if isinstance(value, list) else value for name, value in found.items()}  # `classes`
+    return {name: value for name, value in said.items() if isinstance(name, str) and _is_plain(value)}, ""
 
 
 def _is_plain(value: Any) -> bool:

@@ -27,7 +27,8 @@ from petskin_tune.study.spec import StudySpec
 from petskin_tune.text import counted, parameter
 
 # What decides on the validation's ground truth or metric, beside data, model and image size.
-_MEASURED_BY = ("mask_ratio", "overlap_mask", "conf", "iou", "max_det")
+_MEASURED_BY = ("mask_ratio", "overlap_mask", "conf", "iou", "max_det", "single_cls", "classes")
+_NEVER_SEARCHED = ("fraction", "pretrained", "rect")  # which change what a training learns all the same
 _AUTOMATIC = ("lr0", "momentum", "warmup_bias_lr")  # which `optimizer: auto` overrides
 _MOST_NAMED = 4  # differing arguments that a note names
 
@@ -89,7 +90,10 @@ def fit(run: Run, terms: Terms) -> FrozenTrial:
 
 
 def _said(run: Run) -> dict[str, Any]:
-    return {name: value for name, value in run.arguments.items() if value is not None or name == "data"}
+    known = {name: value for name, value in run.arguments.items() if value is not None or name == "data"}
+    if known.get("resume"):
+        known.pop("model", None)  # Ultralytics puts the checkpoint there that it went on from
+    return known
 
 
 def _check_epochs(run: Run, known: Mapping[str, Any], spec: StudySpec) -> str:
@@ -177,13 +181,13 @@ def _data(run: Run, known: Mapping[str, Any], terms: Terms) -> str:
     if terms.same_data or (run.data is not None and run.data == terms.data):
         return ""
     if run.data is not None and terms.data is not None:
-        return "other data"
+        return f"other data {run.data[:8]}"
     said, ours = known.get("data"), terms.spec.data
     if said is None:
         return "unknown data"
     if terms.spec.subset != run.subset:
         return f"data {said}, and {'another' if run.subset else 'no'} subset of it"
-    return "" if _tail(said) == _tail(ours) else f"data {said}"
+    return "" if _tail(said) == _tail(ours) else f"data {'/'.join(_tail(said))}"
 
 
 def _tail(path: Any) -> tuple[str, ...]:
@@ -195,7 +199,13 @@ def _model(known: Mapping[str, Any], terms: Terms) -> str:
     said = known.get("model")
     if said is None:
         return "" if terms.same_data else "unknown model"
-    return "" if _tail(said)[-1:] == _tail(terms.spec.model)[-1:] else f"model {said}"
+    return "" if _model_name(said) == _model_name(terms.spec.model) else f"model {_model_name(said)}"
+
+
+def _model_name(path: Any) -> str:
+    """What a model is called anywhere: its file's name; of a run's own weights with the folder of that run."""
+    parts = PurePosixPath(str(path).replace("\\", "/")).parts
+    return "/".join(parts[-3:] if parts and parts[-1] in ("best.pt", "last.pt") else parts[-1:])
 
 
 def _measures(known: Mapping[str, Any], run: Run, terms: Terms) -> list[str]:
@@ -218,7 +228,7 @@ def _others(known: Mapping[str, Any], run: Run, terms: Terms) -> str:
         more = f" and {len(also) - _MOST_NAMED} more" if len(also) > _MOST_NAMED else ""
         return f"it also varies {', '.join(also[:_MOST_NAMED])}{more}, which the study does not search" if also else ""
     differing = []
-    for name in sorted(FREE - terms.spec.search.keys()):
+    for name in sorted({*FREE, *_NEVER_SEARCHED} - terms.spec.search.keys()):
         ours = terms.spec.train.get(name, arguments()[name].default)
         said = _value(name, known, run, terms)
         if said is not None and said != ours and not (name in _AUTOMATIC and "optimizer" not in terms.spec.train):

@@ -17,6 +17,7 @@ from typing import Any
 
 from petskin_tune.diagnosis.curves import BOX, MASK
 from petskin_tune.errors import UsageError
+from petskin_tune.files.paths import resolved
 from petskin_tune.files.regular import read_bytes
 from petskin_tune.imports.runs import Run, digest_of
 from petskin_tune.study.arguments import LIMITS
@@ -130,7 +131,7 @@ def _run(path: Path, number: int, fitness: float, known: Mapping[str, float], ma
         final=None if failed else fitness,
         diverged=failed,
         masks=masks,
-        scale="" if masks else f"fitness of {path}",
+        scale="" if masks else f"fitness of {resolved(path)}",
     )
 
 

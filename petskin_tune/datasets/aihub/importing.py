@@ -22,7 +22,7 @@ from petskin_tune.datasets.aihub.members import Listing, list_sources
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.aihub.report import Report, summary
 from petskin_tune.datasets.aihub.writing import KEPT, Placed
-from petskin_tune.datasets.archives.writing import write_archive
+from petskin_tune.datasets.archives.writing import require_writable_archive, write_archive
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import claim, only_one, write_whole
 from petskin_tune.files.paths import resolved, typed
@@ -72,6 +72,8 @@ def import_aihub(
     sources = [resolved(typed(source)) for source in sources]
     if any(dest.is_relative_to(source) for source in sources if source.is_dir()):
         raise UsageError(f"{dest} lies inside the source; give a folder elsewhere.")
+    if archive is not None:
+        require_writable_archive(dest, archive)
     listing = list_sources(sources)
     with only_one(dest, wait=False):
         order = {**options.to_json(), "source": listing.signature()}
@@ -89,7 +91,7 @@ def import_aihub(
 
 def _leave_if_nothing_was_done(dest: Path) -> None:
     """Give the folder back, so that the same command with better options finds it as it was."""
-    if not any((dest / _WORK).rglob("*.jpg")):
+    if not (dest / "images").exists() and not any((dest / _WORK).rglob("*.jpg")):
         shutil.rmtree(dest / _WORK, ignore_errors=True)
         (dest / _ORDER).unlink()
         if not any(dest.iterdir()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 import struct
 import sys
 import time
@@ -107,6 +108,8 @@ def _prefix(source: Path, *, alone: bool) -> str:
         return disk_name(source.stem)
     if source.is_dir():
         return "" if alone else disk_name(source.name)
+    if source.suffix.lower() in (".tar", ".tgz", ".gz"):
+        raise UsageError(f"{source} must be unpacked first; then give the folder with the zips that were in it.")
     raise UsageError(f"{source} is neither a folder nor a zip; give what AI-Hub's download wrote.")
 
 
@@ -117,12 +120,20 @@ def _in_folder(folder: Path, prefix: str, container: int) -> Iterable[Member]:
         virtual = sys.intern("/".join(part for part in (prefix, disk_name(below)) if part))
         for name in files:
             if ".zip.part" in name.lower() and not is_litter(name):
-                raise UsageError(
-                    f"{Path(place, name)} is a part of a download; join the parts in order "
-                    f"(cat NAME.zip.part* > NAME.zip), then remove them."
-                )
+                raise UsageError(_how_to_join(Path(place, name)))
             size = _size(os.path.join(place, name))
             yield Member(virtual, disk_name(name), container, size, disk_path=os.path.join(below, name))
+
+
+def _how_to_join(part: Path) -> str:
+    """What to do with the parts of a zip. A shell lists them by their digits, part10 before part2."""
+    whole = part.name[: part.name.lower().rindex(".part")]
+    parts, joined = f"{shlex.quote(whole)}.part*", shlex.quote(whole)
+    line = f"printf '%s\\0' {parts} | sort -zV | xargs -0 cat > {joined}"
+    return (
+        f"{part} is a part of a download; join the parts in the order of their numbers: in {part.parent} type "
+        f"`{line}`, and remove them once `unzip -t {joined}` finds no error."
+    )
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -24,11 +25,13 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import PARTIAL, only_one, write_whole
 from petskin_tune.files.paths import resolved
 from petskin_tune.printable import raw
+from petskin_tune.retries import retrying
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOST_MEMBERS = 5_000_000
 MOST_GROWTH = 20  # times the archive's size; photographs hardly shrink
 LEAST_LIMIT = 2**30  # bytes that any archive may unpack to
+PATIENCE_SECONDS = 30.0  # with a disk that refuses a read
 _PIECE = 2**20  # bytes read at a time
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 # APPNOTE.TXT 4.4.5. Windows takes Deflate64 for files above 2 GB, 7-Zip and WinZip offer the others.
@@ -50,6 +53,10 @@ _DAMAGE = (
     EOFError,
     NotImplementedError,
 )
+
+
+class _Damaged(UsageError):
+    """Its bytes are not those of an archive."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +101,22 @@ def unpack(archive: Path, cache: Path) -> Path:
 
 def _unpack_new(archive: Path, cache: Path, copied: Path) -> tuple[str, Path]:
     """The archive's SHA-256, and the folder below ``cache`` that holds what is in it; ``copied`` may be left behind."""
+    local, digest = _local_copy(archive, copied)
     try:
-        local, digest = _local_copy(archive, copied)
-    except OSError as error:
-        raise UsageError(f"{archive} cannot be read or copied ({error}).") from error
-    folder = cache / digest[:32]
+        return digest, _unpacked(archive, local, cache / digest[:32])
+    except _Damaged:
+        if local == archive:
+            raise
+        local, again = _local_copy(archive, copied)  # a network disk now and then gives wrong bytes once
+        if again == digest:
+            raise
+    return again, _unpacked(archive, local, cache / again[:32])
+
+
+def _unpacked(archive: Path, local: Path, folder: Path) -> Path:
     if not folder.is_dir():
         _unpack_whole(archive, local, folder)
-    return digest, folder
+    return folder
 
 
 def _digest_of(text: str) -> str:
@@ -109,17 +124,43 @@ def _digest_of(text: str) -> str:
 
 
 def _local_copy(archive: Path, copied: Path) -> tuple[Path, str]:
-    """Where to read the archive from, and its SHA-256."""
+    """Where to read the archive from, and its SHA-256.
+
+    Raises:
+        UsageError: it cannot be read, or not be copied.
+    """
     same_disk = archive.stat().st_dev == copied.parent.stat().st_dev
     if not same_disk:
         _require_room(copied.parent, archive.stat().st_size, archive)
     digest = hashlib.sha256()
-    with open(archive, "rb") as source, open(os.devnull if same_disk else copied, "wb") as target:
-        while piece := source.read(_PIECE):
-            digest.update(piece)
-            target.write(piece)
+    try:
+        with open(os.devnull if same_disk else copied, "wb") as target:
+            for piece in _pieces(archive):
+                digest.update(piece)
+                target.write(piece)
+    except OSError as error:
+        raise UsageError(f"{archive} cannot be read or copied ({error}).") from error
     faults.reach("archive-copied")
     return (archive if same_disk else copied), digest.hexdigest()
+
+
+def _pieces(archive: Path) -> Iterator[bytes]:
+    """The bytes of a file; a read that is refused is tried again for a while, as a mounted Drive now and then asks."""
+    place = 0
+    with contextlib.ExitStack() as files:
+        opened = [files.enter_context(open(archive, "rb"))]
+
+        def read() -> bytes:
+            try:
+                opened[-1].seek(place)
+                return opened[-1].read(_PIECE)
+            except OSError:
+                opened.append(files.enter_context(open(archive, "rb")))
+                raise
+
+        while piece := retrying(PATIENCE_SECONDS, OSError)(read):
+            place += len(piece)
+            yield piece
 
 
 def _require_room(folder: Path, size: int, archive: Path) -> None:
@@ -127,7 +168,7 @@ def _require_room(folder: Path, size: int, archive: Path) -> None:
     if size > free:
         raise UsageError(
             f"{archive.name} needs {size / 1e9:.1f} GB on the disk of {folder}, where {free / 1e9:.1f} GB are free; "
-            "make room or give another --home."
+            "make room there."
         )
 
 
@@ -139,7 +180,7 @@ def _unpack_whole(archive: Path, local: Path, folder: Path) -> None:
         _unpack_members(archive, local, partial)
     except _DAMAGE as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UsageError(f"{archive} is damaged or no archive ({error}); copy or download it again.") from error
+        raise _Damaged(f"{archive} is damaged or no archive ({error}); copy or download it again.") from error
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UsageError(f"{archive} cannot be unpacked below {folder.parent}: {error.strerror or error}.") from error

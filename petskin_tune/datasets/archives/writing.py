@@ -15,6 +15,7 @@ from petskin_tune.datasets.archives.names import CHECKSUMS, is_litter
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import replacing
 from petskin_tune.files.paths import resolved, typed
+from petskin_tune.files.regular import require_replaceable
 
 
 def write_archive(folder: Path, archive: Path, progress: Callable[[int, int], None] = lambda *_: None) -> None:
@@ -29,18 +30,13 @@ def write_archive(folder: Path, archive: Path, progress: Callable[[int, int], No
         progress: called with (done, all) files.
 
     Raises:
-        UsageError: the name is not one that is recognised as a plain tar, or it lies inside the data set.
+        UsageError: see :func:`require_writable_archive`.
     """
-    archive = resolved(typed(archive))
-    if archive.suffix.lower() != ".tar":
-        raise UsageError(f"{archive.name} must end in .tar; compression gains nothing on photographs.")
-    if archive.is_relative_to(folder):
-        raise UsageError(f"{archive} lies inside the data set it is to hold; give a path elsewhere.")
+    archive = require_writable_archive(folder, archive)
     names = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
     )
     names = [name for name in names if name != CHECKSUMS and not is_litter(name) and not _is_hidden(name)]
-    archive.parent.mkdir(parents=True, exist_ok=True)
     checksums: dict[str, str] = {}
     with (
         replacing(archive, durable=False, alone=True) as file,
@@ -52,6 +48,28 @@ def write_archive(folder: Path, archive: Path, progress: Callable[[int, int], No
             progress(number, len(names))
         listed = json.dumps(checksums, indent=0).encode()
         _add(opened, CHECKSUMS, io.BytesIO(listed), len(listed))
+
+
+def require_writable_archive(folder: Path, archive: Path) -> Path:
+    """Where :func:`write_archive` would write; asked before the hours of an import.
+
+    Raises:
+        UsageError: the name is not one that is recognised as a plain tar, it lies inside the data set, or nothing can
+            be written there.
+    """
+    archive = resolved(typed(archive))
+    if archive.suffix.lower() != ".tar":
+        raise UsageError(f"{archive.name} must end in .tar; compression gains nothing on photographs.")
+    if archive.is_relative_to(folder):
+        raise UsageError(f"{archive} lies inside the data set it is to hold; give a path elsewhere.")
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        require_replaceable(archive)
+    except OSError as error:
+        raise UsageError(f"{archive} cannot be written: {error.strerror or error}.") from error
+    if not os.access(archive.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{archive.parent} cannot be written to; give the archive another path.")
+    return archive
 
 
 def _is_hidden(name: str) -> bool:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from optuna.trial import create_trial
 
 from petskin_tune.cli import petskin_tune
 from petskin_tune.database.storage import open_storage
+from petskin_tune.study.space import distributions
 from petskin_tune.study.study import Study
 from tests.support import foreign_runs
 from tests.support.foreign_runs import rising, run_folder, tune_csv
@@ -108,3 +110,22 @@ def test_imported_runs_are_shown_as_such_and_are_never_the_best(study: Study, tm
     told = CliRunner().invoke(petskin_tune, ["diagnose", *where, "--trial", "0"]).output
     assert "trial 0 (imported)" in told
     assert "batch 32, not 16" in told
+
+
+@pytest.mark.parametrize("more", [(), ("--from-storage",)], ids=["here", "from storage"])
+def test_a_study_whose_name_is_that_of_a_folder_can_be_imported(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    """Its home is called as the study, as in the documents."""
+    other = foreign_runs.study(study.storage, study="other")
+    params = {"lr0": 0.001, "momentum": 0.9}
+    ended = create_trial(
+        value=0.4, params=params, distributions=distributions(foreign_runs.SEARCH), intermediate_values={9: 0.4}
+    )
+    other.optuna.add_trial(ended)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    said = typed(tmp_path, "other", *more, *([f"sqlite:///{tmp_path}/home/tune.db"] if more else []))
+    assert said.exit_code == 0, said.output
+    assert "imported study other" in said.output
+    assert len(study.trials()) == 1

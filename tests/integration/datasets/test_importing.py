@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from PIL import Image, ImageDraw
 from shapely import Polygon
 
 from petskin_tune.datasets import layout, source, subset
+from petskin_tune.datasets.aihub import importing
 from petskin_tune.datasets.aihub.importing import Imported, import_aihub
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.check import check
@@ -544,6 +546,37 @@ def test_a_second_import_to_the_same_place_is_refused_while_the_first_is_at_work
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["data.zip", "data/inside.tar", "a file/data.tar"])
+def test_an_archive_that_cannot_be_written_is_refused_before_hours_of_work(
+    folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setattr(importing, "list_sources", lambda _: pytest.fail("the sources were read"))
+    with pytest.raises(UsageError, match=r"must end in \.tar|lies inside|cannot be written"):
+        import_aihub([folder], tmp_path / "data", Options(imgsz=320), archive=tmp_path / name)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_refusal_after_the_images_were_placed_keeps_what_there_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the last image and data.yaml; then a label file cannot be read once."""
+
+    def refuse(*_: object) -> None:
+        raise UsageError("a label cannot be read")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(importing, "_write_records", refuse)
+        with pytest.raises(UsageError):
+            import_aihub([folder], tmp_path / "data", Options(imgsz=320))
+    shutil.rmtree(tmp_path / "data" / ".import" / "pool", ignore_errors=True)
+    with monkeypatch.context() as broken:
+        broken.setattr(importing.catalogues, "build", refuse)
+        with pytest.raises(UsageError, match="cannot be read"):
+            import_aihub([folder], tmp_path / "data", Options(imgsz=320))
+    assert (tmp_path / "data" / "import.json").exists()
+
+
 def test_an_archive_of_it_is_a_data_set_wherever_it_is_unpacked(folder: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         import_aihub([folder], tmp_path / name, Options(imgsz=320), archive=tmp_path / f"{name}.tar")

@@ -1,3 +1,5 @@
+import errno
+import hashlib
 import io
 import os
 import shutil
@@ -8,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 import yaml
@@ -299,6 +302,45 @@ def test_a_copy_of_an_archive_from_another_disk_does_not_stay_where_it_cannot_be
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
     assert "damaged" in refusal(archive.name, tmp_path, cache)
     assert [path.name for path in (cache / "archives").iterdir() if path.is_file() and path.stat().st_size > 1000] == []
+
+
+def test_a_read_that_a_network_disk_refuses_once_is_made_again(
+    demo_yaml: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(demo_yaml.parent, tmp_path / "data.zip")
+    refused: list[int] = []
+
+    class Refusing(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if not refused and self.tell():
+                refused.append(self.tell())
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    def opened(path: Path, mode: str) -> IO[bytes]:
+        return Refusing(path) if path == archive else open(path, mode)
+
+    monkeypatch.setattr(unpacking, "open", opened, raising=False)
+    monkeypatch.setattr(unpacking, "_PIECE", 1000)
+    prepared = source.prepare(str(archive), base=tmp_path, cache=cache)
+    assert refused == [1000]
+    assert len(layout.read(prepared).images["train"]) == 4
+
+
+def test_a_copy_that_came_with_wrong_bytes_is_made_once_more(
+    demo_yaml: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(demo_yaml.parent, tmp_path / "data.zip")
+    whole, copies = archive.read_bytes(), []
+
+    def copied(archive: Path, copied: Path) -> tuple[Path, str]:
+        copies.append(whole if copies else whole[: len(whole) // 2])
+        copied.write_bytes(copies[-1])
+        return copied, hashlib.sha256(copies[-1]).hexdigest()
+
+    monkeypatch.setattr(unpacking, "_local_copy", copied)
+    assert len(layout.read(source.prepare(str(archive), base=tmp_path, cache=cache)).images["train"]) == 4
+    assert len(copies) == 2
 
 
 def test_too_little_room_is_said_before_it_runs_out(

@@ -39,10 +39,11 @@ def test_every_class_and_the_background_keep_their_share(tmp_path: Path) -> None
     classes: list[int | None] = [0] * 600 + [1] * 300 + [2] * 90 + [3] * 3 + [None] * 7
     data_yaml = make_data_set(tmp_path / "data", classes)
 
-    numbers = chosen(subset.write(data_yaml, 100, 50, 0, tmp_path / "subset"))
+    written = subset.write(data_yaml, 100, 50, 0, tmp_path / "subset")
+    numbers = chosen(written)
 
     assert Counter(classes[number] for number in numbers) == {0: 59, 1: 30, 2: 9, 3: 1, None: 1}
-    assert len(chosen(tmp_path / "subset/data.yaml", "val")) == 50
+    assert len(chosen(written, "val")) == 50
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_where_the_data_lies(tmp_path: Path) -> None:
@@ -96,13 +97,36 @@ def test_ultralytics_reads_the_subset(tmp_path: Path) -> None:
 
 def test_written_again_it_is_the_same_file(tmp_path: Path) -> None:
     data_yaml = make_data_set(tmp_path / "data", [0, 1, 2, 3] * 5)
-    subset.write(data_yaml, 8, 4, 0, tmp_path / "subset")
-    first = {path.name: path.read_bytes() for path in (tmp_path / "subset").iterdir()}
+    written = subset.write(data_yaml, 8, 4, 0, tmp_path / "subset")
+    first = {path.name: path.read_bytes() for path in written.parent.iterdir()}
 
-    subset.write(data_yaml, 8, 4, 0, tmp_path / "subset")
+    assert subset.write(data_yaml, 8, 4, 0, tmp_path / "subset") == written
 
-    assert {path.name: path.read_bytes() for path in (tmp_path / "subset").iterdir()} == first
+    assert {path.name: path.read_bytes() for path in written.parent.iterdir()} == first
     assert sorted(first) == ["data.yaml", "train.txt", "val.txt"]
+
+
+def test_another_subset_in_the_same_place_leaves_the_first_one_as_it_is(tmp_path: Path) -> None:
+    """A worker trains on the first; somebody names other data, and is refused only afterwards."""
+    mine = make_data_set(tmp_path / "mine", [0, 1, 2, 3] * 5)
+    theirs = make_data_set(tmp_path / "theirs", [0, 1, 2, 3] * 5)
+    written = subset.write(mine, 8, 4, 0, tmp_path / "subset")
+    before = {path: path.read_bytes() for path in written.parent.iterdir()}
+    assert subset.write(theirs, 8, 4, 0, tmp_path / "subset") != written
+    assert subset.write(mine, 8, 4, 1, tmp_path / "subset") != written
+    assert {path: path.read_bytes() for path in written.parent.iterdir()} == before
+
+
+def test_images_of_one_name_in_two_folders_are_all_drawn_from(tmp_path: Path) -> None:
+    """As in two exports that were merged."""
+    for place in ("a", "b"):
+        make_data_set(tmp_path / place, [0, 1, 2, 3] * 2)
+    merged = tmp_path / "data.yaml"
+    merged.write_text("train: [a/images/train, b/images/train]\nval: a/images/val\nnames: [a, b, c, d]\n")
+    drawn = layout.read(subset.write(merged, 16, None, 0, tmp_path / "all")).images["train"]
+    assert len(set(drawn)) == 16
+    drawn = layout.read(subset.write(merged, 8, None, 0, tmp_path / "half")).images["train"]
+    assert {image.relative_to(tmp_path).parts[0] for image in drawn} == {"a", "b"}
 
 
 def test_more_than_there_is_is_refused(tmp_path: Path) -> None:

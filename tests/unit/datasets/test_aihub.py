@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 import unicodedata
 import zipfile
 from collections import Counter
@@ -475,6 +476,19 @@ def test_sources_that_cannot_be_are_refused(tmp_path: Path) -> None:
         (tmp_path / name / "TL01").mkdir(parents=True)
     with pytest.raises(UsageError, match="same name"):
         list_sources([tmp_path / "a/TL01", tmp_path / "b/TL01"])
+
+
+def test_the_line_that_joins_the_parts_of_a_zip_joins_them_in_the_order_of_their_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "내려받은 것"
+    folder.mkdir()
+    whole = bytes(range(240))
+    for first in range(0, 240, 20):  # AI-Hub's parts are called by their first bytes
+        (folder / f"TL 01.zip.part{first}").write_bytes(whole[first : first + 20])
+    with pytest.raises(UsageError) as refused:
+        list_sources([folder])
+    line = str(refused.value).split("`")[1]
+    subprocess.run(["sh", "-c", line], cwd=folder, check=True)
+    assert (folder / "TL 01.zip").read_bytes() == whole
 
 
 def test_another_download_has_another_signature(tmp_path: Path) -> None:

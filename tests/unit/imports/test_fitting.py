@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,10 @@ def test_a_run_that_cannot_be_compared_is_left_out_with_the_reason(
         ({"data": "cats/data.yaml"}, "data cats/data.yaml"),
         ({"imgsz": 640}, "imgsz 640"),
         ({"mask_ratio": 1}, "mask_ratio 1"),
+        ({"single_cls": True}, "single_cls True"),
+        ({"classes": [0, 1]}, "classes [0, 1]"),
+        ({"model": "/content/train7/weights/best.pt"}, "model train7/weights/best.pt"),
+        ({"data": "/content/one/cats/data.yaml"}, "data cats/data.yaml"),
     ],
 )
 def test_runs_measured_otherwise_are_compared_among_each_other_alone(
@@ -83,9 +88,29 @@ def test_a_run_on_all_of_the_data_is_not_compared_with_trials_on_a_subset_unless
 
 
 def test_other_arguments_that_differ_are_noted_and_the_run_is_compared(tmp_path: Path) -> None:
-    found = kept(run_folder(tmp_path / "a", rising(0.4), batch=32, mosaic=0.5))
+    found = kept(run_folder(tmp_path / "a", rising(0.4), batch=32, mosaic=0.5, fraction=0.1))
     assert found.scale == ""
-    assert found.notes == ("it trained with batch 32, not 16; mosaic 0.5, not 1",)
+    assert found.notes == ("it trained with batch 32, not 16; fraction 0.1, not 1; mosaic 0.5, not 1",)
+
+
+def test_a_run_that_was_resumed_does_not_say_its_model_and_takes_a_persons_word_for_it(tmp_path: Path) -> None:
+    """Ultralytics writes the checkpoint that it went on from over the model."""
+    last = "/content/runs/train7/weights/last.pt"
+    folder = run_folder(tmp_path / "a", rising(0.4), model=last, resume=last)
+    assert kept(folder).scale == "mask mAP, unknown model"
+    assert kept(folder, Terms(spec(), assumed={"model": spec().model})).scale == ""
+    assert kept(folder, Terms(spec(), same_data=True)).scale == ""
+
+
+def test_runs_on_two_other_data_sets_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    run = read_folder(run_folder(tmp_path / "a", rising(0.4)))
+    terms = Terms(spec(), data="0" * 64)
+    scales = {
+        foreign.scale
+        for digest in ("a" * 64, "b" * 64)
+        if (foreign := foreign_of(fit(replace(run, data=digest), terms)))
+    }
+    assert scales == {"mask mAP, other data aaaaaaaa", "mask mAP, other data bbbbbbbb"}
 
 
 def test_a_run_that_ended_early_teaches_what_it_has(tmp_path: Path) -> None:
