@@ -77,8 +77,10 @@ class _Galleries:
     """The pictures of the best trials: from the store, or made here and brought there."""
 
     def __init__(self, study: Study, home: Home, leases: Sequence[Lease], data: str | None) -> None:
+        from petskin_tune.leases.lease import is_anybody_here
+
         self._study, self._home, self._data = study, home, data
-        self._is_at_work = any(lease.state == "running" and lease.identity.is_alive() for lease in leases)
+        self._is_at_work = is_anybody_here(leases)
 
     def all(self) -> list[Gallery]:
         """One for each trial of which there are any; why there are none of another is said."""

@@ -190,13 +190,13 @@ def _write_weights(study: Study, home: Home, file: str, options: str) -> int:
 @one_sentence
 def dashboard(places: Places, port: int, write: bool) -> None:
     """Serve the Optuna dashboard on this machine, for looking only."""
-    from petskin_tune.leases.lease import read_leases
+    from petskin_tune.leases.lease import is_anybody_here, read_leases
     from petskin_tune.opening.study import open_study
     from petskin_tune.views import dashboard as view
 
     with open_study(places) as (home, study):
         leases = read_leases(study.storage, study.id)
-        if home.network and not any(lease.state == "running" and lease.identity.is_alive() for lease in leases):
+        if home.network and not is_anybody_here(leases):
             click.echo("the home is on a network disk: this shows the study as it is now; newer: type it again")
         view.serve(
             study.storage,

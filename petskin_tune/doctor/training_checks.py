@@ -11,6 +11,7 @@ from petskin_tune import text as words
 from petskin_tune.doctor.examination import Check, Examination
 from petskin_tune.doctor.probe import measure
 from petskin_tune.language import _, several
+from petskin_tune.leases.lease import is_anybody_here, read_leases
 from petskin_tune.protocol import Position
 from petskin_tune.study.environment import differences, of_trial
 from petskin_tune.study.start_points import resolve_defaults
@@ -22,6 +23,11 @@ from petskin_tune.trial.process import Runner
 from petskin_tune.trial.restart import attempts, given_back
 
 MOST_FAILED = 3  # failed trials that are named
+
+
+def would_disturb(found: Examination) -> bool:
+    """Whether a worker of this study trains here: a device has no room for another training, or becomes slow."""
+    return found.study is not None and is_anybody_here(read_leases(found.study.storage, found.study.id))
 
 
 def training(found: Examination) -> Check:

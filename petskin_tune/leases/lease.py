@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,6 +88,11 @@ class Held:
         if self.lease and self.lease.vanishes >= MAX_VANISHES:
             return f"its machine vanished {self.lease.vanishes} times in a row before a snapshot was due"
         return None
+
+
+def is_anybody_here(leases: Iterable[Lease]) -> bool:
+    """Whether one of the trials is in the hands of a process that lives on this machine."""
+    return any(lease.state == "running" and lease.identity.is_alive() for lease in leases)
 
 
 def read_leases(storage: PetskinStorage, study_id: int, *, only_unfinished: bool = False) -> list[Lease]:

@@ -67,7 +67,7 @@ def run(job: TrialJob, channel: Channel) -> FinalEvent:
 def _train(job: TrialJob, channel: Channel, fall_back: FallBack) -> FinalEvent:
     first = True
     while True:
-        trainer = ResumableTrainer(job, channel, fall_back)
+        trainer = _trainer(job, channel, fall_back)
         if first:
             _check_machine(job, channel, trainer, fall_back.state)
         try:
@@ -83,6 +83,15 @@ def _train(job: TrialJob, channel: Channel, fall_back: FallBack) -> FinalEvent:
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+
+def _trainer(job: TrialJob, channel: Channel, fall_back: FallBack) -> ResumableTrainer:
+    try:
+        return ResumableTrainer(job, channel, fall_back)
+    except Exception as error:
+        if guards.is_out_of_memory(error):  # nothing of the trial is on the device yet
+            raise guards.CrowdedOut(f"the device has no memory left: {error_text.one_line(error)}") from error
+        raise
 
 
 def _open_snapshot(job: TrialJob) -> TrainingState | None:
@@ -129,9 +138,24 @@ def _decide(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Not
     if isinstance(error, guards.NonFinite) and trainer.precision == "amp" and decisions.precision is None:
         precision = "bf16" if trainer.has_bfloat16() else "fp32"
         return replace(decisions, precision=precision), Note("precision", f"{precision} from now on: {error} under AMP")
-    if guards.is_out_of_memory(error) and trainer.job.on_oom == "split":
-        return _split(error, trainer)
+    if guards.is_out_of_memory(error):
+        _require_room(error, trainer)
+        if trainer.job.on_oom == "split":
+            return _split(error, trainer)
     raise error
+
+
+def _require_room(error: Exception, trainer: ResumableTrainer) -> None:
+    """Blame the machine where the trial has had no room to run out of.
+
+    Raises:
+        guards.CrowdedOut: Other processes hold much of the memory, or a training that ran elsewhere cannot even be set
+            up.
+    """
+    if others := guards.crowded_out(trainer.device):
+        raise guards.CrowdedOut(f"{others}: {error_text.one_line(error)}") from error
+    if trainer.fall_back.state is not None and not trainer.fall_back.announced:
+        raise guards.CrowdedOut(f"the trial does not fit here: {error_text.one_line(error)}") from error
 
 
 def _split(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note]:

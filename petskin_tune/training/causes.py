@@ -34,6 +34,8 @@ def kind_of(error: BaseException) -> FailureKind:
         return "machine" if _MACHINE.search(str(error)) else "refused"
     if isinstance(error, DataError):
         return "data"
+    if isinstance(error, guards.CrowdedOut):
+        return "machine"
     if isinstance(error, guards.NonFinite):
         return "diverged"
     if guards.is_out_of_memory(error):

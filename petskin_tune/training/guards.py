@@ -17,6 +17,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files import model_kinds
 from petskin_tune.owned_arguments import OWNED
 from petskin_tune.protocol import Position
+from petskin_tune.text import size
 
 # Owned arguments that a trial's job carries all the same.
 _OF_THE_JOB = frozenset({"epochs", "seed"})
@@ -25,6 +26,8 @@ LOCAL_ARGUMENTS = frozenset(
     {"data", "device", "exist_ok", "mode", "model", "name", "plots", "project", "save", "save_dir", "save_period"}
     | {"verbose", "workers", "cache", "patience"}
 )
+_OWN_CONTEXT = 2**30  # bytes that CUDA and its libraries take of a device, beside what is allocated
+_MUCH_MEMORY = 2**30  # bytes
 _OUT_OF_MEMORY = (  # Ultralytics' list, in lower case
     "out of memory",
     "cublas_status_alloc_failed",
@@ -42,6 +45,10 @@ _BREAKS_MIXED_PRECISION = re.compile(
 
 class Refused(Exception):
     """What was asked is not what would be run; the message says which argument."""
+
+
+class CrowdedOut(Exception):
+    """The device's memory is taken by others: what does not fit now says nothing about the trial."""
 
 
 class NonFinite(Exception):
@@ -178,6 +185,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _OUT_OF_MEMORY)
+
+
+def crowded_out(device: torch.device) -> str | None:
+    """Say how much of the GPU's memory other processes hold; None where that is little, or nobody knows.
+
+    Where it is much, out of memory says nothing about the trial.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        others = total - free - torch.cuda.memory_reserved(device) - _OWN_CONTEXT
+    except RuntimeError:
+        return None
+    return f"other processes hold about {size(others)} of the GPU's {size(total)}" if others > _MUCH_MEMORY else None
 
 
 def is_machine_fault(error: BaseException) -> bool:

@@ -74,13 +74,14 @@ def dry_step(
 
 
 def largest_batch(
-    counts_of_objects: Sequence[int], images: int, stride: int, arguments: Any, device: torch.device
+    counts_of_objects: Sequence[int], images: int, channels: int, stride: int, arguments: Any, device: torch.device
 ) -> dict[str, Any]:
     """Return a batch of grey images of the largest size, as full of objects as augmentation makes them.
 
     Args:
         counts_of_objects: Of each training image.
         images: Of the batch.
+        channels: Of an image.
         stride: Of the model; sides are its multiples.
         arguments: Of the training.
         device: Where the batch shall lie.
@@ -93,7 +94,7 @@ def largest_batch(
     masks = torch.ones(images, mask_side, mask_side, **on_device)
     return {
         "im_file": [""] * images,
-        "img": torch.full((images, 3, side, side), 0.5, **on_device),
+        "img": torch.full((images, channels, side, side), 0.5, **on_device),
         "batch_idx": torch.arange(images, **on_device).repeat_interleave(counts).float(),
         "cls": torch.zeros(sum(objects), 1, **on_device),
         "bboxes": torch.cat([_spread(count) for count in objects]).to(device),

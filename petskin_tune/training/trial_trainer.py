@@ -59,6 +59,7 @@ class TrialTrainer(SegmentationTrainer):
         self.precision = "fp32"
         self.full_accumulate = 1
         self.notes: tuple[str, ...] = ()
+        self.precision_notes: list[str] = []
         self._asked_amp: bool | str = False
         self._state = state
         if state is None:
@@ -168,7 +169,7 @@ class TrialTrainer(SegmentationTrainer):
         """
         self.args.amp = self._asked_amp
         self._choose_precision()
-        self.notes = (*self._compare(), *self.decisions.sentences())
+        self.notes = (*self._compare(), *self.decisions.sentences(), *self.precision_notes)
         self.full_accumulate = self.accumulate
         if self._state is not None:
             self._take_over(self._state)
@@ -211,7 +212,8 @@ class TrialTrainer(SegmentationTrainer):
         """Return a batch as large as any that this training may meet in one pass."""
         objects = [len(label["cls"]) for label in self.train_loader.dataset.labels]
         images = self.decisions.micro_batch or self.batch_size
-        return micro_batches.largest_batch(objects, images, self.stride, self.args, self.device)
+        channels = self.data["channels"]
+        return micro_batches.largest_batch(objects, images, channels, self.stride, self.args, self.device)
 
     def _backward(self, batch: dict[str, Any]) -> None:
         with self.autocast():
@@ -230,12 +232,18 @@ class TrialTrainer(SegmentationTrainer):
 
     def _choose_precision(self) -> None:
         asked = {True: "amp", "fp16": "amp", False: "fp32"}.get(self.args.amp, self.args.amp)
+        gpu = self.machine["device_model"]
         if asked == "amp" and not self._mixed_precision_available():
             asked = "fp32"
+            if self.device.type == "cuda":
+                self.precision_notes.append(f"fp32: mixed precision gives wrong results on {gpu}")
         if asked == "bf16" and not self.has_bfloat16():
-            raise guards.Refused(f"amp='bf16' is refused: {self.machine['device_model']} does not compute in bfloat16")
+            raise guards.Refused(f"amp='bf16' is refused: {gpu} does not compute in bfloat16")
         self.precision = self.decisions.precision or asked
-        self.amp = self.precision != "fp32"  # the validator reads it
+        if self.precision == "bf16" and not self.has_bfloat16():  # which was decided on another GPU
+            self.precision = "fp32"
+            self.precision_notes.append(f"fp32 here: {gpu} does not compute in bfloat16")
+        self.amp = self.precision == "amp"  # the validator reads it, and would validate bf16 in fp16
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == "amp")
 
     def _mixed_precision_available(self) -> bool:

@@ -79,6 +79,7 @@ def validate(
     data: dict[str, Any],
     images: StrictDataset,
     wanted: Collection[str],
+    batch_size: int | None = None,
 ) -> KeepingValidator:
     """Validate as a training does after an epoch: the averaged model, unfused, on batches of twice the training's.
 
@@ -89,9 +90,10 @@ def validate(
         data: the data set as Ultralytics has it.
         images: of its validation split.
         wanted: paths of the images whose predictions are kept.
+        batch_size: a divisor of twice the training's, which it is by default: images of one shape lie together.
     """
     workers = 0 if device.type == "cpu" else job.workers or 0
-    loader = build_dataloader(images, images.batch_size, workers, shuffle=False, rank=-1, device=device)
+    loader = build_dataloader(images, batch_size or images.batch_size, workers, shuffle=False, rank=-1, device=device)
     loader.worker_init_fn = ignore_signals
     validator = KeepingValidator(wanted, loader, Path(job.run_folder), _validation(job))
     validator.device, validator.data = device, data

@@ -13,6 +13,13 @@ from petskin_tune.views.report.style import percent
 
 NONE_COMPLETE = "No trial is complete yet."
 CLEAR = 2.0  # times the noise: a smaller lead is none
+_ENDS = {  # of a trial that came higher than the best one
+    "pruned": "before it was pruned",
+    "frozen": "before it was frozen",
+    "failed": "before it failed",
+    "running": "and is not over",
+}
+_NOT_KEPT = "in one epoch, which counts less than how it went on"
 SURE = 6.0  # times the noise: a smaller one may be another seed's
 
 
@@ -84,10 +91,14 @@ def _by_luck(table: Table) -> Iterator[str]:
     best = table.best
     if best is None or best.value is None:
         return
-    near = [r for r in table.valued if r.number != best.number and best.value - (r.value or 0) < CLEAR * table.noise]
+    leads = [((row.value or 0.0) - best.value, row) for row in table.valued if row.number != best.number]
+    near = sum(abs(lead) < CLEAR * table.noise for lead, _ in leads)
     if near:
-        verb = "is" if len(near) == 1 else "are"
-        yield f"{_capital(_counted(len(near), 'other trial'))} {verb} within noise of it."
+        verb = "is" if near == 1 else "are"
+        yield f"{_capital(_counted(near, 'other trial'))} {verb} within noise of it."
+    higher, first = max(leads, key=lambda one: one[0], default=(0.0, best))
+    if higher >= CLEAR * table.noise > 0:
+        yield f"Trial {first.number} reached {words.score(first.value or 0.0)} {_ENDS.get(first.state, _NOT_KEPT)}."
 
 
 # ---- what it cost ---------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from petskin_tune.protocol import (
     Suspend,
     Suspended,
 )
-from petskin_tune.training import micro_batches
+from petskin_tune.training import guards, micro_batches
 from petskin_tune.training.attempts import run
 from petskin_tune.training.snapshots import file as snapshot
 from petskin_tune.training.snapshots import state, weights
@@ -232,6 +232,62 @@ def test_the_dry_step_leaves_no_trace(job, overlap_mask):
     assert helpers.differences(before, setup.model.state_dict()) == []
     assert all(parameter.grad is None for parameter in setup.model.parameters())
     assert setup.optimizer.state_dict()["state"] == {}
+
+
+def test_out_of_memory_where_others_hold_the_memory_is_the_machines_and_nothing_is_decided(job, monkeypatch):
+    memory = memory_for(monkeypatch, images=3)
+    monkeypatch.setattr(guards, "crowded_out", lambda device: "other processes hold about 12 GB of the GPU's 15 GB")
+    events = train(job)
+    assert memory.fired == 1
+    assert events[-1].kind == "machine"
+    assert "other processes hold about 12 GB" in events[-1].message
+    assert not helpers.notes(events)
+
+
+def test_a_device_on_which_not_even_the_set_up_fits_is_the_machines_fault(job, monkeypatch):
+    def refuse(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(guards, "check_device", refuse)
+    assert train(job)[-1].kind == "machine"
+
+
+def test_a_resumed_training_that_cannot_be_set_up_here_is_the_machines_fault(job, monkeypatch):
+    first = train(job, react=lambda event: Suspend() if isinstance(event, EpochDone) else None)
+
+    def refuse(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(state.TrainingState, "restore", refuse)
+    last = train(replace(job, snapshot=first[-1].snapshot.path))[-1]
+    assert (last.kind, "does not fit here" in last.message) == ("machine", True)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_dry_step_has_images_with_the_channels_of_the_data_set(job, channels):
+    if channels == 1:
+        data = Path(job.arguments["data"]) if "data" in job.arguments else Path(job.data)
+        grey = data.with_name("grey.yaml")
+        grey.write_text(data.read_text() + "channels: 1\n")
+        job = replace(job, data=str(grey))
+    setup = TrialTrainer(job, Decisions())
+    setup._setup_train()
+    assert setup.largest_batch()["img"].shape[1] == channels
+    setup.dry_step()
+
+
+def test_a_decision_for_bf16_holds_as_fp32_on_a_device_without_it_and_is_noted(job):
+    setup = TrialTrainer(job, Decisions(precision="bf16"))
+    setup._setup_train()
+    assert (setup.precision, setup.amp, setup.decisions.precision) == ("fp32", False, "bf16")
+    assert any(note.startswith("fp32 here: ") for note in setup.notes)
+
+
+def test_what_is_trained_in_bf16_is_not_validated_in_fp16(job, monkeypatch):
+    monkeypatch.setattr(TrialTrainer, "has_bfloat16", lambda self: True)
+    setup = TrialTrainer(job, Decisions(precision="bf16"))
+    setup._setup_train()
+    assert (setup.precision, setup.amp) == ("bf16", False)
 
 
 def test_the_dry_step_meets_the_largest_input(job, monkeypatch):

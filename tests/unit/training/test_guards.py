@@ -231,3 +231,34 @@ def test_another_optimizer_is_refused():
 def test_gpus_known_to_fail_under_amp_are_recognised():
     assert guards.breaks_mixed_precision("NVIDIA GeForce GTX 1660 Ti")
     assert not guards.breaks_mixed_precision("Tesla T4")
+
+
+# ---- memory that others hold ----
+
+
+def a_gpu(monkeypatch, free, total, reserved):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * GIB, total * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved * GIB)
+    return torch.device("cuda", 0)
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "said"),
+    [(0.1, 14, None), (0.1, 3, "other processes hold about"), (12, 1, None), (0, 0, "other processes hold about")],
+)
+def test_out_of_memory_is_no_ones_fault_where_other_processes_hold_the_memory(monkeypatch, free, reserved, said):
+    found = guards.crowded_out(a_gpu(monkeypatch, free, 15, reserved))
+    assert (found is None) is (said is None)
+    assert found is None or found.startswith(said)
+
+
+def test_a_device_that_does_not_say_what_is_free_is_not_crowded(monkeypatch):
+    def refuse(device):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", refuse)
+    assert guards.crowded_out(torch.device("cuda", 0)) is None
+    assert guards.crowded_out(torch.device("cpu")) is None
