@@ -131,7 +131,9 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
         UsageError: a word is no such pair, a name is not searched, a value lies outside its range.
     """
     from petskin_tune.opening.study import open_study
+    from petskin_tune.study.ranking import has_reached
     from petskin_tune.study.space import parse_point
+    from petskin_tune.study.study import FINISHED
 
     with open_study(places, "guest") as (_, study):
         number = study.enqueue(parse_point(words, study.spec.search), "person")
@@ -139,6 +141,8 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
     line = f"trial {number} is enqueued; the next free worker tries it"
     if more:
         line += f". The study has {more[0]}; type: {places.to_type('tune-worker', study.name)} {more[1]}"
+    elif has_reached(study.spec.stop_at, study.trials(*FINISHED)):
+        line += f". The study has reached its `stop_at` of {study.spec.stop_at}: raise it in the study file first"
     return line
 
 

@@ -242,7 +242,8 @@ FIND_CLAIM = sa.text("SELECT token FROM trial_leases WHERE trial_id = :trial_id 
 SEGMENTS_VERSION = sa.text(
     """
     SELECT count(*), sum(token), sum(CASE until_epoch WHEN 0 THEN 1 ELSE 0 END), sum(coalesce(until_epoch, 0)),
-        sum(CASE state WHEN 'frozen' THEN 1 ELSE 0 END), sum(CASE state WHEN 'done' THEN 1 ELSE 0 END)
+        sum(CASE state WHEN 'frozen' THEN 1 ELSE 0 END), sum(CASE state WHEN 'done' THEN 1 ELSE 0 END),
+        (SELECT count(*) FROM trials t WHERE t.study_id = :study_id AND t.state NOT IN ('RUNNING', 'WAITING'))
     FROM trial_leases WHERE study_id = :study_id
     """
 )

@@ -11,7 +11,7 @@ from petskin_tune.diagnosis.curves import fitness_noise
 from petskin_tune.language import _
 from petskin_tune.study import attributes
 from petskin_tune.study.foreign import without_foreign
-from petskin_tune.study.ranking import best
+from petskin_tune.study.ranking import best, so_far
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind
@@ -54,14 +54,25 @@ def warnings(trials: Sequence[FrozenTrial], spec: StudySpec | None, gain: Gain |
 
 
 def identical_failures(trials: Sequence[FrozenTrial]) -> tuple[str, int] | None:
-    """The kind of failure with which the trials that ended last all ended, and how many in a row; None: otherwise."""
-    newest_first = sorted(
-        (trial for trial in without_foreign(trials) if trial.state.is_finished()), key=_ended, reverse=True
-    )
+    """The kind of failure with which the trials that ended last all ended, and how many in a row; None: otherwise.
+
+    A trial that goes on, or is frozen, counts as well as soon as it has a value, at its beginning.
+    """
+    judged = (trial for trial in without_foreign(trials) if trial.state.is_finished() or is_healthy(trial))
+    newest_first = sorted(judged, key=_ended_or_begun, reverse=True)
     kinds = [failure_kind(trial) for trial in newest_first]
     if not kinds or kinds[0] is None:
         return None
     return kinds[0], next((index for index, kind in enumerate(kinds) if kind != kinds[0]), len(kinds))
+
+
+def is_healthy(trial: FrozenTrial) -> bool:
+    """Whether a trial has a value, and has not failed."""
+    return failure_kind(trial) is None and (bool(trial.values) or so_far(trial) is not None)
+
+
+def _ended_or_begun(trial: FrozenTrial) -> tuple[datetime, int]:
+    return trial.datetime_complete or trial.datetime_start or datetime.min, trial.number
 
 
 def _ended(trial: FrozenTrial) -> tuple[datetime, int]:

@@ -15,7 +15,8 @@ from petskin_tune.database.engine import CONNECT_SECONDS
 from petskin_tune.database.outages import RETRY_MAX_SECONDS
 from petskin_tune.leases.lease import Lease
 
-CONTINUOUS_SECONDS = 5.0  # reads further apart say nothing about what lay between (an idle worker reads each second)
+CONTINUOUS_SECONDS = 5.0  # reads further apart say nothing about what lay between (an idle worker reads each second),
+CONTINUOUS_SHARE = 1 / 3  # or than this share of a grace, where that is longer: a distant database answers slowly
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,9 @@ class Watch:
 
     def read(self, leases: Iterable[Lease]) -> list[Seen]:
         """All unfinished leases were read; with what is known of their owners."""
-        now = self._clock()
-        if now - self._last_read > CONTINUOUS_SECONDS:
+        now, leases = self._clock(), list(leases)
+        shortest = min((grace(lease.seconds) for lease in leases), default=0.0)
+        if now - self._last_read > max(CONTINUOUS_SECONDS, CONTINUOUS_SHARE * shortest):
             self.begin_again()
         self._last_read = now
         return [self._see(lease, now) for lease in leases]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from petskin_tune.leases.lease import Lease
     from petskin_tune.study.spec import StudySpec
 
+A_WAITING_ONE = "a trial that waits"
 DAY = 86400.0  # seconds: how far an outlook looks
 _OWNED = ("running", "released")  # states of the lease of a trial that somebody trains, or takes over
 
@@ -62,18 +63,21 @@ def choose(
     paid = [record for record in ours if record.number in held]
     if (left := (spec.budget or math.inf) - used(paid)) <= 0:
         return _last_run(state, left)
-    if state.full and not any(record.standing == "frozen" for record in ours):
+    frozen = {record.number for record in ours if record.standing == "frozen"}
+    if state.full and not frozen:
         return Choice(None, reason="the study has all its configurations, and none is paused")
+    waits = not state.full and any(trial.state == TrialState.WAITING for trial in trials)
+    if waits and len(frozen) <= spec.keep_frozen:  # and so no snapshot is to be chosen either
+        return Choice(_segment(choice.at_random(state)), reason=A_WAITING_ONE)
     decision = choice.choose(state)
     outlook = decision.outlook
-    if outlook and spec.stop_when is not None and outlook.chance < spec.stop_when:
-        return _last_run(state, 0, f"within a day there is a chance of {outlook.chance:.1%} of more")
-    frozen = {record.number for record in ours if record.standing == "frozen"}
+    if outlook and spec.stop_when is not None and outlook.chance < spec.stop_when and not waits:
+        why = f"within a day there is a chance of {outlook.chance:.1%} of more"
+        return _last_run(state, 0, why, clear=outlook.noise)
     drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
     found = None if outlook is None else asdict(outlook)
-    if isinstance(decision.action, GoOn) and not state.full and any(t.state == TrialState.WAITING for t in trials):
-        first = _first_choice(state)
-        return Choice(_segment(first.action), drop, "a trial that waits", found)
+    if waits and isinstance(decision.action, GoOn):
+        return Choice(_segment(choice.at_random(state)), drop, A_WAITING_ONE, found)
     return Choice(_segment(decision.action), drop, decision.why.text, found)
 
 
@@ -149,15 +153,23 @@ def used(ours: Iterable[TrialRecord]) -> int:
     )
 
 
-def _last_run(state: SearchState, left: float, why: str = "the budget is used up") -> Choice:
+def _last_run(state: SearchState, left: float, why: str = "the budget is used up", *, clear: float = 0.0) -> Choice:
     """The recommended trial up to its last epoch, once nothing else is trained, and only once.
 
-    More than a segment's epochs beyond the budget are those of that trial: every other segment began within it.
+    More than a segment's epochs beyond the budget are those of that trial: every other segment began within it, unless
+    the budget was lowered.
+
+    Args:
+        state: the study.
+        left: epochs of its budget.
+        why: it ends.
+        clear: by how much a trial must be expected to end above the best complete one.
     """
     longest = max(end - begin for begin, end in pairwise((0, *state.rungs)))
-    if any(trial.standing == "running" for trial in state.trials) or -left >= longest:
+    spent = -left >= longest and any(trial.standing == "complete" for trial in state.own)
+    if spent or any(trial.standing == "running" for trial in state.trials):
         return Choice(None, reason=why)
-    last = recommend.finish(state)
+    last = recommend.finish(state, clear)
     if last is None:
         return Choice(None, reason=f"{why}, and the best trial is complete, or not quite frozen")
     return Choice(_segment(last), reason=f"{why}: the best trial is trained to its end")

@@ -82,6 +82,14 @@ def ended(trials: Iterable[FrozenTrial]) -> int:
     return sum(trial.state.is_finished() for trial in without_foreign(trials))
 
 
+def has_reached(stop_at: float | None, trials: Iterable[FrozenTrial]) -> bool:
+    """Whether a study is as good as it is to become, whichever of its trials a model recommends in the end."""
+    if stop_at is None:
+        return False
+    first = best(trials)
+    return first is not None and first.values[0] >= stop_at
+
+
 def best(trials: Iterable[FrozenTrial], stored: Mapping[str, Any] | None = None) -> FrozenTrial | None:
     """The first of :func:`ranked`; None while no trial has ended with a value."""
     return next(iter(ranked(trials, stored)), None)

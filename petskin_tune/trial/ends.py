@@ -61,11 +61,16 @@ def without_process(run: RunState) -> Outcome | None:
     if run.is_lost():
         return Outcome("lost", run.best())
     verdict = run.recorder.verdict
-    if verdict and verdict.prune:
+    if not _verdict_ends(run) or verdict is None:
+        return None
+    if verdict.prune:
         return _tell(run, TrialState.PRUNED, "pruned", verdict.reason, {}, constraint_attrs(None))
-    if verdict and verdict.freeze and run.can_freeze():
-        return Outcome("frozen", run.best(), verdict.reason)
-    return None
+    return Outcome("frozen", run.best(), verdict.reason)
+
+
+def _verdict_ends(run: RunState) -> bool:
+    verdict = run.recorder.verdict
+    return verdict is not None and (verdict.prune or (verdict.freeze and run.can_freeze()))
 
 
 def after_process(run: RunState) -> Outcome | None:
@@ -117,7 +122,7 @@ def _is_settled(run: RunState) -> bool:
                 time.sleep(TURN_SECONDS)
         if run.is_lost() or run.recorder.error:
             return False
-    return settled and without_process(run) is None and not run.is_suspended()
+    return settled and not (run.recorder.error or run.is_lost() or _verdict_ends(run) or run.is_suspended())
 
 
 def fail(run: RunState, failure: Failure, kind: FailureKind) -> Outcome | None:

@@ -20,7 +20,7 @@ from petskin_tune.study import attributes, outlook
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.extent import Extent, extent
 from petskin_tune.study.foreign import foreign_of, without_foreign
-from petskin_tune.study.ranking import ahead, best, recommended_of, so_far
+from petskin_tune.study.ranking import ahead, best, has_reached, recommended_of, so_far
 from petskin_tune.study.repeats import gain_of, measured, pairs_of, repeats_of
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import enqueued_params, recorded, study_attributes
@@ -85,7 +85,8 @@ def collect(
     full = done >= spec.target_trials if spec else False
     # What it recommends is forgotten as soon as it goes on.
     given_up = spec is not None and spec.stop_when is not None and recommended_of(trials, study.user_attrs) is not None
-    used_up = full or not so_far.left or (given_up and not waiting)
+    good_enough = spec is not None and has_reached(spec.stop_at, trials)
+    used_up = good_enough or full or not so_far.left or (given_up and not waiting)
     command, reason = _next(named, spec, used_up, running, first)
     if repeats and spec and reason == DONE:
         whose = f"--study {shlex.quote(repeats.study)} {options}".rstrip()
@@ -244,8 +245,7 @@ def _next(
     if training:
         text = f"{words.counted(training, 'worker')} at work"
         return f"petskin-tune status {study} --watch", text
-    good_enough = spec.stop_at is not None and best is not None and best.values[0] >= spec.stop_at
-    if running or not (good_enough or used_up):
+    if running or not used_up:
         return f"tune-worker {study}", "nobody is at work and work is left"
     if best is None:
         return f"petskin-tune diagnose {study}", DONE

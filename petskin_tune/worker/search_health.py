@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from petskin_tune.diagnosis import search
 from petskin_tune.protocol import FailureKind
 from petskin_tune.search.constraints import constraint_attrs
+from petskin_tune.study.foreign import without_foreign
 from petskin_tune.study.spec import StudySpec
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ class SearchWatch:
 def stopped_by_failures(trials: Sequence[FrozenTrial], spec: StudySpec) -> str | None:
     """Why to go on would be a waste: the last ``max_identical_failures`` trials failed alike; None: nothing is.
 
-    What the sampler is told as a constraint it learns to avoid, if not at once: while there are complete trials too,
-    such failures are a warning and no end.
+    What the sampler is told as a constraint it learns to avoid, if not at once: while there are trials with a value,
+    too, such failures are a warning and no end.
     """
     alike = search.identical_failures(trials)
     is_constraint = alike is not None and any(constraint_attrs(cast(FailureKind, alike[0])).values())
-    if is_constraint and any(trial.state.name == "COMPLETE" for trial in trials):
+    if is_constraint and any(map(search.is_healthy, without_foreign(trials))):
         return None
     return search.concerns(trials, spec, spec.max_identical_failures).get("same-failure")

@@ -23,8 +23,10 @@ from petskin_tune.leases.lease import Held
 from petskin_tune.study import attributes
 from petskin_tune.study.extent import Extent, begun_here, extent
 from petskin_tune.study.foreign import without_foreign
+from petskin_tune.study.ranking import has_reached
 from petskin_tune.study.repeats import pairs_of, repeats_of
 from petskin_tune.study.stored import recorded
+from petskin_tune.study.study import FINISHED
 from petskin_tune.trial.ends import UPLOAD_SECONDS, Outcome, give_up
 from petskin_tune.trial.job import parameters
 from petskin_tune.trial.run import TrialRun
@@ -113,7 +115,7 @@ class Worker:
         leases = self._claims.read()
         if held := self._orphan(leases) or self._new_trial(leases):
             self._train(held)
-        elif self._may_have_new():
+        elif self._claims.should_wait(leases, leave=self._declined.trials) or self._may_have_new():
             self._wait(leases)
         elif not (unfinished := self._claims.read()):  # read when no trial can be born any more
             return self._say_done() if self._end_study() else None
@@ -158,8 +160,7 @@ class Worker:
         return not self._is_good_enough() and self._supply.may_have_more()
 
     def _is_good_enough(self) -> bool:
-        stop_at = self._study.spec.stop_at
-        return stop_at is not None and (best := self._best()) is not None and best >= stop_at
+        return has_reached(self._study.spec.stop_at, self._study.trials(*FINISHED))
 
     def _best(self) -> float | None:
         best = self._best_of_search()

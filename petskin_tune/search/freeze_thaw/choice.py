@@ -48,10 +48,15 @@ def choose(state: SearchState, propose: Proposal = propose) -> Decision:
         return _random(state, "fallback", f"the model failed: {type(error).__name__}: {error}")
 
 
+def at_random(state: SearchState) -> Begin:
+    """A random new trial up to its first rung, which takes no time to choose."""
+    return Begin(_completed(state, {}), state.rungs[0])
+
+
 def _is_beginning(state: SearchState) -> bool:
-    """Whether too little is known for a model: a few configurations, unless foreign trials teach enough."""
+    """Whether too little is known for a model: a few configurations, of more, unless foreign trials teach enough."""
     foreign = len(state.trials) - len(state.own)
-    return foreign < ENOUGH and len(state.trials) < max(FIRST, state.workers)
+    return not state.full and foreign < ENOUGH and len(state.trials) < max(FIRST, state.workers)
 
 
 def _random(state: SearchState, rule: Rule, text: str) -> Decision:
@@ -60,7 +65,7 @@ def _random(state: SearchState, rule: Rule, text: str) -> Decision:
         trial = next(trial for trial in state.trials if can_go_on(state, trial))
         until = next_rung(state.rungs, len(trial.curve)) or state.epochs
         return Decision(Continue(trial.number, until), Why(rule, f"{text}; no more trials may begin"))
-    return Decision(Begin(_completed(state, {}), state.rungs[0]), Why(rule, text))
+    return Decision(at_random(state), Why(rule, text))
 
 
 def _completed(state: SearchState, point: Point) -> Point:

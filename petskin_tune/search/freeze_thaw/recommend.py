@@ -39,16 +39,23 @@ def recommend(state: SearchState) -> Recommendation | None:
         return _without_model(state, f"the model failed: {type(error).__name__}: {error}")
 
 
-def finish(state: SearchState) -> Continue | None:
+def finish(state: SearchState, clear: float = 0.0) -> Continue | None:
     """What is left to train when the budget is used up: the recommended trial up to its last epoch.
 
     Of the trials that are complete or can go on the best is taken; None where that one is complete, or on its way to
     being frozen: it can go on soon.
+
+    Args:
+        state: the study.
+        clear: a complete trial whose forecast is at most so much lower is as good.
     """
     found = recommend(state)
     if found is None:
         return None
     standing = {trial.number: trial.standing for trial in state.trials}
+    complete = max((one.mean for one in found.forecasts if standing[one.number] == "complete"), default=-np.inf)
+    if found.forecasts and complete + clear >= found.forecasts[0].mean:
+        return None
     for number in [forecast.number for forecast in found.forecasts] or [found.number]:
         if standing[number] in ("complete", "leaving"):
             return None

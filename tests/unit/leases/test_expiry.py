@@ -72,8 +72,19 @@ def test_a_lease_has_run_out_for_as_long_as_it_was_watched_without_a_gap() -> No
     for second in range(1, 5):
         clock.now += 1.0
         assert [seen.expired_for for seen in watch.read([lease])] == [float(second)]
-    clock.now += CONTINUOUS_SECONDS + 0.1  # nobody looked: the owner may have come and gone
+    clock.now += max(CONTINUOUS_SECONDS, grace(lease.seconds) / 3) + 0.1  # nobody looked: the owner may have been there
     assert [seen.expired_for for seen in watch.read([lease])] == [0.0]
+
+
+@pytest.mark.parametrize("gap", [5.5, 12.0])
+def test_through_a_database_that_answers_slowly_a_silent_owner_is_gone_all_the_same(gap: float) -> None:
+    clock = Clock()
+    watch = Watch(clock)
+    lease = replace(A_LEASE, expires_in=-500.0, seconds=90.0)
+    for _ in range(int(grace(90.0) / gap) + 2):
+        (seen,) = watch.read([lease])
+        clock.now += gap
+    assert seen.expired_for >= grace(90.0)
 
 
 def test_an_owner_that_renews_is_seen_to_move_and_its_grace_begins_again() -> None:

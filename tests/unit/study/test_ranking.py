@@ -15,7 +15,7 @@ from petskin_tune.commands import train as final
 from petskin_tune.diagnosis import explain as diagnose
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
-from petskin_tune.study.ranking import best, highest, ranked
+from petskin_tune.study.ranking import best, has_reached, highest, ranked
 from petskin_tune.study.spec import SPEC_VERSION
 from petskin_tune.study.study import Study
 from petskin_tune.views import export, report, status, status_text
@@ -158,3 +158,15 @@ def test_before_any_trial_has_ended_the_one_that_is_ahead_is_named() -> None:
     )
     with pytest.raises(UsageError, match=r"no finished trial yet \(trial 0, which .* 0\.200 after 2 epochs\);"):
         export.pick(study)
+
+
+def test_a_study_is_as_good_as_it_is_to_become_whichever_trial_is_recommended_in_the_end() -> None:
+    study = made([("COMPLETE", 0.1956), ("COMPLETE", 0.201)], stop_at=0.2)
+    study.set_user_attr(attributes.RECOMMENDED, {"trial": 0, "ended": 2, "reason": "the model says so"})
+    assert best(study.trials, study.user_attrs) is not None
+    assert best(study.trials, study.user_attrs).number == 0  # type: ignore[union-attr]
+    assert has_reached(0.2, study.trials)
+    assert not has_reached(0.21, study.trials)
+    assert not has_reached(None, study.trials)
+    assert not has_reached(0.2, [])
+    assert status.collect(study, [], NOW).is_done

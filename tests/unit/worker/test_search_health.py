@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import TrialState, create_trial
 
 from petskin_tune.diagnosis.verdict import findings
 from petskin_tune.search.constraints import constraint_attrs
@@ -90,3 +93,31 @@ def test_failures_that_teach_the_sampler_nothing_end_the_search_whatever_was_com
     study, spec = a_study(), a_spec(max_identical_failures=3)
     failing(study, [None, *["data"] * 3])
     assert stopped_by_failures(study.trials, spec) is not None
+
+
+def test_failures_between_trials_that_freeze_are_not_in_a_row() -> None:
+    """A trial that is frozen has not ended: only the failures have."""
+    study, spec = a_study(), a_spec(max_identical_failures=3)
+    begun = datetime(2026, 1, 1)
+    for number in range(9):
+        failed = number in (1, 4, 7)
+        failure = {attributes.FAILURE: {"kind": "crashed", "message": "crashed!", "detail": ""}} if failed else {}
+        trial = create_trial(
+            state=TrialState.FAIL if failed else TrialState.RUNNING,
+            intermediate_values={} if failed else {1: 0.2},
+            user_attrs=failure,
+        )
+        trial.datetime_start = begun + timedelta(hours=number)
+        trial.datetime_complete = begun + timedelta(hours=number, minutes=50) if failed else None
+        study.add_trial(trial)
+    assert stopped_by_failures(study.trials, spec) is None
+    failing(study, ["crashed"] * 3)
+    assert stopped_by_failures(study.trials, spec) is not None
+
+
+@pytest.mark.parametrize("kind", ["out-of-memory", "diverged"])
+def test_failures_that_the_sampler_learns_to_avoid_end_no_search_that_has_frozen_trials(kind: str) -> None:
+    study, spec = a_study(), a_spec(max_identical_failures=3)
+    add(study, "RUNNING", curve={1: 0.2})
+    failing(study, [kind] * 4)
+    assert stopped_by_failures(study.trials, spec) is None

@@ -235,3 +235,11 @@ def test_a_run_of_one_segment_is_searched_too() -> None:
     decision = choose(asked)
     check(decision, asked)
     assert decision.action.until == 1
+
+
+def test_of_a_few_configurations_that_have_all_begun_the_model_says_which_goes_on() -> None:
+    trials = [rising(number, 3, lr0=1e-5, optimizer="SGD") for number in range(5)]
+    trials.append(rising(5, 3, lr0=1e-3, optimizer="AdamW"))
+    decision = choose(state(*trials, full=True))
+    assert decision.why.rule == "model"
+    assert isinstance(decision.action, Continue)
