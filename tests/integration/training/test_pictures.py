@@ -25,8 +25,10 @@ from petskin_tune.protocol import (
     PicturesMade,
     TrialJob,
 )
+from petskin_tune.training.pictures import making
 from petskin_tune.trial.process import Died, Runner
 from tests.support import training as helpers
+from tests.support.provocations import memory_for
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,14 @@ def test_a_process_that_is_killed_is_heard_to_have_died(tmp_path: Path) -> None:
     finally:
         multiprocessing.forkserver._forkserver._stop()
     assert heard == [Died(-signal.SIGKILL)]
+
+
+def test_a_device_without_room_for_whole_batches_has_its_pictures_made_in_smaller_ones(
+    trained: tuple[TrialJob, list[EpochDone]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = memory_for(monkeypatch, images=3, training_only=False)
+    made = making.make(a_job(trained, tmp_path / "small"))
+    assert memory.fired > 0
+    best = max(epoch.metrics[MASK_MAP] for epoch in trained[1])
+    assert made.fitness == pytest.approx(best, abs=1e-3)
+    assert len(list(Path(made.folder).iterdir())) == len(PICTURES)

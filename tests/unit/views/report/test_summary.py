@@ -4,7 +4,7 @@ import optuna
 
 from petskin_tune.study import attributes
 from petskin_tune.study.gain import Gain
-from petskin_tune.views.report import rows
+from petskin_tune.views.report import rows, summary
 from petskin_tune.views.report.rows import Table
 from petskin_tune.views.report.summary import costs, worth
 from tests.support.made_studies import made
@@ -96,3 +96,18 @@ def test_hours_are_added_up_with_what_pruning_saved_and_disconnects_cost() -> No
 
 def test_a_study_that_has_trained_nothing_has_no_costs() -> None:
     assert list(costs(rows.read(a_study(a_spec()), (), ()))) == []
+
+
+def by_luck(*values: tuple[str, float]) -> str:
+    study = a_study(a_spec())
+    for state, value in values:
+        curve = {epoch: value - 0.01 + wave for epoch, wave in enumerate(WAVES, start=1)}
+        add(study, state, value, curve=curve, **{attributes.ORIGIN: "search"})
+    return " ".join(summary._by_luck(rows.read(study, (), ())))
+
+
+def test_a_trial_that_came_clearly_higher_than_the_best_is_named_and_not_called_noise() -> None:
+    """The best is a complete trial, or the one that the model recommends."""
+    assert by_luck(("COMPLETE", 0.2), ("PRUNED", 0.35)) == "Trial 1 reached 0.350 before it was pruned."
+    assert by_luck(("COMPLETE", 0.2), ("PRUNED", 0.202)) == "1 other trial is within noise of it."
+    assert by_luck(("COMPLETE", 0.2), ("COMPLETE", 0.1)) == ""
