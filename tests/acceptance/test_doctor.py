@@ -61,7 +61,7 @@ def test_under_a_korean_locale_it_says_the_same_in_korean(
     healthy: tuple[Path, int, dict[str, tuple[str, str]], str],
 ) -> None:
     folder, *_, spoken = healthy
-    code, checks, output = doctor(folder, folder / "small.yaml", LC_ALL="ko_KR.UTF-8")
+    code, checks, output = doctor(folder, folder / "small.yaml", LC_MESSAGES="ko_KR.UTF-8")
     assert (code, checks) == (0, {}), output
     said = [line for line in output.splitlines() if not line.startswith("…")]
     assert [line.partition(" ")[0] for line in said if line.startswith("정상 ")] == ["정상"] * len(NAMES)
