@@ -12,6 +12,7 @@
 #SBATCH --signal=B:TERM@180
 # The last line: 180 s before the time limit this script gets SIGTERM, as it does when the task is preempted.
 set -u
+export TUNE_GRACE_SECONDS="${TUNE_GRACE_SECONDS:-170}" TUNE_PATIENCE_SECONDS="${TUNE_PATIENCE_SECONDS:-1800}"
 study=${1:?name the study: sbatch --array=1-8 slurm.sh STUDY}
 shift
 
@@ -36,7 +37,11 @@ if [ -n "$stopped" ] && [ "$code" = 143 ]; then # the signal ended the worker be
     code=75
 fi
 if [ "$code" = 75 ]; then # suspended with work left
-    scontrol requeue "${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-0}}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" || exit 75
+    task="${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-0}}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+    case "$(scontrol show job "$task" 2>/dev/null)" in
+    *JobState=CANCELLED*) echo "cancelled: not requeued" && exit 75 ;; # by scancel, which is how to stop it
+    esac
+    scontrol requeue "$task" || exit 75
     echo "work is left: requeued"
     exit 0
 fi

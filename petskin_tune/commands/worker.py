@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petskin_tune import __version__
+from petskin_tune import __version__, variables
 from petskin_tune.commands.lazy import FilteredCommand
 from petskin_tune.commands.options import (
     data_here,
@@ -337,6 +337,7 @@ def _one_worker_each(devices: Sequence[str], places: Places, request: Request, s
     from petskin_tune.trial.timings import SIGNAL_SECONDS
     from petskin_tune.worker.devices import WorkerProcesses
 
+    grace = variables.seconds(variables.GRACE, SIGNAL_SECONDS)
     typed_at = time.time() - (time.monotonic() - began)
     home = resolve(places)
     if home.network:
@@ -347,7 +348,7 @@ def _one_worker_each(devices: Sequence[str], places: Places, request: Request, s
     try:
         return workers.work(ONE_OF_SEVERAL, _requests(devices, places, request, typed_at))
     finally:
-        home.close(max(SHORTEST_COPY_SECONDS, min(LAST_COPY_SECONDS, SIGNAL_SECONDS - workers.seconds_since_told())))
+        home.close(max(SHORTEST_COPY_SECONDS, min(LAST_COPY_SECONDS, grace - workers.seconds_since_told())))
 
 
 def _requests(devices: Sequence[str], places: Places, request: Request, typed_at: float) -> dict[str, bytes]:

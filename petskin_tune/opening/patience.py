@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from petskin_tune import variables
 from petskin_tune.database.addresses import mask, normalise_url
 from petskin_tune.database.outages import Patience
 from petskin_tune.home.home import Home
@@ -19,19 +20,26 @@ Say = Callable[[str], None]
 def patience_of(home: Home, say: Say) -> Patience:
     """A worker's: endless with a database that has answered this home before, for it will come back.
 
-    One that never did is more likely mistyped.
+    One that never did is more likely mistyped, unless ``TUNE_PATIENCE_SECONDS`` says how long to wait for it: a machine
+    that a scheduler starts in the place of a lost one has seen no answer yet.
+
+    Raises:
+        UsageError: that variable is no number of seconds.
     """
-    if not _mark_of_database(home).exists():
-        return Patience(START_PATIENCE_SECONDS)
+    has_answered = _mark_of_database(home).exists()
     said = False
 
     def on_wait(seconds: float) -> None:
         nonlocal said
         if seconds > WORTH_SAYING_SECONDS and not said:
             said = True
-            say("the database is away; waiting for it, because it has answered here before")
+            why = "it has answered here before" if has_answered else f"{variables.PATIENCE} says so"
+            say(f"the database is away; waiting for it, because {why}")
 
-    return Patience(None, on_wait=on_wait)
+    if has_answered:
+        return Patience(None, on_wait=on_wait)
+    asked = variables.seconds(variables.PATIENCE, 0.0)
+    return Patience(asked, on_wait=on_wait) if asked > START_PATIENCE_SECONDS else Patience(START_PATIENCE_SECONDS)
 
 
 def remember_answer(home: Home) -> None:

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
+from urllib.error import HTTPError
 
+from petskin_tune import variables
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import replacing
+from petskin_tune.retries import retrying
 from petskin_tune.study.study_file.published import PUBLISHED
 
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # ultralytics.utils.downloads
@@ -53,13 +56,7 @@ def fetch_weights(name: str, folder: Path) -> Path:
     if name not in PUBLISHED:
         raise UsageError(f"Ultralytics publishes no weights {name}: give the path of your own as `model`.")
     try:
-        with (
-            urllib.request.urlopen(f"{RELEASE}/{name}", timeout=TIMEOUT_SECONDS) as answer,
-            _in_its_folder(target) as file,
-        ):
-            _receive(answer, file)
-            if not _is_loadable(Path(file.name)):
-                raise OSError("what came are no weights")
+        retrying(variables.seconds(variables.PATIENCE, 0.0), _may_pass)(_download, name, target)
     except (OSError, HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or error
         raise UsageError(
@@ -67,6 +64,23 @@ def fetch_weights(name: str, folder: Path) -> Path:
             "or give its path as `model`."
         ) from error
     return target
+
+
+def _download(name: str, target: Path) -> None:
+    with (
+        urllib.request.urlopen(f"{RELEASE}/{name}", timeout=TIMEOUT_SECONDS) as answer,
+        _in_its_folder(target) as file,
+    ):
+        _receive(answer, file)
+        if not _is_loadable(Path(file.name)):
+            raise OSError("what came are no weights")
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another try may bring what this one did not: not where the answer is that there is no such file."""
+    if isinstance(error, HTTPError):
+        return error.code >= 500 or error.code == 429
+    return isinstance(error, (OSError, HTTPException))
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ from pathlib import Path
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
 from petskin_tune.interrupts import Signals
 
+RESTARTS = 3  # of a worker that died, while another one lives
+LOOK_SECONDS = 0.2  # how often somebody looks whether one has
 _GPU = re.compile(r"\+?\d+|(GPU|MIG)-\S+")  # a number, or a device's own name
 _CUDA = re.compile(r"(?:cuda:)?(\d+)", re.ASCII)  # as Ultralytics and torch name a GPU
 # Drivers that list no GPUs under /proc: ROCm's, WSL's, Jetson's. What they have is seen when a trial starts.
@@ -95,11 +97,13 @@ class WorkerProcesses:
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}  # by device
         self._told_at: float | None = None  # instant (monotonic) of the first signal that was handed on
 
     def work(self, program: str, requests: Mapping[str, bytes]) -> int:
         """Run one process for each device to its end; one exit code for all of them.
+
+        One that dies while others live is started again, a few times: else its device would stand idle for days.
 
         Args:
             program: Python that each process executes.
@@ -109,11 +113,29 @@ class WorkerProcesses:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._hand_on)
         for device, request in requests.items():
-            self._processes.append(_started(program, device, request))
+            self._start(program, device, request)
+        left = dict.fromkeys(requests, RESTARTS)
+        while running := [device for device, process in self._processes.items() if process.poll() is None]:
+            for device in self._processes.keys() - running:
+                if left[device] and self._is_to_go_on(device):
+                    left[device] -= 1
+                    self._start(program, device, requests[device])
+            time.sleep(LOOK_SECONDS)
+        codes = [process.wait() for process in self._processes.values()]
+        return worst([EXIT_SUSPENDED if self._died_of_it(code) else code for code in codes])
+
+    def _start(self, program: str, device: str, request: bytes) -> None:
+        self._processes[device] = _started(program, device, request)
         if self._told_at is not None or self._signals.came is not None:  # meanwhile; whoever runs by now was not told
             self._hand_on(signal.SIGTERM, None)
-        codes = [process.wait() for process in self._processes]
-        return worst([EXIT_SUSPENDED if self._died_of_it(code) else code for code in codes])
+
+    def _is_to_go_on(self, device: str) -> bool:
+        """Whether a worker that has ended is started again: for a reason that nobody foresaw, such as out of memory."""
+        code = self._processes[device].returncode
+        if code in (EXIT_DONE, EXIT_SUSPENDED, EXIT_USAGE) or self._told_at is not None:
+            return False
+        sys.stderr.write(f"the worker of device {device} has ended with exit code {code}: it is started again\n")
+        return True
 
     def seconds_since_told(self) -> float:
         """Since a signal was handed on first; 0 if none was."""
@@ -121,7 +143,7 @@ class WorkerProcesses:
 
     def _hand_on(self, number: int, _frame: object) -> None:
         self._told_at = self._told_at or time.monotonic()
-        for process in self._processes:
+        for process in list(self._processes.values()):
             if process.poll() is None and number != signal.SIGINT:  # a Ctrl-C reaches the whole group by itself
                 process.send_signal(number)
 

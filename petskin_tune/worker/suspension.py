@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from petskin_tune import variables
 from petskin_tune.errors import EXIT_SUSPENDED
 from petskin_tune.interrupts import end_now
 from petskin_tune.trial.timings import LOOK_SECONDS, SIGNAL_SECONDS, Deadline
@@ -23,6 +24,9 @@ class Suspension:
         place: the worker's.
         deadline: of ``--max-hours``; None: no end of time.
 
+    Raises:
+        UsageError: ``TUNE_GRACE_SECONDS`` is no number of seconds.
+
     Attributes:
         reason: why this worker stops; None: it does not.
     """
@@ -32,6 +36,7 @@ class Suspension:
         self._place = place
         self._deadline = place.deadline = deadline
         self._stop_requests = place.study.stop_requests  # those that were meant for earlier workers
+        self._grace = variables.seconds(variables.GRACE, SIGNAL_SECONDS)
         self._end = math.inf  # the instant (monotonic) at which this process is gone
         self._timers: list[threading.Timer] = []
         self._asked = threading.Event()
@@ -49,7 +54,9 @@ class Suspension:
         if self._closed.is_set():
             return
         times = self._place.times
-        within = SIGNAL_SECONDS if reason == "SIGTERM" else max(SIGNAL_SECONDS, times.needed())
+        within = max(SIGNAL_SECONDS, times.needed())
+        if reason == "SIGTERM":  # whoever sends it kills after a while
+            within = min(within, max(SIGNAL_SECONDS, self._grace))
         end = min(time.monotonic() + within, self._deadline.at if self._deadline else math.inf)
         first, self._end = self.reason is None, min(self._end, end)
         self.reason = self.reason or reason
@@ -124,7 +131,7 @@ class Suspension:
                 self.wait(min(left, LOOK_SECONDS))
 
     def _measure(self) -> None:
-        """How long an upload takes: a signal's suspension is given that time, too."""
+        """How long an upload takes: a suspension is given that time, as far as its grace reaches."""
         if (run := self._place.run) is not None and (seconds := run.upload_seconds()) is not None:
             self._place.times.upload = seconds
 

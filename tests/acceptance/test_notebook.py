@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -253,7 +252,7 @@ def test_what_is_in_no_index_and_no_repository_comes_from_a_wheel_on_drive_and_t
     colab: Colab, tmp_path: Path
 ) -> None:
     colab.pip = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
-    nowhere = {"PACKAGE": "''", "REPOSITORY": repr(f"file://{tmp_path}/no-repository")}
+    nowhere = {"PACKAGE": "''", "INDEX": "True", "REPOSITORY": repr(f"file://{tmp_path}/no-repository")}
     colab.run_all(last="install", **nowhere)
     assert colab.output["install"] == f"installed from the wheel {colab.wheel}\n"
     colab.wheel.unlink()
@@ -282,8 +281,8 @@ def test_the_next_day_the_install_cell_brings_the_packages_of_the_first_whatever
     tiny_wheel(index, "ultralytics", "8.4.191", "torch")
     tiny_wheel(index, "torch", "2.15.0")
     assert installed(colab, package) == {"ultralytics": "8.4.190", "torch": "2.14.0"}
-    listed = f"{sys.executable} -m pip install -q --dry-run -r {colab.home / 'environment.txt'}"
-    subprocess.run(shlex.split(listed), env=colab.environment(), check=True)
+    listed = [sys.executable, "-m", "pip", "install", "-q", "--dry-run", "-r", str(colab.home / "environment.txt")]
+    subprocess.run(listed, env=colab.environment(), check=True)
 
     (colab.home / "environment.txt").unlink()
     assert installed(colab, package) == {"ultralytics": "8.4.191", "torch": "2.15.0"}, "nothing newer was on offer"

@@ -52,7 +52,9 @@ def test_a_jobs_worker_is_one_that_can_be_typed_with_time_to_suspend_and_no_secr
     (worker,) = pod["containers"]
     parse(worker["command"])
     assert pod["terminationGracePeriodSeconds"] >= 60
-    assert {variable["name"] for variable in worker["env"]} == {"TUNE_CHECKPOINTS", "TUNE_HOME"}
+    known = {variable["name"]: variable["value"] for variable in worker["env"]}
+    assert set(known) == {"TUNE_CHECKPOINTS", "TUNE_HOME", "TUNE_GRACE_SECONDS", "TUNE_PATIENCE_SECONDS"}
+    assert 60 <= float(known["TUNE_GRACE_SECONDS"]) < pod["terminationGracePeriodSeconds"]
     assert worker["envFrom"] == [{"secretRef": {"name": "petskin-tune"}}]
     mounted = {mount["name"] for mount in worker["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}

@@ -235,6 +235,10 @@ def test_a_worker_waits_for_a_database_that_has_answered_here_before_and_refuses
     away = replace(mine, storage=address)
     with pytest.raises(UsageError, match="cannot be reached"):
         open_or_create(away, silent)
+    with monkeypatch.context() as patient:
+        patient.setenv("TUNE_PATIENCE_SECONDS", "600")  # as a scheduler's file has it
+        with pytest.raises(_Waits, match="because TUNE_PATIENCE_SECONDS says so"):
+            open_or_create(away, _end_the_wait)
     home = lookup.resolve(away)
     patience.remember_answer(home)
     with pytest.raises(_Waits, match="the database is away; waiting for it"):

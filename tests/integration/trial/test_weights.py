@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -89,6 +90,34 @@ def test_a_download_that_ends_early_is_refused_and_nothing_of_it_kept(
 
     release.sent = None
     assert fetch_weights(NAME, tmp_path / "weights").read_bytes() == release.content
+
+
+def test_where_a_person_wants_patience_a_server_that_fails_for_a_while_is_asked_again(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    original = weights.urllib.request.urlopen
+
+    def urlopen(url: str, timeout: float) -> object:
+        asked.append(url)
+        release.status_line = b"HTTP/1.1 503 Service Unavailable\r\n\r\n" if len(asked) < 3 else None
+        return original(url, timeout=timeout)
+
+    monkeypatch.setattr(weights.urllib.request, "urlopen", urlopen)
+    monkeypatch.setenv("TUNE_PATIENCE_SECONDS", "60")
+    assert fetch_weights(NAME, tmp_path / "weights").read_bytes() == release.content
+    assert len(asked) == 3
+
+
+def test_weights_that_are_not_there_are_not_asked_for_again(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_PATIENCE_SECONDS", "60")
+    release.status_line = b"HTTP/1.1 404 Not Found\r\n\r\n"
+    began = time.monotonic()
+    with pytest.raises(UsageError, match="cannot be fetched"):
+        fetch_weights(NAME, tmp_path / "weights")
+    assert time.monotonic() - began < 30.0
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -117,6 +118,6 @@ def test_json_stays_json_for_programs() -> None:
 
 def test_a_process_that_was_started_without_an_output_ends_as_any_other() -> None:
     python = "from petskin_tune.cli import petskin_tune; petskin_tune()"
-    script = f"{sys.executable} -c '{python}' status --study none --home nowhere >&- 2>&-"
+    script = f"{shlex.quote(sys.executable)} -c '{python}' status --study none --home nowhere >&- 2>&-"
 
     assert subprocess.run(["bash", "-c", script], check=False).returncode == 2

@@ -8,7 +8,7 @@ import pytest
 
 from petskin_tune.errors import UsageError
 from petskin_tune.interrupts import Signals
-from petskin_tune.worker.devices import WorkerProcesses, device_list, visible_gpus, worst
+from petskin_tune.worker.devices import RESTARTS, WorkerProcesses, device_list, visible_gpus, worst
 
 SAY = "import sys; from pathlib import Path; Path(sys.argv[1][2:]).write_bytes(sys.stdin.buffer.read()"
 ARGUMENTS = "+ Path('/proc/self/cmdline').read_bytes())"
@@ -38,6 +38,43 @@ def test_a_signal_that_came_before_the_start_ends_processes_that_cannot_hear_it_
         processes = WorkerProcesses(signals)
         assert processes.work("import time; time.sleep(600)", {"0": b"", "1": b""}) == 75
     assert processes.seconds_since_told() > 0
+
+
+def test_a_worker_that_dies_is_started_again_while_another_one_lives(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first device's dies twice; the second's waits for its third life."""
+    program = f"""
+import os, sys, time
+from pathlib import Path
+lives = Path({str(tmp_path)!r})
+if sys.argv[1] == "--device=0":
+    (lives / str(os.getpid())).touch()
+    os.kill(os.getpid(), 9) if len(list(lives.iterdir())) < 3 else sys.exit(0)
+while len(list(lives.iterdir())) < 3:
+    time.sleep(0.05)
+time.sleep(1.0)
+"""
+    with Signals() as signals:
+        assert WorkerProcesses(signals).work(program, {"0": b"", "1": b""}) == 0
+    assert capfd.readouterr().err.count("the worker of device 0 has ended with exit code -9: it is started again") == 2
+
+
+def test_a_worker_that_dies_again_and_again_is_left_alone(tmp_path: Path) -> None:
+    program = f"""
+import os, sys, time
+from pathlib import Path
+lives = Path({str(tmp_path)!r})
+if sys.argv[1] == "--device=0":
+    (lives / str(os.getpid())).touch()
+    sys.exit(3)
+while len(list(lives.iterdir())) < {RESTARTS + 1}:
+    time.sleep(0.05)
+time.sleep(1.0)
+"""
+    with Signals() as signals:
+        assert WorkerProcesses(signals).work(program, {"0": b"", "1": b""}) == 1
+    assert len(list(tmp_path.iterdir())) == RESTARTS + 1
 
 
 @pytest.mark.parametrize(

@@ -53,3 +53,21 @@ def test_who_asks_after_the_end_is_not_heard(place: Any) -> None:
     suspension.close()
     suspension.ask("SIGINT")
     assert (suspension.reason, suspension.seconds_left(), place.run.suspended) == (None, math.inf, [])
+
+
+@pytest.mark.parametrize(("grace", "within"), [(None, 12.0), ("170", 170.0), ("5", 12.0), ("100000", UPLOAD_SECONDS)])
+def test_after_sigterm_a_suspension_takes_no_longer_than_its_grace(
+    grace: str | None, within: float, place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petskin_tune.worker.suspension.SIGNAL_SECONDS", 12.0)
+    monkeypatch.delenv("TUNE_GRACE_SECONDS", raising=False)
+    if grace is not None:
+        monkeypatch.setenv("TUNE_GRACE_SECONDS", grace)
+    place.times.upload = UPLOAD_SECONDS
+    suspension = Suspension(cast(Any, place), None)
+    suspension.ask("SIGTERM")
+    try:
+        left = suspension.seconds_left()
+        assert within - 5.0 < left <= (within if within < UPLOAD_SECONDS else place.times.needed())
+    finally:
+        suspension.close()
