@@ -17,6 +17,7 @@ from petskin_tune.errors import EXIT_SUSPENDED
 Result = TypeVar("Result")
 
 LOOK_SECONDS = 0.1  # how often it is looked whether work that can be left behind has to be
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 CLOSE_SECONDS = 0.5  # what a terminal gets to be left as it was found, on the second Ctrl-C
 
 
@@ -114,3 +115,14 @@ class Signals:
             with contextlib.suppress(OSError):  # not through a stream, of which the main thread may hold the lock
                 os.write(1, f"{self.last_words}\n".encode())
         os._exit(EXIT_SUSPENDED)
+
+
+def end_with_parent() -> None:
+    """Have this process sent SIGTERM when its parent dies, however that ends; on Linux (source: prctl(2))."""
+    import ctypes
+
+    parent = os.getppid()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -77,5 +77,12 @@ class Store(ABC):
     def entries(self, prefix: str = "") -> list[Entry]:
         """All files whose key lies in the folder ``prefix``, unfinished ones too, by key."""
 
+    def require(self) -> None:  # noqa: B027 (a bucket that is gone says so by itself)
+        """Make sure that the store is there, and only the file is not: a disk may not be mounted yet.
+
+        Raises:
+            Unavailable: it is not.
+        """
+
     def remove_empty_folders(self, prefix: str) -> None:  # noqa: B027 (a bucket has none)
         """Remove the folders of ``prefix`` in which nothing lies any more, where a store has folders."""

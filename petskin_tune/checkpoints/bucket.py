@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
@@ -113,10 +114,18 @@ class BucketStore(Store):
         with replacing(dest, durable=False) as file:
             with self._answers(key):
                 reach("store-fetch")
-                self._files.get_file(self._path(key), file.name)
+                self._get(key, file.name)
             found = _Sums(Path(file.name))
             if not found.sha256.startswith(expected):
                 raise Damaged(f"{key} ({found.size} bytes) does not have the SHA-256 that was recorded")
+
+    def _get(self, key: str, dest: str) -> None:
+        try:
+            self._files.get_file(self._path(key), dest)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of the local disk
+                raise Full(f"fetching {key}: {error.strerror}") from error
+            raise
 
     def delete(self, key: str) -> None:
         """See :meth:`Store.delete`."""

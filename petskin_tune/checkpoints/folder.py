@@ -81,6 +81,12 @@ class FolderStore(Store):
         with translated(f"listing {prefix or self.url}"):
             return sorted(self._walk(self._folder / prefix), key=lambda entry: entry.key)
 
+    def require(self) -> None:
+        """See :meth:`Store.require`."""
+        self._disk.require()
+        if not self._folder.is_dir():
+            raise Unavailable(f"the store {self.url} is not there")
+
     def _walk(self, folder: Path) -> list[Entry]:
         found = []
         now = time.time()

@@ -40,19 +40,16 @@ class Retention:
         self._copied = copied
         self._ended: int | None = None  # the trial that ended last here
 
-    def after(self, number: int, folder: Path) -> None:
+    def after(self, number: int) -> None:
         """Keep what a trial that has ended leaves behind, and delete what no trial needs any more.
 
         A store that does not answer is left as it is; the end of the next trial tries again.
 
         Args:
             number: of the trial that has ended.
-            folder: its run folder on this machine.
         """
         self._ended = number
-        if not self.catch_up():
-            return
-        clear(folder)
+        self.catch_up()
 
     def catch_up(self) -> bool:
         """Do what a worker that died at a trial's end has left undone; whether the store answered."""

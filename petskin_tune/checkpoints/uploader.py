@@ -159,9 +159,15 @@ class Uploader:
         if self._failure is not None:
             raise RuntimeError("the upload of snapshots has failed") from self._failure
 
-    def drain(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds until everything taken is durable, trying more often; whether it is."""
-        self._hurry.set()
+    def drain(self, timeout: float, *, hurry: bool = True) -> bool:
+        """Wait up to ``timeout`` seconds until everything taken is durable; whether it is.
+
+        Args:
+            timeout: to wait.
+            hurry: whether what the store refuses is tried more often: for who has little time, not for who waits on.
+        """
+        if hurry:
+            self._hurry.set()
         try:
             with self._changed:
                 self._changed.wait_for(lambda: (self._idle and not self._tidying) or self._ended, timeout)

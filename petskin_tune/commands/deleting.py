@@ -80,6 +80,7 @@ def delete_study(places: Places, say: Callable[[str], None], may: Callable[[str]
         for one in doomed:
             one.set_attribute(attributes.DELETING, True)
         _refuse_workers_again(doomed, places)
+        holdings = [_holding(one, home) for one in doomed]  # somebody may have trained while a person thought
         home.save()
         for one, holding in zip(doomed, holdings, strict=True):
             holding.delete()

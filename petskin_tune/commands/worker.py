@@ -25,7 +25,7 @@ from petskin_tune.commands.options import (
     one_sentence,
 )
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, UsageError
-from petskin_tune.interrupts import Interrupted, Signals, end_now, unless
+from petskin_tune.interrupts import Interrupted, Signals, end_now, end_with_parent, unless
 from petskin_tune.opening.places import Places, warn_of_visible_password
 from petskin_tune.printable import printable
 from petskin_tune.views.stream import filtered_output
@@ -63,14 +63,17 @@ class Request:
     verbose: bool = False
     notify: str | None = field(default=None, repr=False)  # a secret
     command: str = ""  # what a person types again to go on, where it is not `tune-worker`
+    typed_device: str | None = None  # of several, which this is one of
 
     @property
     def typed(self) -> str:
         """Those of the options that a person types again to go on, and that other commands do not take."""
-        data = f" --data {shlex.quote(self.data)}" if self.data else ""
+        device = self.device if self.typed_device is None else self.typed_device
+        given = {"--data": self.data, "--device": device}
+        words = "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
         if self.exact:
-            return f"{data} --exact"
-        return f"{data} --allow-different-machine" if self.allow_different_machine else data
+            return f"{words} --exact"
+        return f"{words} --allow-different-machine" if self.allow_different_machine else words
 
 
 class _Name(click.ParamType):
@@ -117,6 +120,7 @@ def tune_worker(places: Places, ephemeral: bool, local_checkpoints: bool, **opti
 def one_of_several() -> int:
     """The worker of one of several devices, in a process of its own: what was typed comes from its parent."""
     with filtered_output(), Signals() as signals:
+        end_with_parent()
         places, request, typed_at = pickle.load(sys.stdin.buffer)
         return ended(_work(places, request, signals, _since(typed_at)))
 
@@ -359,6 +363,7 @@ def _requests(devices: Sequence[str], places: Places, request: Request, typed_at
         own = replace(
             request,
             device=device,
+            typed_device=request.device,
             name=f"{request.name}-{device}" if request.name is not None else None,
             take_over=request.take_over and device == devices[0],  # or siblings take from each other
         )

@@ -120,7 +120,8 @@ class DatabaseReplica:
         """Find the home's id, or give it one: the database of a home that was deleted must not come back."""
         self._disk.require()
         with translated(f"opening {self._home}"):
-            ids = sorted(path.name for path in self._folder.glob("home-*"))
+            names = os.listdir(self._folder) if self._folder.exists() else []  # not `glob`: it may hide an error
+            ids = sorted(name for name in names if name.startswith("home-"))
             if ids or not create:
                 self._id = ids[0] if ids else ""
                 return

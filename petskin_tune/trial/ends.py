@@ -116,7 +116,7 @@ def _is_settled(run: RunState) -> bool:
     """
     settled = False
     while not (settled or run.is_suspended()) and time.monotonic() < run.until:
-        if run.recorder.drain(0.5) and run.uploader.drain(0.5):
+        if run.recorder.drain(0.5) and run.uploader.drain(0.5, hurry=False):
             settled = not run.waits_its_turn()
             if not settled:
                 time.sleep(TURN_SECONDS)

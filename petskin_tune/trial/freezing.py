@@ -115,6 +115,6 @@ class Freezing:
                 raise self._recorder.error
             if self._renewal.lost or self._recorder.lost or self._uploader.state.lost:
                 return False
-            if self._recorder.drain(LOOK_SECONDS) and self._uploader.drain(LOOK_SECONDS):
+            if self._recorder.drain(LOOK_SECONDS) and self._uploader.drain(LOOK_SECONDS, hurry=False):
                 return True
         return False

@@ -106,6 +106,8 @@ def _newest_snapshot(
     pointers = [pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None]
     usable = [pointer for pointer in pointers if PurePosixPath(pointer.key).name not in refused]
     restored = newest_good(usable, place.store, folder)
+    if restored.path is None and usable and not place.home.local_checkpoints:
+        place.store.require()  # else nothing is known of what lies there
     for rejected in restored.rejected:
         remember(f"the snapshot {rejected.key} cannot be used: {rejected.reason}")
     good = restored.pointer

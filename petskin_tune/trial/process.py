@@ -156,8 +156,11 @@ class Runner:
         self.warm_up()
         # A forkserver has its environment already, and answers only after its imports, which take seconds.
         environment = contextlib.nullcontext() if self._has_forkserver else inherited(self._environment)
-        with environment, without_arguments(), _signals_blocked():
-            process.start()
+        try:
+            with environment, without_arguments(), _signals_blocked():
+                process.start()
+        except EOFError as error:  # which is all that multiprocessing says of it
+            raise OSError("the server that starts training processes has died, maybe for want of memory") from error
         log.info("%s: process %s started, in %s", process.name, process.pid, job.run_folder)
         theirs.close()
         return TrialProcess(process, ours, on_event)
@@ -224,14 +227,31 @@ def free_folder(folder: Path, patience: float = 3.0, kill_seconds: float = 10.0)
                     return False
                 if time.monotonic() > deadline:
                     for pid in _holders(lock):
-                        with contextlib.suppress(ProcessLookupError):
+                        with contextlib.suppress(ProcessLookupError, PermissionError):
                             os.kill(pid, signal.SIGKILL)
                 time.sleep(0.05)
 
 
+def is_unused(folder: Path) -> bool:
+    """Whether no process holds ``folder/lock`` now; nobody is waited for, and nobody killed."""
+    import fcntl
+
+    try:
+        with open(folder / "lock", "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _holders(lock: Path) -> list[int]:
-    """Processes of this pid namespace that hold a flock on ``lock`` (source: proc(5), /proc/locks)."""
+    """Processes of this pid namespace that hold a flock on ``lock`` (source: proc(5), /proc/locks); none off Linux."""
     status = lock.stat()
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    rows = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    try:
+        rows = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return []
     return [int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == wanted and int(row[4]) > 1]

@@ -12,7 +12,7 @@ from typing import Any
 
 from petskin_tune.error_text import named, shortened
 from petskin_tune.errors import UsageError
-from petskin_tune.files.durable import StoreError
+from petskin_tune.files.durable import Full, StoreError
 from petskin_tune.interrupts import Interrupted, unless
 from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
@@ -158,6 +158,8 @@ class TrialRun:
                 break
             except OSError as error:  # of this machine's disk
                 raise ends.give_back(state, Failure("machine", named(error))) from error
+            except Full as error:  # this machine's disk, which has no room for what is fetched
+                raise ends.give_back(state, Failure("machine", str(error))) from error
             except StoreError as error:
                 log.warning("trial %d: no snapshot yet: %s", self._trial.number, error)
                 if not said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 
 from petskin_tune.checkpoints.keys import trial_prefix
-from petskin_tune.checkpoints.retention import Retention
+from petskin_tune.checkpoints.retention import Retention, clear
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home
@@ -25,11 +26,11 @@ from petskin_tune.leases.segments import Choice, Segments
 from petskin_tune.search.segments import choose, recommendation
 from petskin_tune.study import attributes
 from petskin_tune.study.stored import recorded
-from petskin_tune.study.study import Study
+from petskin_tune.study.study import FINISHED, Study
 from petskin_tune.trial.freezing import Freezing
 from petskin_tune.trial.inputs import Prepared, data_of, model_identity, of_study, prepare
 from petskin_tune.trial.outbox import Outbox
-from petskin_tune.trial.process import Runner, free_folder
+from petskin_tune.trial.process import Runner, free_folder, is_unused
 from petskin_tune.trial.timings import Deadline, Times
 from petskin_tune.views.progress import Progress as View
 
@@ -173,6 +174,18 @@ class Workplace:
             folder = self._folders[number] = folder.with_name(f"{folder.name}-{os.getpid()}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def clear_ended(self) -> None:
+        """Delete snapshots and weights in the run folders of trials that have ended, here or elsewhere.
+
+        Whatever the store and the network home say: nobody goes on from them.
+        """
+        ended = {trial.number for trial in self.study.trials(*FINISHED)}
+        of_a_trial = re.compile(rf"{re.escape(self.study.uid)}-(\d+)(-\d+)?")
+        for folder in (self.home.work / "trials").glob(f"{self.study.uid}-*"):
+            named = of_a_trial.fullmatch(folder.name)
+            if named and int(named[1]) in ended and is_unused(folder):
+                clear(folder)
 
     def outbox(self, trial: HeldTrial) -> Outbox:
         """The trial's outbox on this machine."""

@@ -239,8 +239,8 @@ class Worker:
         self._view.trial_ended(trial.number, outcome.end, outcome.value, seconds, outcome.reason)
         if outcome.end in ("suspended", "lost", "frozen"):
             return
-        folder = self._place.folder(trial.number)
-        self._tidy(lambda: self._place.retention.after(trial.number, folder))
+        self._place.clear_ended()
+        self._tidy(lambda: self._place.retention.after(trial.number))
         self._pictures.catch_up()
         self._finished += 1
         self._judge_the_search()

@@ -72,7 +72,7 @@ class Shelf:
         return trial
 
     def after(self, trial: HeldTrial) -> None:
-        self.keeper.after(trial.number, self.folder / str(trial.number))
+        self.keeper.after(trial.number)
 
     def kinds(self, trial: HeldTrial) -> list[str]:
         """What of a trial is in the store: the first words of its files' names."""
@@ -251,16 +251,6 @@ def test_who_finds_the_study_done_brings_the_curves_that_a_killed_worker_left(sh
 
 
 # ---- this machine's disk ----
-
-
-def test_an_ended_trial_leaves_no_snapshot_on_this_disk(shelf: Shelf) -> None:
-    trial = shelf.end(0.1)
-    folder = shelf.folder / str(trial.number)
-    for name in ("snapshots/snapshot-00001-0000000.pt", "snapshot-1-1-0-abcd.pt", "train.log", "results.csv"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("x")
-    shelf.after(trial)
-    assert sorted(path.name for path in folder.rglob("*")) == ["results.csv", "train.log"]
 
 
 # ---- pictures ----

@@ -22,7 +22,9 @@ def test_each_device_has_a_worker_with_a_name_of_its_own_and_one_alone_takes_ove
     assert list(read) == ["0", "cpu"]
     for device, (where, request, typed_at) in read.items():
         assert (where.mode, where.storage, where.asked) == ("guest", places.storage, places.asked)
-        assert request == Request(device=device, name=f"gpu-{device}", max_hours=2.0, take_over=device == "0")
+        own = {"device": device, "name": f"gpu-{device}", "take_over": device == "0"}
+        assert request == Request(**own, max_hours=2.0, typed_device="0,cpu")
+        assert request.typed == " --device 0,cpu", "what was typed, not this worker's share of it"
         assert typed_at == 7.0
 
 
@@ -34,6 +36,7 @@ def test_workers_without_a_name_are_called_after_their_processes() -> None:
 def test_what_is_typed_again_keeps_what_decides_which_trials_go_on() -> None:
     assert Request().typed == ""
     assert Request(data="my data.zip", exact=True).typed == " --data 'my data.zip' --exact"
+    assert Request(device="cpu").typed == " --device cpu"
     assert Request(allow_different_machine=True).typed == " --allow-different-machine"
 
 

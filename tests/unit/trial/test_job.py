@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from petskin_tune.checkpoints.keys import trial_prefix
 from petskin_tune.checkpoints.uploader import Uploader
@@ -255,3 +257,28 @@ def test_a_model_that_cannot_be_read_once_is_read_again(machine: Machine, monkey
     inputs._sha256.cache_clear()
     assert "SHA-256" in machine.job().identity["model"]
     assert refusals == []
+
+
+# ---- what is left on this machine ----
+
+
+def test_trials_that_have_ended_leave_no_snapshot_on_this_disk_whatever_the_store_says(machine: Machine) -> None:
+    """Here or elsewhere: a trial that was suspended here may have ended on another machine."""
+    ended, other = machine.place.folder(machine.trial.number), machine.place.folder(7)
+    beside = ended.with_name(f"{ended.name}-4711")
+    names = ("snapshots/snapshot-00001-0000000.pt", "snapshot-1-1-0-abcd.pt", "weights/best.pt", "train.log")
+    for folder in (ended, beside, other):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("x")
+    machine.place.clear_ended()
+    assert (ended / names[0]).exists(), "it has not ended"
+    machine.trial.tell(TrialState.COMPLETE, 0.3, {}, {})
+    with open(beside / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        machine.place.clear_ended()
+        assert (beside / names[0]).exists(), "somebody trains there"
+    machine.place.clear_ended()
+    assert sorted(path.name for path in ended.rglob("*")) == ["train.log"]
+    assert sorted(path.name for path in beside.rglob("*")) == ["lock", "train.log"]
+    assert (other / names[0]).exists()

@@ -17,7 +17,7 @@ from petskin_tune.checkpoints.base import Stored
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost, UsageError
-from petskin_tune.files.durable import measure
+from petskin_tune.files.durable import Full, measure
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.heartbeat import Heartbeat
@@ -373,11 +373,41 @@ def test_a_thawed_trial_whose_snapshot_is_gone_ends_instead_of_beginning_anew(
     script = Script()
     place = a_workplace(storage, tmp_path, script)
     place.home.local_checkpoints = False
+    (tmp_path / "store").mkdir()
     outcome = thawed_without_snapshot(place).run()
     assert (outcome.end, outcome.value, outcome.reason) == ("pruned", 0.1, SNAPSHOT_GONE)
     assert script.jobs == []
     (trial,) = place.study.trials()
     assert (trial.state, trial.value) == (TrialState.PRUNED, 0.1)
+
+
+def test_a_thawed_trial_waits_for_a_store_whose_disk_is_not_mounted_yet(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    """An empty place where the store should be says nothing of what lies there."""
+    place = a_workplace(storage, tmp_path, Script())
+    place.home.local_checkpoints = False
+    assert not (tmp_path / "store").exists()
+    run = thawed_without_snapshot(place)
+    threading.Timer(1.0, lambda: run.suspend("SIGTERM", time.monotonic() + 5.0)).start()
+    outcome = run.run()
+    assert outcome.end == "suspended"
+    (trial,) = place.study.trials()
+    assert trial.state == TrialState.RUNNING
+
+
+def test_a_disk_too_full_for_the_snapshot_is_this_machines_fault_and_the_trial_is_given_back(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise Full("fetching: No space left on device")
+
+    place = a_workplace(storage, tmp_path, Script())
+    monkeypatch.setattr(place.store, "fetch", refuse)
+    with pytest.raises(UsageError, match="No space left on device"):
+        thawed_without_snapshot(place).run()
+    (lease,) = read_leases(place.study.storage, place.study.id)
+    assert lease.state == "released"
 
 
 def test_a_thawed_trial_whose_snapshot_only_another_machine_has_begins_anew_here(
