@@ -39,7 +39,7 @@ fi
 if [ "$code" = 75 ]; then # suspended with work left
     task="${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:-0}}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
     case "$(scontrol show job "$task" 2>/dev/null)" in
-    *JobState=CANCELLED*) echo "cancelled: not requeued" && exit 75 ;; # by scancel, which is how to stop it
+    *JobState=CANCELLED* | *JobState=COMPLETING*) echo "cancelled: not requeued" && exit 75 ;; # by scancel, which is how to stop it
     esac
     scontrol requeue "$task" || exit 75
     echo "work is left: requeued"

@@ -23,7 +23,7 @@ restore)
     echo "restored: $2"
     ;;
 "")
-    trap 'exit 0' TERM INT
+    trap '[ -z "${name:-}" ] || rm -f "$name.part"; exit 0' TERM INT
     while :; do
         once || echo "the dump failed; the next one is tried in ${BACKUP_HOURS:-6} h" >&2
         sleep "$((${BACKUP_HOURS:-6} * 3600))" &

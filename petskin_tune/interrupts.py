@@ -117,12 +117,15 @@ class Signals:
         os._exit(EXIT_SUSPENDED)
 
 
-def end_with_parent() -> None:
-    """Have this process sent SIGTERM when its parent dies, however that ends; on Linux (source: prctl(2))."""
+def end_with_parent(parent: int) -> None:
+    """Have this process sent SIGTERM when its parent dies, however that ends; on Linux (source: prctl(2)).
+
+    Args:
+        parent: its process id, as it says itself: it may have died by now.
+    """
     import ctypes
 
-    parent = os.getppid()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before
+    if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)

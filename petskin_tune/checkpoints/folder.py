@@ -30,11 +30,18 @@ class FolderStore(Store):
         self._folder = folder
         self._network = is_network(folder) if network is None else network
         self._disk = SameDisk(folder)
+        self._was_there = folder.is_dir()
         self._seen = False  # whether the folder exists
+
+    def _require_disk(self) -> None:
+        """Raise Unavailable if the folder's disk was unmounted; one that was mounted since the start is its disk."""
+        if not self._was_there and self._folder.is_dir():
+            self._disk, self._was_there = SameDisk(self._folder), True
+        self._disk.require()
 
     def put(self, local: Path, key: str) -> Stored:
         """See :meth:`Store.put`."""
-        self._disk.require()
+        self._require_disk()
         if not local.exists():
             raise Missing(f"{local} is not there")
         target = self._path(key)
@@ -54,38 +61,41 @@ class FolderStore(Store):
         """
         if not self._network or not self._seen:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._seen = True
+            self._seen = self._was_there = True
         for folder in reversed(list(target.relative_to(self._folder).parents)[:-1]):
             with contextlib.suppress(FileExistsError):
                 (self._folder / folder).mkdir()
 
     def _fetch(self, key: str, dest: Path, expected: str) -> None:
-        self._disk.require()
+        self._require_disk()
         with translated(f"reading {key}"):
             reach("store-fetch")
         try:
             copy_out(self._path(key), dest, expected)
         except Missing:
-            self._disk.require()  # it may just have been unmounted
+            self._require_disk()  # it may just have been unmounted
             raise
 
     def delete(self, key: str) -> None:
         """See :meth:`Store.delete`."""
-        self._disk.require()
+        self._require_disk()
         with translated(f"deleting {key}"):
             remove(self._path(key), network=self._network)
 
     def entries(self, prefix: str = "") -> list[Entry]:
         """See :meth:`Store.entries`."""
-        self._disk.require()
+        self._require_disk()
         with translated(f"listing {prefix or self.url}"):
             return sorted(self._walk(self._folder / prefix), key=lambda entry: entry.key)
 
     def require(self) -> None:
         """See :meth:`Store.require`."""
-        self._disk.require()
         if not self._folder.is_dir():
             raise Unavailable(f"the store {self.url} is not there")
+        self._require_disk()
+        with translated(f"listing {self.url}"):
+            if not os.listdir(self._folder):
+                raise Unavailable(f"the store {self.url} is empty")
 
     def _walk(self, folder: Path) -> list[Entry]:
         found = []
@@ -103,7 +113,7 @@ class FolderStore(Store):
 
     def remove_empty_folders(self, prefix: str) -> None:
         """See :meth:`Store.remove_empty_folders`."""
-        self._disk.require()
+        self._require_disk()
         for path, _, _ in os.walk(self._folder / prefix, topdown=False):
             with contextlib.suppress(OSError):  # something lies in it
                 os.rmdir(path)

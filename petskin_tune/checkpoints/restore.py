@@ -18,6 +18,9 @@ from petskin_tune.protocol import Position
 ORPHAN_SECONDS = 3600.0  # younger files that no lease points to may be uploads whose lease is being written
 
 
+_ONLY = 4  # the rank of a paused trial's only snapshot, see `_rank`
+
+
 class Pointer(Protocol):
     """What a lease says about a snapshot in the store."""
 
@@ -124,6 +127,7 @@ def make_room(
     limit: int | None,
     incoming: int,
     full: bool = False,
+    paused: bool = True,
 ) -> Freed:
     """Delete what is needed least, until ``incoming`` bytes more fit.
 
@@ -137,6 +141,7 @@ def make_room(
         limit: bytes that the store may hold; None: no limit but the disk's own.
         incoming: bytes that are about to be written.
         full: whether the store has refused for want of room, whatever the limit says.
+        paused: whether paused trials may lose their only snapshots.
 
     Raises:
         Unavailable: the store does not answer.
@@ -147,7 +152,7 @@ def make_room(
     over = 0 if limit is None else sum(entry.size for entry in entries) + incoming - limit
     needed = max(over, incoming if full else 0)
     deleted = []
-    for entry in _least_needed_first(entries, study_uid, holdings):
+    for entry in _least_needed_first(entries, study_uid, holdings, _ONLY if paused else _ONLY - 1):
         if needed <= 0:
             break
         store.delete(entry.key)
@@ -156,14 +161,16 @@ def make_room(
     return Freed(tuple(deleted), max(0, needed))
 
 
-def _least_needed_first(entries: Sequence[Entry], study_uid: str, holdings: Iterable[Holding]) -> list[Entry]:
+def _least_needed_first(
+    entries: Sequence[Entry], study_uid: str, holdings: Iterable[Holding], last: int
+) -> list[Entry]:
     by_prefix = {holding.prefix: holding for holding in holdings}
     ranked = []
     for entry in entries:
         if entry.key.startswith(f"{study_uid}/"):
             holding = by_prefix.get(str(PurePosixPath(entry.key).parent))
             rank = _rank(entry, holding)
-            if rank is not None:
+            if rank is not None and rank <= last:
                 ranked.append((rank, -entry.age, entry.key, entry))
     return [entry for *_, entry in sorted(ranked)]
 
@@ -182,5 +189,5 @@ def _rank(entry: Entry, holding: Holding | None) -> int | None:
         return 1
     newest = entry.key == holding.snapshots[0]
     if holding.state == "paused":
-        return 4 if newest else 2
+        return _ONLY if newest else 2
     return None if newest else 3

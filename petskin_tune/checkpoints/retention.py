@@ -84,11 +84,12 @@ class Retention:
             if holding.state == "finished" or entry.key in holding.spare or entry.age >= ORPHAN_SECONDS:
                 self._store.delete(entry.key)
 
-    def make_room(self, incoming: int, full: bool) -> Freed:
+    def make_room(self, incoming: int, full: bool, paused: bool = True) -> Freed:
         """Delete what is needed least until ``incoming`` bytes more are within ``store_limit``."""
         limit = self._study.spec.store_limit
         holdings = self._holdings() if limit is not None or full else []
-        return make_room(self._store, self._study.uid, holdings, limit=limit, incoming=incoming, full=full)
+        store, uid = self._store, self._study.uid
+        return make_room(store, uid, holdings, limit=limit, incoming=incoming, full=full, paused=paused)
 
     def best_trials(self) -> list[FrozenTrial]:
         """The trials whose weights and curves stay, best first; a person's own trials have none, and take no place.

@@ -65,7 +65,8 @@ class Uploader:
         say: takes one sentence for the trial's notes and for people.
         settle: called after a commit and before anything older is deleted; raises if the commit may still be lost (on a
             network home the database's copy there must not point to what is gone).
-        make_room: called before an upload with its bytes and whether the store has just refused for want of room.
+        make_room: called before an upload with its bytes, whether the store has refused for want of room, and whether
+            paused trials may lose their only snapshots for it.
         retriable: exceptions of ``commit``, ``settle`` and ``make_room`` that may pass, beside the store's own.
     """
 
@@ -79,7 +80,7 @@ class Uploader:
         known: Sequence[Pointer] = (),
         known_weights: str | None = None,
         settle: Callable[[], None] | None = None,
-        make_room: Callable[[int, bool], Freed] | None = None,
+        make_room: Callable[[int, bool, bool], Freed] | None = None,
         retriable: tuple[type[Exception], ...] = (),
     ) -> None:
         self._store, self._prefix, self._token = store, prefix, token
@@ -290,9 +291,9 @@ class Uploader:
         reach("upload-verified")
         return stored
 
-    def _free(self, make_room: Callable[[int, bool], Freed], size: int) -> Freed:
-        """Delete what is needed least; for a store that stays full although it has had its room, no more than once."""
-        freed = make_room(size, self._room == "refused")
+    def _free(self, make_room: Callable[[int, bool, bool], Freed], size: int) -> Freed:
+        """Delete what is needed least; of paused trials, for a store that stays full although it has had room, once."""
+        freed = make_room(size, self._room != "enough", self._room != "made")
         if self._room == "refused" and not freed.short:
             self._room = "made"
         return freed

@@ -48,10 +48,10 @@ def status(places: Places, as_json: bool, watch: bool) -> None:
             click.echo(json.dumps(shown.to_json(), indent=2) if as_json else view.render(shown).rstrip("\n"))
             return
         study.storage.patience.seconds = None  # whoever watches sees it come back
-        if not home.network:
+        if home.copied is None:
             view.watch(lambda: _read_status(home, study, places), sys.stdout, show=_in_one_line if as_json else None)
             return
-    view.watch(lambda: _open_and_read_status(places), sys.stdout, show=_in_one_line if as_json else None)
+    view.watch(_Following(places, shown).read, sys.stdout, show=_in_one_line if as_json else None)
 
 
 def _read_status(home: Home, study: Study, places: Places) -> Status:
@@ -63,12 +63,29 @@ def _read_status(home: Home, study: Study, places: Places) -> Status:
     return collect(study.optuna, leases, time.time(), options=places.typed.strip(), home=home.folder)
 
 
-def _open_and_read_status(places: Places) -> Status:
-    """What the newest copy says that the network home has of the database: the one here may be of an hour ago."""
-    from petskin_tune.opening.study import open_study
+class _Following:
+    """A network home's study, as the newest copy there says: the database here may be of an hour ago.
 
-    with open_study(places, say=lambda _: None) as (home, study):
-        return _read_status(home, study, places)
+    Args:
+        places: where.
+        shown: what is shown while the home does not answer.
+    """
+
+    def __init__(self, places: Places, shown: Status) -> None:
+        self._places, self._shown = places, shown
+
+    def read(self) -> Status:
+        """The newest that can be had."""
+        from petskin_tune.files.durable import StoreError
+        from petskin_tune.opening.study import open_study
+
+        try:
+            with open_study(self._places, say=lambda _: None) as (home, study):
+                self._shown = _read_status(home, study, self._places)
+        except UsageError as refusal:
+            if not isinstance(refusal.__cause__, StoreError):
+                raise
+        return self._shown
 
 
 def _in_one_line(status: Status) -> str:
@@ -196,7 +213,7 @@ def dashboard(places: Places, port: int, write: bool) -> None:
 
     with open_study(places) as (home, study):
         leases = read_leases(study.storage, study.id)
-        if home.network and not is_anybody_here(leases):
+        if home.copied is not None and not is_anybody_here(leases):
             click.echo("the home is on a network disk: this shows the study as it is now; newer: type it again")
         view.serve(
             study.storage,

@@ -120,8 +120,8 @@ def tune_worker(places: Places, ephemeral: bool, local_checkpoints: bool, **opti
 def one_of_several() -> int:
     """The worker of one of several devices, in a process of its own: what was typed comes from its parent."""
     with filtered_output(), Signals() as signals:
-        end_with_parent()
-        places, request, typed_at = pickle.load(sys.stdin.buffer)
+        parent, places, request, typed_at = pickle.load(sys.stdin.buffer)
+        end_with_parent(parent)
         return ended(_work(places, request, signals, _since(typed_at)))
 
 
@@ -195,6 +195,7 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
     logger.info(
         "petskin-tune %s, Python %s, process %d: %s", __version__, sys.version, os.getpid(), _typed(sys.argv, request)
     )
+    variables.seconds(variables.GRACE, 0.0)  # or refused, before anything is opened
     view = open_progress(plain=request.verbose)
     signals.before_exit = view.close
     way_on = (
@@ -367,5 +368,5 @@ def _requests(devices: Sequence[str], places: Places, request: Request, typed_at
             name=f"{request.name}-{device}" if request.name is not None else None,
             take_over=request.take_over and device == devices[0],  # or siblings take from each other
         )
-        requests[device] = pickle.dumps((places, own, typed_at))
+        requests[device] = pickle.dumps((os.getpid(), places, own, typed_at))
     return requests

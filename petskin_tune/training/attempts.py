@@ -139,26 +139,28 @@ def _decide(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Not
         precision = "bf16" if trainer.has_bfloat16() else "fp32"
         return replace(decisions, precision=precision), Note("precision", f"{precision} from now on: {error} under AMP")
     if guards.is_out_of_memory(error):
-        _require_room(error, trainer)
-        if trainer.job.on_oom == "split":
-            return _split(error, trainer)
+        return _after_out_of_memory(error, trainer)
     raise error
 
 
-def _require_room(error: Exception, trainer: ResumableTrainer) -> None:
-    """Blame the machine where the trial has had no room to run out of.
+def _after_out_of_memory(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note]:
+    """Return smaller batches; where there are none, blame the machine if the trial has had no room to run out of.
 
     Raises:
-        guards.CrowdedOut: Other processes hold much of the memory, or a training that ran elsewhere cannot even be set
+        guards.CrowdedOut: Other processes hold most of the memory, or a training that ran elsewhere cannot even be set
             up.
     """
-    if others := guards.crowded_out(trainer.device):
-        raise guards.CrowdedOut(f"{others}: {error_text.one_line(error)}") from error
     if trainer.fall_back.state is not None and not trainer.fall_back.announced:
         raise guards.CrowdedOut(f"the trial does not fit here: {error_text.one_line(error)}") from error
+    if trainer.job.on_oom == "split" and (decided := _split(trainer)):
+        return decided
+    if others := guards.crowded_out(trainer.device):
+        raise guards.CrowdedOut(f"{others}: {error_text.one_line(error)}") from error
+    raise error
 
 
-def _split(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note]:
+def _split(trainer: ResumableTrainer) -> tuple[Decisions, Note] | None:
+    """Return the decision for parts of at most half the size; None where they are of one image already."""
     decisions = trainer.decisions
     if trainer.validating:
         whole = trainer.batch_size * 2  # images of one shape: a part must not cut across two of such groups
@@ -168,5 +170,5 @@ def _split(error: Exception, trainer: ResumableTrainer) -> tuple[Decisions, Note
         half = (decisions.micro_batch or trainer.batch_size) // 2
         decided = replace(decisions, micro_batch=half)
     if half < 1:
-        raise error
+        return None
     return decided, Note("out-of-memory", decided.sentences()[-1])

@@ -188,18 +188,21 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def crowded_out(device: torch.device) -> str | None:
-    """Say how much of the GPU's memory other processes hold; None where that is little, or nobody knows.
+    """Say how much of the GPU's memory other processes hold; None where this one has more, or nobody knows.
 
-    Where it is much, out of memory says nothing about the trial.
+    Where the others have most of it, out of memory says nothing about the trial.
     """
     if device.type != "cuda":
         return None
     try:
         free, total = torch.cuda.mem_get_info(device)
-        others = total - free - torch.cuda.memory_reserved(device) - _OWN_CONTEXT
+        ours = torch.cuda.memory_reserved(device)
     except RuntimeError:
         return None
-    return f"other processes hold about {size(others)} of the GPU's {size(total)}" if others > _MUCH_MEMORY else None
+    others = total - free - ours - _OWN_CONTEXT
+    if others <= max(_MUCH_MEMORY, ours):
+        return None
+    return f"other processes hold about {size(others)} of the GPU's {size(total)}"
 
 
 def is_machine_fault(error: BaseException) -> bool:

@@ -59,7 +59,7 @@ class Freezing:
         self.error: Exception | None = None
         self._recorder, self._uploader, self._renewal = recorder, uploader, renewal
         self._outbox, self._folder = outbox, folder
-        self._is_wanted_back = threading.Event()
+        self._is_wanted_back, self._is_ending = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"freeze {trial.number}", daemon=True)
         self._thread.start()
 
@@ -70,6 +70,7 @@ class Freezing:
 
     def end(self, reason: str, until: float) -> None:
         """Freeze the trial by the instant (monotonic) ``until``, or give it back: it goes on from what is durable."""
+        self._is_ending.set()
         self._thread.join(max(0.0, until - time.monotonic()))
         if self.is_over:
             return
@@ -115,6 +116,8 @@ class Freezing:
                 raise self._recorder.error
             if self._renewal.lost or self._recorder.lost or self._uploader.state.lost:
                 return False
-            if self._recorder.drain(LOOK_SECONDS) and self._uploader.drain(LOOK_SECONDS, hurry=False):
+            if self._recorder.drain(LOOK_SECONDS) and self._uploader.drain(
+                LOOK_SECONDS, hurry=self._is_ending.is_set()
+            ):
                 return True
         return False

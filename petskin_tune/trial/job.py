@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from petskin_tune.checkpoints.restore import forget_fetched, newest_good
 from petskin_tune.checkpoints.uploader import Uploader
+from petskin_tune.home.home import IN_THE_HOME
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.segments import NO_SNAPSHOT
 from petskin_tune.protocol import TrialJob
@@ -106,8 +107,8 @@ def _newest_snapshot(
     pointers = [pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None]
     usable = [pointer for pointer in pointers if PurePosixPath(pointer.key).name not in refused]
     restored = newest_good(usable, place.store, folder)
-    if restored.path is None and usable and not place.home.local_checkpoints:
-        place.store.require()  # else nothing is known of what lies there
+    if restored.path is None and usable and not (place.home.local_checkpoints or place.study.store == IN_THE_HOME):
+        place.store.require()  # a disk of its own may not be mounted yet: nothing is known of what lies there
     for rejected in restored.rejected:
         remember(f"the snapshot {rejected.key} cannot be used: {rejected.reason}")
     good = restored.pointer

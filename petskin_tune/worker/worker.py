@@ -160,7 +160,8 @@ class Worker:
         return not self._is_good_enough() and self._supply.may_have_more()
 
     def _is_good_enough(self) -> bool:
-        return has_reached(self._study.spec.stop_at, self._study.trials(*FINISHED))
+        stop_at = self._study.spec.stop_at
+        return stop_at is not None and has_reached(stop_at, self._study.trials(*FINISHED))
 
     def _best(self) -> float | None:
         best = self._best_of_search()

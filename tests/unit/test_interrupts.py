@@ -84,18 +84,25 @@ def test_the_second_ctrl_c_ends_the_process_and_says_that_it_did() -> None:
     assert (done.returncode, done.stdout) == (75, "the first is heard\nstopped at once\n")
 
 
+CHILD = """
+import os, signal, sys, time
+from petskin_tune.interrupts import end_with_parent
+end_with_parent(int(sys.argv[1]))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("told", flush=True)))
+print("ready", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import os, signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE)
+print(child.stdout.readline().decode(), end="", flush=True)
+subprocess.Popen(["cat"], stdin=child.stdout)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_a_process_whose_parent_is_killed_hears_sigterm() -> None:
-    child = (
-        "import signal, sys, time; from petskin_tune.interrupts import end_with_parent; end_with_parent();"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('told', flush=True))); print('ready', flush=True);"
-        "time.sleep(60)"
-    )
-    parent = (
-        f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE);"
-        "print(p.stdout.readline().decode(), end='', flush=True);"
-        "import os, signal, shutil; os.set_inheritable(p.stdout.fileno(), True);"
-        "reader = subprocess.Popen(['cat'], stdin=p.stdout); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    command = [sys.executable, "-c", PARENT, CHILD]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == "ready\ntold\n"

@@ -107,6 +107,7 @@ def _unpack_new(archive: Path, cache: Path, copied: Path) -> tuple[str, Path]:
     except _Damaged:
         if local == archive:
             raise
+        copied.unlink(missing_ok=True)
         local, again = _local_copy(archive, copied)  # a network disk now and then gives wrong bytes once
         if again == digest:
             raise

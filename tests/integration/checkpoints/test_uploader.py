@@ -230,7 +230,7 @@ def test_what_a_refused_write_left_in_the_store_goes_before_the_next_one(
     trial.store.refusals = [refusal("reading x back: Input/output error")] * 4
     room: list[int] = []
 
-    def make_room(_size: int, _full: bool) -> Freed:
+    def make_room(_size: int, _full: bool, _paused: bool) -> Freed:
         room.append(len(trial.store.entries()))
         return Freed((), 0)
 
@@ -301,10 +301,10 @@ def test_a_file_that_came_back_damaged_is_sent_again_under_a_new_key(trial: Tria
 
 
 def test_a_full_store_is_said_room_is_made_and_training_is_never_held_up(trial: Trial) -> None:
-    asked: list[tuple[int, bool]] = []
+    asked: list[tuple[int, bool, bool]] = []
 
-    def make_room(size: int, full: bool) -> Freed:
-        asked.append((size, full))
+    def make_room(size: int, full: bool, paused: bool) -> Freed:
+        asked.append((size, full, paused))
         return Freed((), 0)
 
     trial.store.refusals = [Full("writing x: No space left on device")] * 3
@@ -313,14 +313,14 @@ def test_a_full_store_is_said_room_is_made_and_training_is_never_held_up(trial: 
     uploader.submit(snapshot, trial.committed.append)
     assert uploader.drain(PATIENCE)
     assert len(trial.store.refused) == 3
-    refused_once = [(snapshot.size, False), (snapshot.size, True)]
-    assert asked == [*refused_once, *[(snapshot.size, False)] * 2], (
-        "what stays full after it had its room is not emptied"
+    refused_once = [(snapshot.size, False, True), (snapshot.size, True, True)]
+    assert asked == [*refused_once, *[(snapshot.size, True, False)] * 2], (
+        "of what stays full after it had its room, no more paused trials are deleted"
     )
     trial.store.refusals = [Full("writing x: No space left on device")]
     uploader.submit(trial.snapshot(2), trial.committed.append)
     assert uploader.drain(PATIENCE)
-    assert [full for _, full in asked[4:]] == [False, True]
+    assert [(full, paused) for _, full, paused in asked[4:]] == [(False, True), (True, True)]
     assert trial.said[0] == (
         "The store is full (writing x: No space left on device): training goes on, and the upload is tried again; "
         "make room there."
@@ -329,7 +329,7 @@ def test_a_full_store_is_said_room_is_made_and_training_is_never_held_up(trial: 
 
 
 def test_a_limit_that_cannot_be_kept_is_said_once_and_the_snapshot_is_kept_all_the_same(trial: Trial) -> None:
-    uploader = trial.uploader(make_room=lambda size, full: Freed((), 3_000_000))
+    uploader = trial.uploader(make_room=lambda size, full, paused: Freed((), 3_000_000))
     for epoch in (1, 2):
         uploader.submit(trial.snapshot(epoch), trial.committed.append)
         assert uploader.drain(PATIENCE)

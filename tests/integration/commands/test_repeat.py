@@ -22,7 +22,10 @@ from petskin_tune.study.study import Study, find_study
 from petskin_tune.trial.inputs import Prepared
 from tests.support import trainings
 from tests.support.made_up import MadeUp, a_spec
+from tests.support.patience import patient
 from tests.support.trainings import Trainings
+
+__all__ = ["patient"]  # for every test here
 
 EPOCHS = 4
 GOOD, USUAL = 2e-3, 1e-2  # learning rates of the best trial and of the defaults

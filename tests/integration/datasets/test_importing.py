@@ -545,7 +545,6 @@ def test_a_second_import_to_the_same_place_is_refused_while_the_first_is_at_work
 # ---- what follows --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["data.zip", "data/inside.tar", "a file/data.tar"])
 def test_an_archive_that_cannot_be_written_is_refused_before_hours_of_work(
     folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -577,6 +576,7 @@ def test_a_refusal_after_the_images_were_placed_keeps_what_there_is(
     assert (tmp_path / "data" / "import.json").exists()
 
 
+@pytest.mark.slow
 def test_an_archive_of_it_is_a_data_set_wherever_it_is_unpacked(folder: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         import_aihub([folder], tmp_path / name, Options(imgsz=320), archive=tmp_path / f"{name}.tar")

@@ -369,9 +369,9 @@ def test_a_home_that_refuses_is_tried_again_while_training_goes_on(machines: Any
     fired = plan(f"file-copied=raise:{errno.EIO}@1")
     database.request_save()
     wait_until(lambda: database.is_saved)
+    wait_until(lambda: first.said[-1] == "The database is copied to the home again.")
     assert fired() == ["file-copied"]
     assert "The home refuses (" in first.said[-2]
-    assert first.said[-1] == "The database is copied to the home again."
 
 
 def test_a_copy_that_the_home_refuses_is_told_to_who_asked_for_it(machines: Any, plan: Any) -> None:

@@ -206,6 +206,7 @@ def test_the_run_folder_is_locked_while_the_process_lives_and_not_by_its_loaders
             assert loaders
             for loader in loaders:  # stopped loaders outlive the trial for a while
                 loader.suspend()
+                wait_until_stopped(loader.pid)
             os.kill(seen["child"], signal.SIGKILL)
             wait_until(lambda: not is_locked(Path(job.run_folder, "lock")))
             seen["alive"] = [loader.status() for loader in loaders]

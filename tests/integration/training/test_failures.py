@@ -234,14 +234,19 @@ def test_the_dry_step_leaves_no_trace(job, overlap_mask):
     assert setup.optimizer.state_dict()["state"] == {}
 
 
-def test_out_of_memory_where_others_hold_the_memory_is_the_machines_and_nothing_is_decided(job, monkeypatch):
-    memory = memory_for(monkeypatch, images=3)
+def test_out_of_memory_where_others_hold_the_memory_is_the_machines_once_nothing_is_left_to_split(job, monkeypatch):
+    memory = memory_for(monkeypatch, images=0)
     monkeypatch.setattr(guards, "crowded_out", lambda device: "other processes hold about 12 GB of the GPU's 15 GB")
-    events = train(job)
-    assert memory.fired == 1
-    assert events[-1].kind == "machine"
-    assert "other processes hold about 12 GB" in events[-1].message
-    assert not helpers.notes(events)
+    last = train(job)[-1]
+    assert memory.fired > 1
+    assert last.kind == "machine"
+    assert "other processes hold about 12 GB" in last.message
+
+
+def test_what_fits_in_parts_is_trained_in_parts_whoever_holds_the_rest(job, monkeypatch):
+    memory_for(monkeypatch, images=4)
+    monkeypatch.setattr(guards, "crowded_out", lambda device: "other processes hold about 12 GB of the GPU's 15 GB")
+    assert isinstance(train(job)[-1], Finished)
 
 
 def test_a_device_on_which_not_even_the_set_up_fits_is_the_machines_fault(job, monkeypatch):

@@ -159,7 +159,7 @@ def test_a_trial_that_another_worker_of_this_machine_has_thawed_keeps_its_files_
 
     def see(job: TrialJob) -> None:
         if job.trial == 1:
-            while not place.freezing[0].is_over:
+            while not all(one.is_over for one in place.freezing):
                 time.sleep(0.01)
             folder.mkdir()
         elif job.trial == 2:

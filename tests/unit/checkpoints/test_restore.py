@@ -184,6 +184,14 @@ def test_without_a_limit_room_is_made_only_for_a_store_that_refused(shelf: Shelf
     assert freed.deleted == tuple(full.order[:2])
 
 
+def test_the_only_snapshots_of_paused_trials_can_be_spared(shelf: Shelf, full: Full) -> None:
+    spared = make_room(shelf.store, UID, full.holdings, limit=0, incoming=SIZE, paused=False).deleted
+    assert list(spared) == full.order[: len(spared)]
+    rest = make_room(shelf.store, UID, full.holdings, limit=0, incoming=SIZE).deleted
+    assert [*spared, *rest] == full.order
+    assert rest
+
+
 def test_what_is_left_of_a_trial_that_ended_needs_no_hour_to_become_garbage(shelf: Shelf) -> None:
     left = shelf.snapshot(5, 1)
     holding = Holding(f"{UID}/trial-000005", "finished")

@@ -250,9 +250,6 @@ def test_who_finds_the_study_done_brings_the_curves_that_a_killed_worker_left(sh
     assert shelf.kinds(last) == ["best", "results"]
 
 
-# ---- this machine's disk ----
-
-
 # ---- pictures ----
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -19,7 +20,7 @@ from petskin_tune.checkpoints.bucket import BucketStore
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.opening import check_store, open_store
 from petskin_tune.errors import UsageError
-from petskin_tune.files import disks
+from petskin_tune.files import disks, durable
 from petskin_tune.files.disks import Mount
 from petskin_tune.files.durable import Damaged, Full, Missing, Unavailable
 from petskin_tune.protocol import Position
@@ -314,3 +315,22 @@ def test_links_that_others_put_into_a_shared_store_lead_nowhere(tmp_path: Path, 
         with pytest.raises(Unavailable, match="symbolic link"):
             attempt(f"uid/trial-000001/{victim.name}")
     assert victim.read_bytes() == b"what nobody may lose"
+
+
+def test_a_store_whose_disk_is_mounted_after_the_start_is_found_and_an_empty_one_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it should be lies nothing, or an empty folder, as long as its disk is not mounted."""
+    point = Path("/")
+    monkeypatch.setattr(durable, "mount_of", lambda _: SimpleNamespace(point=point))
+    store = FolderStore(tmp_path / "nas" / "store", network=False)
+    with pytest.raises(Unavailable, match="is not there"):
+        store.require()
+    (tmp_path / "nas" / "store").mkdir(parents=True)
+    point = tmp_path / "nas"
+    with pytest.raises(Unavailable, match="is empty"):
+        store.require()
+    (tmp_path / "nas" / "store" / "uid").mkdir()
+    store.require()
+    with pytest.raises(Missing):
+        store.fetch("uid/x", tmp_path / "x", "0" * 64)

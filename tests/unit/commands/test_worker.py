@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 
@@ -20,7 +21,8 @@ def test_each_device_has_a_worker_with_a_name_of_its_own_and_one_alone_takes_ove
     told = _requests(["0", "cpu"], places, Request(device="0,cpu", name="gpu", max_hours=2.0, take_over=True), 7.0)
     read = {device: pickle.loads(request) for device, request in told.items()}
     assert list(read) == ["0", "cpu"]
-    for device, (where, request, typed_at) in read.items():
+    for device, (parent, where, request, typed_at) in read.items():
+        assert parent == os.getpid()
         assert (where.mode, where.storage, where.asked) == ("guest", places.storage, places.asked)
         own = {"device": device, "name": f"gpu-{device}", "take_over": device == "0"}
         assert request == Request(**own, max_hours=2.0, typed_device="0,cpu")
@@ -30,7 +32,7 @@ def test_each_device_has_a_worker_with_a_name_of_its_own_and_one_alone_takes_ove
 
 def test_workers_without_a_name_are_called_after_their_processes() -> None:
     told = _requests(["0", "1"], Places("x"), Request(device="0,1"), 7.0)
-    assert [pickle.loads(request)[1].name for request in told.values()] == [None, None]
+    assert [pickle.loads(request)[2].name for request in told.values()] == [None, None]
 
 
 def test_what_is_typed_again_keeps_what_decides_which_trials_go_on() -> None:

@@ -44,7 +44,8 @@ from petskin_tune.trial.process import Died
 from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.run_state import RunState
 from petskin_tune.trial.workplace import Workplace
-from tests.support.workplace import STARTED, Script, a_workplace, epoch_done, new_run
+from tests.support.workers import wait_until
+from tests.support.workplace import STARTED, Script, a_workplace, epoch_done, new_run, shown
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +374,7 @@ def test_a_thawed_trial_whose_snapshot_is_gone_ends_instead_of_beginning_anew(
     script = Script()
     place = a_workplace(storage, tmp_path, script)
     place.home.local_checkpoints = False
-    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "another study").mkdir(parents=True)
     outcome = thawed_without_snapshot(place).run()
     assert (outcome.end, outcome.value, outcome.reason) == ("pruned", 0.1, SNAPSHOT_GONE)
     assert script.jobs == []
@@ -389,8 +390,15 @@ def test_a_thawed_trial_waits_for_a_store_whose_disk_is_not_mounted_yet(
     place.home.local_checkpoints = False
     assert not (tmp_path / "store").exists()
     run = thawed_without_snapshot(place)
-    threading.Timer(1.0, lambda: run.suspend("SIGTERM", time.monotonic() + 5.0)).start()
+
+    def suspend() -> None:
+        wait_until(lambda: "cannot be had now (the store" in shown(place))
+        run.suspend("SIGTERM", time.monotonic() + 5.0)
+
+    thread = threading.Thread(target=suspend)
+    thread.start()
     outcome = run.run()
+    thread.join()
     assert outcome.end == "suspended"
     (trial,) = place.study.trials()
     assert trial.state == TrialState.RUNNING
