@@ -30,12 +30,12 @@ class FolderStore(Store):
         self._folder = folder
         self._network = is_network(folder) if network is None else network
         self._disk = SameDisk(folder)
-        self._was_there = folder.is_dir()
+        self._was_there = os.path.isdir(folder)  # not `is_dir`, which raises where a mount is dead
         self._seen = False  # whether the folder exists
 
     def _require_disk(self) -> None:
         """Raise Unavailable if the folder's disk was unmounted; one that was mounted since the start is its disk."""
-        if not self._was_there and self._folder.is_dir():
+        if not self._was_there and os.path.isdir(self._folder):
             self._disk, self._was_there = SameDisk(self._folder), True
         self._disk.require()
 
@@ -90,7 +90,7 @@ class FolderStore(Store):
 
     def require(self) -> None:
         """See :meth:`Store.require`."""
-        if not self._folder.is_dir():
+        if not os.path.isdir(self._folder):
             raise Unavailable(f"the store {self.url} is not there")
         self._require_disk()
         with translated(f"listing {self.url}"):

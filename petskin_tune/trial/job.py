@@ -90,6 +90,13 @@ def make_job(
     )
 
 
+def _lies_beside_the_database(place: Workplace) -> bool:
+    """Whether the store is the home's own, and so is the database: whoever reads one has the other's disk."""
+    home, database = place.home, place.home.database
+    beside = home.copied is not None or (database is not None and database.is_relative_to(home.folder))
+    return beside and place.study.store == IN_THE_HOME
+
+
 def _newest_snapshot(
     trial: HeldTrial,
     place: Workplace,
@@ -107,7 +114,7 @@ def _newest_snapshot(
     pointers = [pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None]
     usable = [pointer for pointer in pointers if PurePosixPath(pointer.key).name not in refused]
     restored = newest_good(usable, place.store, folder)
-    if restored.path is None and usable and not (place.home.local_checkpoints or place.study.store == IN_THE_HOME):
+    if restored.path is None and usable and not (place.home.local_checkpoints or _lies_beside_the_database(place)):
         place.store.require()  # a disk of its own may not be mounted yet: nothing is known of what lies there
     for rejected in restored.rejected:
         remember(f"the snapshot {rejected.key} cannot be used: {rejected.reason}")

@@ -334,3 +334,22 @@ def test_a_store_whose_disk_is_mounted_after_the_start_is_found_and_an_empty_one
     store.require()
     with pytest.raises(Missing):
         store.fetch("uid/x", tmp_path / "x", "0" * 64)
+
+
+def test_a_mount_that_is_dead_is_a_store_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python asks a path whether it is a folder, and hears errors that say nothing about that."""
+    folder, stat = tmp_path / "store", os.stat
+
+    def dead(path: Any, *given: Any, **named: Any) -> os.stat_result:
+        if str(path).startswith(str(folder)):
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return stat(path, *given, **named)
+
+    with monkeypatch.context() as away:
+        away.setattr(os, "stat", dead)
+        store = FolderStore(folder, network=False)
+        with pytest.raises(Unavailable):
+            store.require()
+    local = tmp_path / "local"
+    local.write_bytes(b"x")
+    assert store.put(local, "uid/x").size == 1

@@ -16,6 +16,7 @@ from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import Unavailable, measure
+from petskin_tune.home.home import IN_THE_HOME
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import SnapshotPointer
 from petskin_tune.protocol import Position, SnapshotWritten, TrialJob
@@ -282,3 +283,21 @@ def test_trials_that_have_ended_leave_no_snapshot_on_this_disk_whatever_the_stor
     assert sorted(path.name for path in ended.rglob("*")) == ["train.log"]
     assert sorted(path.name for path in beside.rglob("*")) == ["lock", "train.log"]
     assert (other / names[0]).exists()
+
+
+@pytest.mark.parametrize("database_is_in_the_home", [True, False])
+def test_a_homes_own_store_is_there_with_its_database(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, database_is_in_the_home: bool
+) -> None:
+    """A database of elsewhere says nothing of whether the home's disk is mounted."""
+    place = machine.place
+    place.home.local_checkpoints = False
+    monkeypatch.setattr(type(place.study), "store", IN_THE_HOME, raising=False)
+    database = machine.folder / "tune.db" if database_is_in_the_home else None
+    monkeypatch.setattr(type(place.home), "database", database, raising=False)
+    machine.trial.point_to(SnapshotPointer("uid/gone/snapshot-1-1-0-abcd.pt", "0" * 64, Position(1, 0)))
+    if database_is_in_the_home:
+        assert machine.job().snapshot is None
+    else:
+        with pytest.raises(Unavailable, match="is not there"):
+            machine.job()
