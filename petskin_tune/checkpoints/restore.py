@@ -16,8 +16,6 @@ from petskin_tune.files.durable import Damaged, Missing, read_patiently
 from petskin_tune.protocol import Position
 
 ORPHAN_SECONDS = 3600.0  # younger files that no lease points to may be uploads whose lease is being written
-
-
 _ONLY = 4  # the rank of a paused trial's only snapshot, see `_rank`
 
 

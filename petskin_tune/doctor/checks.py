@@ -60,14 +60,19 @@ def run(found: Examination) -> Iterator[Check]:
     yield _checked(found, "store", lambda: _store(found))
     yield _checked(found, "weights", lambda: _weights(found))
     yield _checked(found, "data", lambda: _data(found))
-    if training_checks.would_disturb(found):
-        yield Check("training", "warning", _("not tried: a worker trains on this machine, and would be disturbed"))
-    else:
-        yield from _by_training(found)
+    yield from _by_training(found)
     yield _checked(found, "disk", lambda: _disk(found))
 
 
 def _by_training(found: Examination) -> Iterator[Check]:
+    try:
+        disturbs = training_checks.would_disturb(found)
+    except Exception as error:  # noqa: BLE001 (raised again, unless it is a refusal)
+        yield _problem("training", error)
+        return
+    if disturbs:
+        yield Check("training", "warning", _("not tried: a worker trains on this machine, and would be disturbed"))
+        return
     if found.model is not None and found.prepared is not None:
         yield _checked(found, "training", lambda: training_checks.training(found))
     if found.probe is not None and found.probe.started is not None:

@@ -15,8 +15,10 @@ from petskin_tune.database.engine import CONNECT_SECONDS
 from petskin_tune.database.outages import RETRY_MAX_SECONDS
 from petskin_tune.leases.lease import Lease
 
-CONTINUOUS_SECONDS = 5.0  # reads further apart say nothing about what lay between (an idle worker reads each second),
-CONTINUOUS_SHARE = 1 / 3  # or than this share of a grace, where that is longer: a distant database answers slowly
+# Reads further apart than both say nothing about what lay between. An idle worker reads each second, unless a distant
+# database answers slowly.
+CONTINUOUS_SECONDS = 5.0
+CONTINUOUS_SHARE = 1 / 3  # of the shortest grace
 
 
 @dataclass(frozen=True)

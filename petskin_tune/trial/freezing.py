@@ -116,8 +116,7 @@ class Freezing:
                 raise self._recorder.error
             if self._renewal.lost or self._recorder.lost or self._uploader.state.lost:
                 return False
-            if self._recorder.drain(LOOK_SECONDS) and self._uploader.drain(
-                LOOK_SECONDS, hurry=self._is_ending.is_set()
-            ):
+            hurry = self._is_ending.is_set()
+            if self._recorder.drain(LOOK_SECONDS) and self._uploader.drain(LOOK_SECONDS, hurry=hurry):
                 return True
         return False

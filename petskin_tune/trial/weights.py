@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -77,10 +78,11 @@ def _download(name: str, target: Path) -> None:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether another try may bring what this one did not: not where the answer is that there is no such file."""
+    """Whether another try may bring what this one did not: not where there is no such file, or this disk refuses."""
     if isinstance(error, HTTPError):
         return error.code >= 500 or error.code == 429
-    return isinstance(error, (OSError, HTTPException))
+    of_this_disk = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+    return isinstance(error, (OSError, HTTPException)) and not of_this_disk
 
 
 @contextlib.contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch import nn
 
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.decoding import decode
@@ -18,9 +16,7 @@ from petskin_tune.files import regular
 from petskin_tune.files.atomic import write_whole
 from petskin_tune.printable import printable
 from petskin_tune.protocol import PICTURES, PicturesJob, PicturesMade
-from petskin_tune.training import guards
 from petskin_tune.training.data.loading import StrictDataset
-from petskin_tune.training.micro_batches import smaller_part
 from petskin_tune.training.pictures import canvas, charts
 from petskin_tune.training.pictures.choice import Labelled, choose
 from petskin_tune.training.pictures.photographs import PER_SHEET, Outlined, Shown, sheet, tile_size
@@ -38,34 +34,13 @@ def make(job: PicturesJob) -> PicturesMade:
     model, device = load(job)
     data, images = open_data(job, model)
     chosen = _chosen(job, images)
-    validator = _validated(job, model, device, data, images, chosen.values())
+    validator = validate(job, model, device, data, images, chosen.values())
     names = told_apart(list(data["names"].values()))
     drawn = [*_sheets(chosen, images, validator, names), *_plots(validator, names, job.history)]
     folder = Path(job.run_folder) / "pictures"
     for name, picture in zip(PICTURES, drawn, strict=True):
         write_whole(folder / name, canvas.jpeg(picture))
     return PicturesMade(str(folder), float(validator.metrics.seg.map), tuple(chosen))
-
-
-def _validated(
-    job: PicturesJob,
-    model: nn.Module,
-    device: torch.device,
-    data: dict[str, Any],
-    images: StrictDataset,
-    wanted: Collection[str],
-) -> KeepingValidator:
-    """The validation, in smaller batches where the device runs out of memory, as the training's own."""
-    part = images.batch_size
-    while True:
-        try:
-            return validate(job, model, device, data, images, wanted, part)
-        except Exception as error:
-            part = smaller_part(images.batch_size, part)
-            if not guards.is_out_of_memory(error) or not part:
-                raise
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
 
 
 # ---- photographs -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import select_device
 
 from petskin_tune.protocol import PicturesJob
+from petskin_tune.training import guards
 from petskin_tune.training.data.loading import StrictDataset, options_of, read_data, validation_set
+from petskin_tune.training.micro_batches import smaller_part
 from petskin_tune.training.pictures.photographs import Outlined, outlines_of, tile_size
 from petskin_tune.training.process.isolation import ignore_signals
 
@@ -79,9 +81,10 @@ def validate(
     data: dict[str, Any],
     images: StrictDataset,
     wanted: Collection[str],
-    batch_size: int | None = None,
 ) -> KeepingValidator:
     """Validate as a training does after an epoch: the averaged model, unfused, on batches of twice the training's.
+
+    On smaller ones where the device runs out of memory; they never cut across images of two shapes.
 
     Args:
         job: names the arguments.
@@ -90,22 +93,34 @@ def validate(
         data: the data set as Ultralytics has it.
         images: of its validation split.
         wanted: paths of the images whose predictions are kept.
-        batch_size: a divisor of twice the training's, which it is by default: images of one shape lie together.
     """
-    workers = 0 if device.type == "cpu" else job.workers or 0
-    loader = build_dataloader(images, batch_size or images.batch_size, workers, shuffle=False, rank=-1, device=device)
-    loader.worker_init_fn = ignore_signals
-    validator = KeepingValidator(wanted, loader, Path(job.run_folder), _validation(job))
-    validator.device, validator.data = device, data
-    if hasattr(model, "end2end"):
-        model.end2end = validator.args.nms is False
-    validator.init_metrics(model)
-    with torch.inference_mode():
-        for batch in loader:
-            batch = validator.preprocess(batch)
-            validator.update_metrics(validator.postprocess(model(batch["img"])), batch)
-    validator.get_stats()
-    return validator
+
+    def in_batches_of(size: int) -> KeepingValidator:
+        workers = 0 if device.type == "cpu" else job.workers or 0
+        loader = build_dataloader(images, size, workers, shuffle=False, rank=-1, device=device)
+        loader.worker_init_fn = ignore_signals
+        validator = KeepingValidator(wanted, loader, Path(job.run_folder), _validation(job))
+        validator.device, validator.data = device, data
+        if hasattr(model, "end2end"):
+            model.end2end = validator.args.nms is False
+        validator.init_metrics(model)
+        with torch.inference_mode():
+            for batch in loader:
+                batch = validator.preprocess(batch)
+                validator.update_metrics(validator.postprocess(model(batch["img"])), batch)
+        validator.get_stats()
+        return validator
+
+    size = images.batch_size
+    while True:
+        try:
+            return in_batches_of(size)
+        except Exception as error:
+            size = smaller_part(images.batch_size, size)
+            if not guards.is_out_of_memory(error) or not size:
+                raise
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 def _validation(job: PicturesJob) -> dict[str, Any]:

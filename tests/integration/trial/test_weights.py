@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import pickle
 import subprocess
@@ -118,6 +119,22 @@ def test_weights_that_are_not_there_are_not_asked_for_again(
     with pytest.raises(UsageError, match="cannot be fetched"):
         fetch_weights(NAME, tmp_path / "weights")
     assert time.monotonic() - began < 30.0
+
+
+def test_a_disk_that_refuses_the_weights_is_not_asked_again(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    def refuse(*given: object) -> None:
+        tried.append(given)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("TUNE_PATIENCE_SECONDS", "60")
+    monkeypatch.setattr(weights, "_receive", refuse)
+    with pytest.raises(UsageError, match="No space left on device"):
+        fetch_weights(NAME, tmp_path / "weights")
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"])

@@ -353,3 +353,15 @@ def test_a_mount_that_is_dead_is_a_store_that_does_not_answer(tmp_path: Path, mo
     local = tmp_path / "local"
     local.write_bytes(b"x")
     assert store.put(local, "uid/x").size == 1
+
+
+def test_a_local_disk_that_is_full_is_no_outage_of_the_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BucketStore("gs://bucket/place", fsspec.filesystem("memory"))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store._files, "get_file", refuse, raising=False)
+    with pytest.raises(Full, match="No space left on device"):
+        store.fetch("uid/x", tmp_path / "x", "0" * 64)
+    assert list(tmp_path.iterdir()) == []
