@@ -18,7 +18,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.search import pruners
 from petskin_tune.search.pruners import Peer
-from petskin_tune.study.space import distributions
+from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.spec import PrunerSpec, Range, StudySpec
 from petskin_tune.trial.recorder import appended, summary
 

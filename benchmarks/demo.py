@@ -23,8 +23,8 @@ import optuna
 import yaml
 
 from petskin_tune.study import attributes
-from petskin_tune.study.gain import welch
-from petskin_tune.study.ranking import best
+from petskin_tune.study.best.gain import welch
+from petskin_tune.study.best.ranking import best
 from petskin_tune.study.study_file.file import shipped_folder
 
 FIRST_REPETITION = 1000  # seeds of repetitions are no seeds of searches

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.search.samplers import draw
-from petskin_tune.study.space import distributions
+from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.spec import Range, SamplerSpec, StudySpec
 
 STARTUP, FURTHER = 10, 50  # trials

@@ -20,7 +20,7 @@ from petskin_tune.search.freeze_thaw.choice import choose
 from petskin_tune.search.freeze_thaw.recommend import recommend
 from petskin_tune.search.freeze_thaw.state import Continue, SearchState, TrialRecord
 from petskin_tune.search.pruners import Peer
-from petskin_tune.study.space import distributions
+from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.spec import PrunerSpec, Range, StudySpec
 
 PRUNERS = {

@@ -102,7 +102,8 @@ def worked(place: Path, runs: float) -> list[Verdict]:
     from petskin_tune.commands.worker import Request, start_worker
     from petskin_tune.interrupts import Signals
     from petskin_tune.opening.places import Places
-    from petskin_tune.trial import process, run
+    from petskin_tune.trial import run
+    from petskin_tune.trial.process import runner as process
 
     verdicts: dict[tuple[int, int], Verdict] = {}
     plain = run.judge

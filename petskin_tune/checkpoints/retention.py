@@ -18,8 +18,8 @@ from petskin_tune.files.durable import StoreError, translated
 from petskin_tune.files.results_csv import render
 from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.study import attributes
+from petskin_tune.study.best.ranking import ranked, recommended_of
 from petskin_tune.study.extent import begun_here
-from petskin_tune.study.ranking import ranked, recommended_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study
 

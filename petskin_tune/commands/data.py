@@ -162,7 +162,7 @@ def check(source: str, sheet: Path | None, per_class: int, as_json: bool, jobs: 
     import json
 
     from petskin_tune.datasets.check import check as check_data
-    from petskin_tune.datasets.contact_sheet import contact_sheet, require_drawable
+    from petskin_tune.datasets.pictures.contact_sheet import contact_sheet, require_drawable
 
     if sheet is not None:
         require_drawable(sheet)

@@ -95,7 +95,7 @@ def delete_study(places: Places, say: Callable[[str], None], may: Callable[[str]
 
 def _repetitions(study: Study) -> list[Study]:
     """The studies that repeat trials of this one."""
-    from petskin_tune.study.repeats import studies_about
+    from petskin_tune.study.best.repeats import studies_about
     from petskin_tune.study.study import find_study
 
     found = (find_study(study.storage, name) for name in studies_about(study.storage, study.uid))
@@ -185,7 +185,7 @@ class _Holding:
 
 def _holding(study: Study, home: Home) -> _Holding:
     from petskin_tune.checkpoints.keys import is_of_a_trial
-    from petskin_tune.study.repeats import repeats_of
+    from petskin_tune.study.best.repeats import repeats_of
 
     repeats = repeats_of(study.attributes)
     about = f" ({repeats})" if repeats else ""

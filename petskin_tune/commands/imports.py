@@ -165,7 +165,7 @@ def _assumed(word: str) -> tuple[str, Any]:
     Raises:
         UsageError: it is no such pair, or Ultralytics knows no such argument or value.
     """
-    from petskin_tune.study.arguments import check_name, check_value
+    from petskin_tune.study.space.arguments import check_name, check_value
     from petskin_tune.study.study_file.yaml_lines import read
 
     name, equals, text = word.partition("=")

@@ -32,8 +32,9 @@ def trials(places: Places, sort: str, states: tuple[str, ...], trial: int | None
         raise UsageError("--csv is the table of all trials: leave --json and --trial out.")
     from petskin_tune.leases.lease import read_leases
     from petskin_tune.opening.study import open_study
-    from petskin_tune.views import trial_page, trial_rows
-    from petskin_tune.views import trials as view
+    from petskin_tune.views.trials import page as trial_page
+    from petskin_tune.views.trials import rows as trial_rows
+    from petskin_tune.views.trials import table as view
 
     with open_study(places) as (_, study):
         leases = read_leases(study.storage, study.id)

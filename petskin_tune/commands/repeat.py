@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from petskin_tune.home.home import Home
-    from petskin_tune.study.gain import Gain, Repeats
+    from petskin_tune.study.best.gain import Gain, Repeats
     from petskin_tune.study.study import Study
 
 MOST_PAIRS = 100
@@ -70,7 +70,7 @@ def _require_enough(pairs: int) -> None:
     Raises:
         UsageError: it is such a number.
     """
-    from petskin_tune.study.gain import LEAST
+    from petskin_tune.study.best.gain import LEAST
 
     if not LEAST <= pairs <= MOST_PAIRS:
         raise UsageError(
@@ -95,7 +95,7 @@ def _begin(places: Places, pairs: int, request: Request) -> _Begun:
         UsageError: there is nothing to compare, or another release of Ultralytics is here.
     """
     from petskin_tune.opening.study import open_study
-    from petskin_tune.study import repeats
+    from petskin_tune.study.best import repeats
 
     with open_study(places, "guest") as (home, study):
         _refuse_repetitions(study, places, pairs)
@@ -117,7 +117,7 @@ def _refuse_repetitions(study: Study, places: Places, pairs: int) -> None:
     Raises:
         UsageError: it is; says what to type.
     """
-    from petskin_tune.study.repeats import repeats_of
+    from petskin_tune.study.best.repeats import repeats_of
 
     if (about := repeats_of(study.attributes)) is not None:
         raise UsageError(
@@ -135,8 +135,8 @@ def _compared(
         UsageError: the best trial has the settings of the defaults.
     """
     from petskin_tune.diagnosis.search import reference_of, reference_trial
-    from petskin_tune.study.gain import Repeats
-    from petskin_tune.study.repeats import BEST, DEFAULTS
+    from petskin_tune.study.best.gain import Repeats
+    from petskin_tune.study.best.repeats import BEST, DEFAULTS
     from petskin_tune.study.study import settings_of
 
     trial = reference_trial(study.trials(), study.spec)
@@ -158,7 +158,7 @@ def _resolved(study: Study, home: Home, data: str | None) -> dict[str, Any]:
     Raises:
         UsageError: the data set, by whose size `auto` chooses, is not here, or is not the study's.
     """
-    from petskin_tune.study.start_points import start_points
+    from petskin_tune.study.space.start_points import start_points
     from petskin_tune.trial.inputs import data_of
 
     pulse = Pulse(click.echo)
@@ -188,7 +188,7 @@ def _kept(places: Places, name: str) -> str:
 
 
 def _measured(study: Study, name: str) -> Gain:
-    from petskin_tune.study.repeats import measured, repeats_of
+    from petskin_tune.study.best.repeats import measured, repeats_of
     from petskin_tune.study.study import find_study
 
     found = find_study(study.storage, name)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from petskin_tune.home.home import Home
     from petskin_tune.leases.lease import Lease
     from petskin_tune.study.study import Study
-    from petskin_tune.trial.process import Runner
+    from petskin_tune.trial.process.runner import Runner
     from petskin_tune.views.report import Gallery
 
 NO_PICTURES = "--no-pictures"
@@ -144,7 +144,7 @@ class _Galleries:
 
     @cached_property
     def _runner(self) -> Runner:
-        from petskin_tune.trial.process import Runner
+        from petskin_tune.trial.process.runner import Runner
 
         return Runner(self._home.work / "ultralytics")
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from petskin_tune.checkpoints.artifacts import Artifacts
     from petskin_tune.home.home import Home
     from petskin_tune.study.study import Study
-    from petskin_tune.views.status_facts import Status
+    from petskin_tune.views.status.facts import Status
 
 
 @click.command()
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def status(places: Places, as_json: bool, watch: bool) -> None:
     """Say how far the study is, when it ends, who works on what, and what a kill would cost."""
     from petskin_tune.opening.study import open_study
-    from petskin_tune.views import status_text as view
+    from petskin_tune.views.status import text as view
 
     with open_study(places) as (home, study):
         shown = _read_status(home, study, places)
@@ -56,7 +56,7 @@ def status(places: Places, as_json: bool, watch: bool) -> None:
 
 def _read_status(home: Home, study: Study, places: Places) -> Status:
     from petskin_tune.leases.lease import read_leases
-    from petskin_tune.views.status import collect
+    from petskin_tune.views.status.collect import collect
 
     study.refresh()  # it may have been deleted
     leases = read_leases(study.storage, study.id)
@@ -176,7 +176,7 @@ def _best(places: Places, yaml_file: str | None, weights: str | None) -> None:
 def _found_here(study: Study, home: Home) -> dict[str, Any]:
     """Model and data set as paths of this machine, as far as they are here: `yolo train` knows nothing of studies."""
     from petskin_tune.datasets import source
-    from petskin_tune.trial.model_files import find_model
+    from petskin_tune.trial.model.files import find_model
 
     found: dict[str, Any] = {}
     base = study.folders[0] if study.folders else Path.cwd()
@@ -209,7 +209,7 @@ def dashboard(places: Places, port: int, write: bool) -> None:
     """Serve the Optuna dashboard on this machine, for looking only."""
     from petskin_tune.leases.lease import is_anybody_here, read_leases
     from petskin_tune.opening.study import open_study
-    from petskin_tune.views import dashboard as view
+    from petskin_tune.views.dashboard import server as view
 
     with open_study(places) as (home, study):
         leases = read_leases(study.storage, study.id)

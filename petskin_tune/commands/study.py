@@ -91,7 +91,7 @@ def _size(spec: StudySpec) -> str:
 def _offered(places: Places, source: str) -> tuple[dict[str, Any], ...]:
     """The parameters of the best finished trials of another study in the same database."""
     from petskin_tune.opening.study import open_study
-    from petskin_tune.study.ranking import ranked
+    from petskin_tune.study.best.ranking import ranked
     from petskin_tune.study.study import FINISHED
     from petskin_tune.study.wanted import Wanted
 
@@ -131,8 +131,8 @@ def enqueue(places: Places, words: tuple[str, ...]) -> str:
         UsageError: a word is no such pair, a name is not searched, a value lies outside its range.
     """
     from petskin_tune.opening.study import open_study
-    from petskin_tune.study.ranking import has_reached
-    from petskin_tune.study.space import parse_point
+    from petskin_tune.study.best.ranking import has_reached
+    from petskin_tune.study.space.parameters import parse_point
     from petskin_tune.study.study import FINISHED
 
     with open_study(places, "guest") as (_, study):

@@ -118,7 +118,7 @@ def _chosen(study: Study, trial: int | None, top: int | None) -> list[FrozenTria
     Raises:
         UsageError: there is no such finished trial.
     """
-    from petskin_tune.study.ranking import ranked
+    from petskin_tune.study.best.ranking import ranked
     from petskin_tune.study.study import FINISHED
 
     finished = study.trials(*FINISHED)

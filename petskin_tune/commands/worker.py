@@ -184,7 +184,7 @@ def _work(places: Places, request: Request, signals: Signals, began: float) -> i
         signals: heard from before the imports on.
         began: the instant (monotonic) from which ``max_hours`` count.
     """
-    from petskin_tune.trial.process import Runner
+    from petskin_tune.trial.process.runner import Runner
     from petskin_tune.trial.timings import Deadline
     from petskin_tune.trial.workplace import Workplace
     from petskin_tune.views.screen import open_progress

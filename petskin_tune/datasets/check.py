@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from petskin_tune.datasets import layout
-from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.labels.outlines import Outlines, read_outlines
+from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.names import repeated, told_apart
-from petskin_tune.datasets.outlines import Outlines, read_outlines
 from petskin_tune.datasets.parallel import batches, spread
-from petskin_tune.datasets.pictures import BadPicture, require_trainable, verify
+from petskin_tune.datasets.pictures.reading import BadPicture, require_trainable, verify
 from petskin_tune.datasets.subset import read_groups
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular

@@ -13,8 +13,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.datasets import labels
-from petskin_tune.datasets.pictures import picture_fault
+from petskin_tune.datasets.labels import rows as labels
+from petskin_tune.datasets.pictures.reading import picture_fault
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import write_whole
 from petskin_tune.printable import raw

@@ -13,7 +13,7 @@ from typing import Any
 
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.examined import Examined
-from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.names import read_alike
 from petskin_tune.datasets.trainable import TRAINED, require_trainable
 from petskin_tune.errors import UsageError

@@ -12,10 +12,10 @@ import yaml
 
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.fingerprint import fingerprint
-from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.parallel import batches, spread
-from petskin_tune.datasets.pictures import BadPicture, open_picture
-from petskin_tune.datasets.rendering import render
+from petskin_tune.datasets.pictures.reading import BadPicture, open_picture
+from petskin_tune.datasets.pictures.rendering import render
 from petskin_tune.datasets.source import absolute
 from petskin_tune.datasets.subset import read_groups
 from petskin_tune.errors import UsageError

@@ -13,7 +13,7 @@ import yaml
 from petskin_tune.datasets import demo, layout
 from petskin_tune.datasets.archives import unpacking
 from petskin_tune.datasets.folders import list_lines, write_list
-from petskin_tune.datasets.labels import label_lines, label_path
+from petskin_tune.datasets.labels.rows import label_lines, label_path
 from petskin_tune.datasets.layout import SPLITS
 from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError

@@ -12,7 +12,7 @@ import yaml
 
 from petskin_tune.datasets import layout, stratify
 from petskin_tune.datasets.folders import write_list
-from petskin_tune.datasets.labels import classes_in, label_path
+from petskin_tune.datasets.labels.rows import classes_in, label_path
 from petskin_tune.datasets.source import absolute
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular

@@ -1,8 +1,8 @@
 """Whether a data set can be trained: the one judgement of ``init``, ``doctor``, ``data check`` and a trial's process.
 
 The YAML and the layout are judged where they are read (:mod:`petskin_tune.datasets.layout`), label rows by
-:mod:`petskin_tune.datasets.labels`, pictures by :mod:`petskin_tune.datasets.pictures`. A training reads through the
-same three, so that it ends at nothing that was called ready, unless the files change.
+:mod:`petskin_tune.datasets.labels.rows`, pictures by :mod:`petskin_tune.datasets.pictures.reading`. A training reads
+through the same three, so that it ends at nothing that was called ready, unless the files change.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from petskin_tune.datasets import labels
 from petskin_tune.datasets.examined import Examined
+from petskin_tune.datasets.labels import rows as labels
 from petskin_tune.datasets.layout import DataSet
 from petskin_tune.errors import UsageError
 

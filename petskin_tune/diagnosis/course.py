@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from petskin_tune.diagnosis.curves import Curves, fitness_noise
-from petskin_tune.diagnosis.divergence import COMES_BACK
 from petskin_tune.diagnosis.finding import NOTHING_FOUND
-from petskin_tune.diagnosis.standstill import LEAST_TO_FIND
+from petskin_tune.diagnosis.rules.divergence import COMES_BACK
+from petskin_tune.diagnosis.rules.standstill import LEAST_TO_FIND
 from petskin_tune.language import _
 
 NEARLY_ALL = 0.9  # of the best value: when it was reached says how the run spent its time

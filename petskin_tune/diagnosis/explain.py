@@ -19,17 +19,17 @@ from petskin_tune.diagnosis.comparison import compare, curves_of
 from petskin_tune.diagnosis.course import ENDS_LOW, LATE, no_finding, unusual
 from petskin_tune.diagnosis.curves import Curves
 from petskin_tune.diagnosis.finding import NOTHING_FOUND, Finding
-from petskin_tune.diagnosis.learning_rate import peak_rate
+from petskin_tune.diagnosis.rules.learning_rate import peak_rate
 from petskin_tune.diagnosis.run_files import read_run
 from petskin_tune.diagnosis.troubles import DETAIL_LINES, DETAIL_WIDTH
 from petskin_tune.diagnosis.verdict import LEAST_EPOCHS, judge
 from petskin_tune.error_text import tail
 from petskin_tune.language import _, several
 from petskin_tune.study import attributes
+from petskin_tune.study.best.ranking import best
+from petskin_tune.study.best.repeats import gain_of
 from petskin_tune.study.failures import Failure
 from petskin_tune.study.foreign import Foreign, foreign_of, without_foreign
-from petskin_tune.study.ranking import best
-from petskin_tune.study.repeats import gain_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind, failure_of, find_trial, spec_of
 

@@ -10,8 +10,8 @@ from petskin_tune.diagnosis.comparison import curves_of
 from petskin_tune.diagnosis.curves import fitness_noise
 from petskin_tune.language import _
 from petskin_tune.study import attributes
+from petskin_tune.study.best.ranking import best, so_far
 from petskin_tune.study.foreign import without_foreign
-from petskin_tune.study.ranking import best, so_far
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind
@@ -19,7 +19,7 @@ from petskin_tune.study.trials import failure_kind
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from petskin_tune.study.gain import Against, Gain
+    from petskin_tune.study.best.gain import Against, Gain
 
 IN_A_ROW = 5  # trials that end alike before it is said
 ENOUGH_TRIALS = 10  # finished ones, before the best is held against the defaults

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from petskin_tune.diagnosis.curves import Curves, from_history
-from petskin_tune.diagnosis.divergence import diverged
 from petskin_tune.diagnosis.finding import Finding
-from petskin_tune.diagnosis.learning_rate import learning_rate_too_low, never_warmed_up, still_improving
-from petskin_tune.diagnosis.masks import class_never_found, mask_worse_than_box
-from petskin_tune.diagnosis.overfitting import overfitting
-from petskin_tune.diagnosis.standstill import not_learning, nothing_found, stuck
+from petskin_tune.diagnosis.rules.divergence import diverged
+from petskin_tune.diagnosis.rules.learning_rate import learning_rate_too_low, never_warmed_up, still_improving
+from petskin_tune.diagnosis.rules.masks import class_never_found, mask_worse_than_box
+from petskin_tune.diagnosis.rules.overfitting import overfitting
+from petskin_tune.diagnosis.rules.standstill import not_learning, nothing_found, stuck
 from petskin_tune.errors import UsageError
 
 LEAST_EPOCHS = 5  # a shorter run says nothing but that it diverged

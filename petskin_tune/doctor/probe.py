@@ -31,7 +31,7 @@ from petskin_tune.protocol import (
     Stop,
     TrialJob,
 )
-from petskin_tune.trial.process import Died, Runner
+from petskin_tune.trial.process.runner import Died, Runner
 
 TRAIN_BATCHES, VAL_BATCHES = 24, 4  # thrice what two loader processes prefetch while the epoch before is validated
 EPOCHS = 2  # the first decodes the images and warms the device up, the second is measured

@@ -14,12 +14,12 @@ from petskin_tune.language import _, several
 from petskin_tune.leases.lease import is_anybody_here, read_leases
 from petskin_tune.protocol import Position
 from petskin_tune.study.environment import differences, of_trial
-from petskin_tune.study.start_points import resolve_defaults
+from petskin_tune.study.space.start_points import resolve_defaults
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study
 from petskin_tune.study.trials import failure_of
 from petskin_tune.trial.inputs import Prepared
-from petskin_tune.trial.process import Runner
+from petskin_tune.trial.process.runner import Runner
 from petskin_tune.trial.restart import attempts, given_back
 
 MOST_FAILED = 3  # failed trials that are named

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from petskin_tune.diagnosis.curves import Curves
-from petskin_tune.study.start_points import BUILT_MOMENTUM
+from petskin_tune.study.space.start_points import BUILT_MOMENTUM
 
 _SLACK = 0.02  # of a learning rate: six digits are written, and releases differ in the step that they write
 _OF_LONG_RUNS = 0.01

@@ -20,9 +20,9 @@ from petskin_tune.errors import UsageError
 from petskin_tune.imports.runs import Run
 from petskin_tune.search.constraints import NAMES, PREFIX
 from petskin_tune.study import attributes
-from petskin_tune.study.arguments import FREE, arguments
 from petskin_tune.study.foreign import Foreign
-from petskin_tune.study.space import check_point, distributions
+from petskin_tune.study.space.arguments import FREE, arguments
+from petskin_tune.study.space.parameters import check_point, distributions
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.text import counted, parameter
 

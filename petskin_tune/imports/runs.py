@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from petskin_tune.diagnosis.curves import Curves
-from petskin_tune.diagnosis.divergence import diverged
+from petskin_tune.diagnosis.rules.divergence import diverged
 from petskin_tune.diagnosis.run_files import read_run
 from petskin_tune.errors import UsageError
 from petskin_tune.imports import automatic
-from petskin_tune.study.arguments import arguments
+from petskin_tune.study.space.arguments import arguments
 from petskin_tune.study.spec import Subset
 
 

@@ -20,7 +20,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files.paths import resolved
 from petskin_tune.files.regular import read_bytes
 from petskin_tune.imports.runs import Run, digest_of
-from petskin_tune.study.arguments import LIMITS
+from petskin_tune.study.space.arguments import LIMITS
 
 NAMES = ("tune_results.ndjson", "tune_results.csv")
 MOST = 16 << 20  # bytes

@@ -19,9 +19,9 @@ from petskin_tune.opening.patience import Say
 from petskin_tune.opening.places import Places
 from petskin_tune.study import attributes
 from petskin_tune.study.creation import create_study
-from petskin_tune.study.space import fit_point
+from petskin_tune.study.space.parameters import fit_point
+from petskin_tune.study.space.start_points import start_points
 from petskin_tune.study.spec import StudySpec
-from petskin_tune.study.start_points import start_points
 from petskin_tune.study.study import Study
 from petskin_tune.study.study_file.file import not_found
 from petskin_tune.study.wanted import Wanted, refuse_differences

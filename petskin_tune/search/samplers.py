@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from petskin_tune.search import gaussian
 from petskin_tune.search.foreign import comparable
-from petskin_tune.study.space import check_point, distributions
+from petskin_tune.study.space.parameters import check_point, distributions
 from petskin_tune.study.spec import Scalar, StudySpec
 
 if TYPE_CHECKING:

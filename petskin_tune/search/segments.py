@@ -20,10 +20,10 @@ from petskin_tune.search.freeze_thaw import choice, recommend
 from petskin_tune.search.freeze_thaw.state import Continue as GoOn
 from petskin_tune.search.freeze_thaw.state import Decision, SearchState, Standing, TrialRecord
 from petskin_tune.study import attributes
-from petskin_tune.study.arguments import arguments
+from petskin_tune.study.best.ranking import ended
 from petskin_tune.study.failures import BAD_POINTS
 from petskin_tune.study.foreign import Foreign, foreign_of
-from petskin_tune.study.ranking import ended
+from petskin_tune.study.space.arguments import arguments
 from petskin_tune.study.stored import enqueued_params, recorded
 from petskin_tune.study.trials import failure_kind
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
-from petskin_tune.study.gain import Gain, Repeats
+from petskin_tune.study.best.gain import Gain, Repeats
 from petskin_tune.study.spec import SPEC_VERSION, Scalar, StudySpec
 from petskin_tune.study.study_file.file import as_written
 from petskin_tune.study.study_file.parser import read_study

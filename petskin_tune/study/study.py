@@ -21,9 +21,10 @@ from sqlalchemy.orm import Session
 from petskin_tune.database import queries
 from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.errors import UsageError
-from petskin_tune.study import attributes, ranking
+from petskin_tune.study import attributes
+from petskin_tune.study.best import ranking
 from petskin_tune.study.rows import attribute, new_attribute, to_json, waiting_trial
-from petskin_tune.study.space import check_settings
+from petskin_tune.study.space.parameters import check_settings
 from petskin_tune.study.spec import CHANGEABLE, StudySpec
 from petskin_tune.study.stored import checked, read_spec, recorded, study_attributes
 
@@ -66,7 +67,7 @@ class Study:
         return self.optuna.get_trials(deepcopy=False, states=states or None)
 
     def best(self) -> FrozenTrial | None:
-        """The best trial, see :func:`petskin_tune.study.ranking.ranked`; None while no trial has a value."""
+        """The best trial, see :func:`petskin_tune.study.best.ranking.ranked`; None while no trial has a value."""
         return ranking.best(self.trials(*FINISHED), self.attributes)
 
     def refresh(self) -> None:
@@ -215,7 +216,7 @@ def our_names(storage: PetskinStorage, *, repetitions: bool = True) -> list[str]
 
     Args:
         storage: open.
-        repetitions: those of repetitions as well, see ``repeats.py``.
+        repetitions: those of repetitions as well, see ``best/repeats.py``.
     """
     ours = (study for study in storage.get_all_studies() if attributes.SPEC in study.user_attrs)
     return [study.study_name for study in ours if repetitions or attributes.REPEATS not in study.user_attrs]

@@ -26,7 +26,7 @@ from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.study import attributes
 from petskin_tune.study.failures import CANNOT_START, DIES, ENDS, GIVEN_BACK, Failure, signal_name
 from petskin_tune.study.stored import recorded
-from petskin_tune.trial.process import TrialProcess
+from petskin_tune.trial.process.runner import TrialProcess
 from petskin_tune.trial.run_state import RunState
 
 End = Literal["complete", "pruned", "frozen", "failed", "suspended", "lost", "declined"]

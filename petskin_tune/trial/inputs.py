@@ -18,8 +18,8 @@ from petskin_tune.retries import retrying
 from petskin_tune.study import attributes
 from petskin_tune.study.spec import Choices, StudySpec
 from petskin_tune.study.study import Study
-from petskin_tune.trial.model_files import find_model
-from petskin_tune.trial.weights import fetch_weights, require_weights
+from petskin_tune.trial.model.files import find_model
+from petskin_tune.trial.model.weights import fetch_weights, require_weights
 
 MODEL_PATIENCE_SECONDS = 30.0  # a mounted Drive now and then refuses a read once
 

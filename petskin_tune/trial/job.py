@@ -19,7 +19,7 @@ from petskin_tune.search import pruners, samplers
 from petskin_tune.search.pruners import Peer, Verdict
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
-from petskin_tune.study.space import fit_point
+from petskin_tune.study.space.parameters import fit_point
 from petskin_tune.study.stored import enqueued_params, recorded
 from petskin_tune.study.study import Study, settings_of
 from petskin_tune.trial.inputs import Prepared, model_identity

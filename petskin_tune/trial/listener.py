@@ -25,7 +25,7 @@ from petskin_tune.protocol import (
 )
 from petskin_tune.study import attributes
 from petskin_tune.text import durable, place
-from petskin_tune.trial.process import Died
+from petskin_tune.trial.process.runner import Died
 from petskin_tune.trial.recorder import Recorder
 from petskin_tune.trial.workplace import Workplace
 

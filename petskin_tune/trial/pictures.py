@@ -21,12 +21,12 @@ from petskin_tune.faults import reach
 from petskin_tune.files.durable import StoreError
 from petskin_tune.protocol import TRAIN_LOG, Event, Failed, PicturesJob, PicturesMade
 from petskin_tune.study import attributes
-from petskin_tune.study.ranking import ranked
+from petskin_tune.study.best.ranking import ranked
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study, settings_of
 from petskin_tune.trial.inputs import Prepared
 from petskin_tune.trial.job import trial_job
-from petskin_tune.trial.process import Died, Runner
+from petskin_tune.trial.process.runner import Died, Runner
 
 FOLDER = "pictures"  # in a home's work folder: of the processes that make them
 LOOK_SECONDS = 0.2

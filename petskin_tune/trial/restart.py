@@ -25,7 +25,7 @@ from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import Study, settings_of
 from petskin_tune.trial.inputs import Prepared
 from petskin_tune.trial.job import trial_job
-from petskin_tune.trial.process import Died, Runner
+from petskin_tune.trial.process.runner import Died, Runner
 
 MOST_TRIED = 3  # trials that were given back, oldest first, as a worker takes them
 LONGEST_SECONDS = 240.0

@@ -22,7 +22,7 @@ from petskin_tune.trial import ends
 from petskin_tune.trial.ends import Outcome
 from petskin_tune.trial.job import SnapshotGone, judge, make_job
 from petskin_tune.trial.listener import Listener
-from petskin_tune.trial.process import TrialProcess
+from petskin_tune.trial.process.runner import TrialProcess
 from petskin_tune.trial.recorder import Recorder
 from petskin_tune.trial.run_state import RunState
 from petskin_tune.trial.workplace import Workplace

@@ -30,7 +30,7 @@ from petskin_tune.study.study import FINISHED, Study
 from petskin_tune.trial.freezing import Freezing
 from petskin_tune.trial.inputs import Prepared, data_of, model_identity, of_study, prepare
 from petskin_tune.trial.outbox import Outbox
-from petskin_tune.trial.process import Runner, free_folder, is_unused
+from petskin_tune.trial.process.runner import Runner, free_folder, is_unused
 from petskin_tune.trial.timings import Deadline, Times
 from petskin_tune.views.progress import Progress as View
 
@@ -221,7 +221,7 @@ class Workplace:
             self.study.set_attribute(attributes.OUTLOOK, dict(self._outlook or {}))
 
     def recommend(self) -> None:
-        """Keep which trial is the best, now that the study has ended, see :mod:`petskin_tune.study.ranking`."""
+        """Keep which trial is the best, now that the study has ended, see :mod:`petskin_tune.study.best.ranking`."""
         leases = read_leases(self.study.storage, self.study.id)
         if found := recommendation(self.study.trials(), leases, self.study.spec):
             self.study.set_attribute(attributes.RECOMMENDED, found)

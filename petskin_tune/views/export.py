@@ -14,10 +14,10 @@ from petskin_tune.files import regular
 from petskin_tune.files.paths import writing
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.study import attributes
-from petskin_tune.study.arguments import FIXED_ONLY, FREE, arguments
+from petskin_tune.study.best.ranking import ahead, best, highest, ranked, recommended_of, so_far
+from petskin_tune.study.best.repeats import gain_of
 from petskin_tune.study.extent import begun_here
-from petskin_tune.study.ranking import ahead, best, highest, ranked, recommended_of, so_far
-from petskin_tune.study.repeats import gain_of
+from petskin_tune.study.space.arguments import FIXED_ONLY, FREE, arguments
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import find_trial, spec_of
 
@@ -31,7 +31,7 @@ MACHINE = {"workers", "cache", "channels_last"}
 
 
 def pick(study: Study, number: int | None = None, options: str = "") -> FrozenTrial:
-    """Trial ``number`` of the study; None: the best one, see :func:`petskin_tune.study.ranking.ranked`.
+    """Trial ``number`` of the study; None: the best one, see :func:`petskin_tune.study.best.ranking.ranked`.
 
     Args:
         study: one of ours.

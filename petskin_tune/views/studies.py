@@ -16,9 +16,9 @@ from petskin_tune.errors import UsageError
 from petskin_tune.leases.lease import read_leases
 from petskin_tune.printable import printable
 from petskin_tune.study import attributes
+from petskin_tune.study.best.ranking import best
+from petskin_tune.study.best.repeats import repeats_of
 from petskin_tune.study.extent import begun_here, extent
-from petskin_tune.study.ranking import best
-from petskin_tune.study.repeats import repeats_of
 from petskin_tune.study.trials import spec_of
 from petskin_tune.views.holds import hold_of
 

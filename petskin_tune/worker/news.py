@@ -13,8 +13,8 @@ from petskin_tune.diagnosis.search import USUAL_NOISE
 from petskin_tune.errors import UsageError
 from petskin_tune.leases.lease import read_leases
 from petskin_tune.study import attributes
+from petskin_tune.study.best.repeats import repeats_of
 from petskin_tune.study.extent import Extent, begun_here, extent
-from petskin_tune.study.repeats import repeats_of
 from petskin_tune.trial.ends import Outcome
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker.notify import Notifier

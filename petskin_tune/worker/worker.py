@@ -21,10 +21,10 @@ from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
 from petskin_tune.study import attributes
+from petskin_tune.study.best.ranking import has_reached
+from petskin_tune.study.best.repeats import pairs_of, repeats_of
 from petskin_tune.study.extent import Extent, begun_here, extent
 from petskin_tune.study.foreign import without_foreign
-from petskin_tune.study.ranking import has_reached
-from petskin_tune.study.repeats import pairs_of, repeats_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED
 from petskin_tune.trial.ends import UPLOAD_SECONDS, Outcome, give_up

@@ -175,7 +175,7 @@ def test_help_needs_neither_torch_nor_ultralytics() -> None:
 def test_a_worker_needs_no_torch_until_it_trains() -> None:
     code = (
         "import sys\nimport petskin_tune.commands.worker, petskin_tune.commands.results\n"
-        "import petskin_tune.commands.study, petskin_tune.worker.worker, petskin_tune.views.status\n"
+        "import petskin_tune.commands.study, petskin_tune.worker.worker, petskin_tune.views.status.collect\n"
         "import petskin_tune.search.samplers, petskin_tune.datasets.subset\n"
         "heavy = {'torch', 'ultralytics'} & set(sys.modules)\nassert not heavy, heavy"
     )

@@ -23,7 +23,7 @@ SERVE = """
 import signal, sys, optuna
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job inherits it ignored
 from petskin_tune.database.storage import open_storage
-from petskin_tune.views.dashboard import serve
+from petskin_tune.views.dashboard.server import serve
 storage = open_storage(sys.argv[1])
 serve(storage, optuna.load_study(study_name="petskin", storage=storage), port=0,
       say=lambda line: print(line, flush=True))

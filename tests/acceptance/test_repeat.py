@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from petskin_tune.study import attributes
-from petskin_tune.study.repeats import gain_of
+from petskin_tune.study.best.repeats import gain_of
 from tests.support.workers import (
     Said,
     essence,

@@ -156,9 +156,10 @@ def test_a_process_that_does_not_answer_delays_nobody_and_a_second_ctrl_c_ends_a
 
 def test_sigterm_while_a_worker_waits_for_anothers_lease_ends_it(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=1, epochs=LONG, lease="600s")
-    owner = start("--study", str(study), cwd=tmp_path)
-    wait_for(owner, f"trial 0 epoch 1/{LONG}")
-    os.kill(owner.pid, signal.SIGSTOP)
+    log = tmp_path / "fired"
+    faults = {"TUNE_FAULTS": "report-sent=stop@1", "TUNE_FAULTS_LOG": str(log)}  # not inside a transaction
+    owner = start("--study", str(study), cwd=tmp_path, **faults)
+    assert stopped_by(log) == [owner.pid]
     try:
         waiting = start("--study", str(study), cwd=tmp_path)
         wait_for(waiting, "trial 0 is held by")

@@ -144,7 +144,7 @@ def arrange() -> None:
 
     from petskin_tune.commands import worker
     from petskin_tune.opening import lookup, patience
-    from petskin_tune.views import status_text
+    from petskin_tune.views.status import text as status_text
     from petskin_tune.worker import devices
 
     multiprocessing.forkserver.ensure_running = lambda: None  # it would import torch for nothing

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from petskin_tune.leases.lease import Lease
 from petskin_tune.protocol import Position
 from petskin_tune.study import attributes
-from petskin_tune.study.space import distributions
+from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.spec import Choices, Range, StudySpec
 from tests.support.curves import BOX, MASK
 from tests.support.studies import NOW, a_lease

@@ -15,7 +15,7 @@ from petskin_tune.checkpoints.keys import trial_prefix, weights_key
 from petskin_tune.checkpoints.pictures import keep
 from petskin_tune.files.durable import measure
 from petskin_tune.protocol import PICTURES, Event, PicturesJob, PicturesMade
-from petskin_tune.trial.process import Died
+from petskin_tune.trial.process.runner import Died
 
 
 def draw(folder: Path, size: tuple[int, int] = (40, 30)) -> Path:

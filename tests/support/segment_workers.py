@@ -20,7 +20,7 @@ from petskin_tune.study.creation import create_study
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study import Study, find_study
 from petskin_tune.trial.inputs import Prepared
-from petskin_tune.trial.process import Died
+from petskin_tune.trial.process.runner import Died
 from petskin_tune.trial.workplace import Options, Workplace
 from petskin_tune.worker.suspension import Suspension
 from petskin_tune.worker.worker import Worker

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from petskin_tune.diagnosis.finding import Kind
-from petskin_tune.study.arguments import arguments
+from petskin_tune.study.space.arguments import arguments
 from tests.support.places import PROJECT
 
 PACKAGE = PROJECT / "petskin_tune"

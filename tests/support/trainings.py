@@ -22,7 +22,7 @@ from petskin_tune.protocol import (
     Suspended,
     TrialJob,
 )
-from petskin_tune.trial.process import Died
+from petskin_tune.trial.process.runner import Died
 from tests.support.workplace import MACHINE
 
 BEST_RATE = 1e-3

@@ -15,7 +15,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP, EpochDone, Event, Order, Position, Started, TrialJob
 from petskin_tune.study.study import Study
 from petskin_tune.trial.inputs import Prepared
-from petskin_tune.trial.process import Died
+from petskin_tune.trial.process.runner import Died
 from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.workplace import Options, Workplace
 from petskin_tune.views.progress import Progress

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
+from docs import study_file_reference as reference
 from petskin_tune.study.spec import StudySpec
-from petskin_tune.study.study_file import reference
 from petskin_tune.study.study_file.choosers import PRUNER_OPTIONS, SAMPLER_OPTIONS
 from tests.support.documents import DOCS, commands_in, commands_of_notebook, documents, lines_to_type, parse
 from tests.support.places import PROJECT
@@ -75,7 +75,7 @@ def anchors(path: Path) -> set[str]:
 
 def test_the_reference_of_the_study_file_is_the_one_that_the_rules_make() -> None:
     committed = (DOCS / "study-file.md").read_text(encoding="utf-8")
-    assert committed == reference.page(), "type: python -m petskin_tune.study.study_file.reference > docs/study-file.md"
+    assert committed == reference.page(), "type: python docs/study_file_reference.py > docs/study-file.md"
 
 
 def test_the_reference_says_what_every_key_sampler_and_pruner_means() -> None:

@@ -20,7 +20,7 @@ from petskin_tune.doctor.checks import _doing
 from petskin_tune.doctor.examination import Check
 from petskin_tune.language import catalogue, preferred, read_po, several, use
 from petskin_tune.protocol import Position
-from petskin_tune.study.arguments import arguments
+from petskin_tune.study.space.arguments import arguments
 from petskin_tune.text import done, duration
 from tests.support import curves as made
 from tests.support.curves import BOX, MASK

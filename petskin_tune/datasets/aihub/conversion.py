@@ -17,8 +17,8 @@ from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.aihub.records import Record, Unusable, parse
 from petskin_tune.datasets.aihub.selection import Choice
 from petskin_tune.datasets.parallel import batches, spread
-from petskin_tune.datasets.pictures import BadPicture, Picture, open_picture
-from petskin_tune.datasets.rendering import Window, render, written_size
+from petskin_tune.datasets.pictures.reading import BadPicture, Picture, open_picture
+from petskin_tune.datasets.pictures.rendering import Window, render, written_size
 from petskin_tune.datasets.stratify import seeded
 from petskin_tune.files.atomic import write_whole
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from petskin_tune.search.freeze_thaw.encoding import Encoding
+from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
 
 Array = NDArray[np.float64]
 

@@ -8,10 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petskin_tune.search.freeze_thaw.candidates import propose, random_point
-from petskin_tune.search.freeze_thaw.encoding import Encoding
 from petskin_tune.search.freeze_thaw.gain import log_gain
-from petskin_tune.search.freeze_thaw.kernel import Places, own_covariance
-from petskin_tune.search.freeze_thaw.model import ENOUGH, StudyModel, TooLittleKnown, generator, known_trials
+from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
+from petskin_tune.search.freeze_thaw.gaussian_process.kernel import Places, own_covariance
+from petskin_tune.search.freeze_thaw.gaussian_process.model import (
+    ENOUGH,
+    StudyModel,
+    TooLittleKnown,
+    generator,
+    known_trials,
+)
 from petskin_tune.search.freeze_thaw.options import Proposal, can_go_on, shortlist, together
 from petskin_tune.search.freeze_thaw.outlook import outlook
 from petskin_tune.search.freeze_thaw.state import Begin, Continue, Decision, Point, Rule, SearchState, Why

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petskin_tune.search.freeze_thaw.candidates import propose
-from petskin_tune.search.freeze_thaw.encoding import Encoding
 from petskin_tune.search.freeze_thaw.gain import log_gain
-from petskin_tune.search.freeze_thaw.kernel import Places, scaled_time
-from petskin_tune.search.freeze_thaw.model import StudyModel, generator
+from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
+from petskin_tune.search.freeze_thaw.gaussian_process.kernel import Places, scaled_time
+from petskin_tune.search.freeze_thaw.gaussian_process.model import StudyModel, generator
 from petskin_tune.search.freeze_thaw.state import SearchState, TrialRecord
 
 Array = NDArray[np.float64]

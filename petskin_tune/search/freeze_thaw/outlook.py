@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from petskin_tune.search.freeze_thaw.kernel import covariance
-from petskin_tune.search.freeze_thaw.model import StudyModel, generator
-from petskin_tune.search.freeze_thaw.observations import epoch_noise
+from petskin_tune.search.freeze_thaw.gaussian_process.kernel import covariance
+from petskin_tune.search.freeze_thaw.gaussian_process.model import StudyModel, generator
+from petskin_tune.search.freeze_thaw.gaussian_process.observations import epoch_noise
+from petskin_tune.search.freeze_thaw.gaussian_process.posterior import cholesky
 from petskin_tune.search.freeze_thaw.options import Array, Indices, Proposal, shortlist, together
-from petskin_tune.search.freeze_thaw.posterior import cholesky
 from petskin_tune.search.freeze_thaw.state import Outlook
 
 _DRAWS = 2000  # of all ends together: a chance of 5 % is known to half a percent

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from petskin_tune.search.freeze_thaw.model import StudyModel, TooLittleKnown
+from petskin_tune.search.freeze_thaw.gaussian_process.model import StudyModel, TooLittleKnown
 from petskin_tune.search.freeze_thaw.state import Continue, Forecast, SearchState, TrialRecord
 
 

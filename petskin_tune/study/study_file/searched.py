@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from petskin_tune.nearest import did_you_mean
-from petskin_tune.study.arguments import arguments, check_name, check_value
-from petskin_tune.study.space import check_settings, example, make_choices, make_range
+from petskin_tune.study.space.arguments import arguments, check_name, check_value
+from petskin_tune.study.space.parameters import check_settings, example, make_choices, make_range
 from petskin_tune.study.spec import Choices, Range, Scalar, StudySpec
 from petskin_tune.study.study_file.yaml_lines import Entry
 

@@ -19,8 +19,8 @@ from zipfile import BadZipFile
 import numpy as np
 from ultralytics.utils.ops import segments2boxes
 
-from petskin_tune.datasets.labels import outline_rows
-from petskin_tune.datasets.pictures import BadPicture, require_trainable, require_whole_jpeg
+from petskin_tune.datasets.labels.rows import outline_rows
+from petskin_tune.datasets.pictures.reading import BadPicture, require_trainable, require_whole_jpeg
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import replacing

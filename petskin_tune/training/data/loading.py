@@ -30,7 +30,7 @@ from ultralytics.utils import colorstr
 
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.folders import images_at
-from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.errors import UsageError
 from petskin_tune.printable import printable
 from petskin_tune.protocol import Position

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from petskin_tune.datasets import layout
-from petskin_tune.datasets.decoding import decode
 from petskin_tune.datasets.names import told_apart
+from petskin_tune.datasets.pictures.decoding import decode
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import write_whole
 from petskin_tune.printable import printable

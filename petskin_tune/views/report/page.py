@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petskin_tune.diagnosis import explain as diagnose
-from petskin_tune.views import status
 from petskin_tune.views.report import failures, history, parameters, pictures, relations, results, timeline, trials
 from petskin_tune.views.report.imported import imported
 from petskin_tune.views.report.parts import anchor, preformatted, section
@@ -17,6 +16,7 @@ from petskin_tune.views.report.pictures import Gallery
 from petskin_tune.views.report.rows import Table, read
 from petskin_tune.views.report.style import as_json, hover_texts
 from petskin_tune.views.report.summary import summary
+from petskin_tune.views.status import collect as status
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -13,7 +13,7 @@ from petskin_tune import text as words
 from petskin_tune.checkpoints import artifacts
 from petskin_tune.checkpoints.pictures import Picture
 from petskin_tune.files import regular
-from petskin_tune.study.ranking import best
+from petskin_tune.study.best.ranking import best
 from petskin_tune.views.report.parts import missing, section
 
 if TYPE_CHECKING:

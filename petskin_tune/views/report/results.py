@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from petskin_tune import text as words
 from petskin_tune.diagnosis.curves import PER_CLASS
 from petskin_tune.study import attributes
-from petskin_tune.study.arguments import arguments
+from petskin_tune.study.space.arguments import arguments
 from petskin_tune.study.stored import recorded
 from petskin_tune.views.report.parts import cell, missing, plot, section, table
 from petskin_tune.views.report.rows import Row, Table

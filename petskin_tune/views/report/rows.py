@@ -14,9 +14,9 @@ from petskin_tune.diagnosis.curves import LEAST_NOISE, noise
 from petskin_tune.diagnosis.explain import kinds_of
 from petskin_tune.diagnosis.search import USUAL_NOISE, reference_trial
 from petskin_tune.study import attributes
+from petskin_tune.study.best.ranking import ranked
+from petskin_tune.study.best.repeats import gain_of
 from petskin_tune.study.foreign import without_foreign
-from petskin_tune.study.ranking import ranked
-from petskin_tune.study.repeats import gain_of
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind, spec_of
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from petskin_tune.leases.lease import Lease
-    from petskin_tune.study.gain import Gain
+    from petskin_tune.study.best.gain import Gain
     from petskin_tune.study.spec import StudySpec
 
 ENOUGH_FOR_NOISE = 4  # epochs of a curve

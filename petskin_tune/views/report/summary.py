@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from petskin_tune import text as words
-from petskin_tune.views import status
 from petskin_tune.views.report.parts import quiet
 from petskin_tune.views.report.rows import Row, Table
 from petskin_tune.views.report.style import percent
+from petskin_tune.views.status import collect as status
 
 NONE_COMPLETE = "No trial is complete yet."
 CLEAR = 2.0  # times the noise: a smaller lead is none

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from petskin_tune.commands.data import data
 from petskin_tune.datasets import demo, layout
-from petskin_tune.datasets.labels import label_lines
+from petskin_tune.datasets.labels.rows import label_lines
 from petskin_tune.errors import UsageError
 
 LONG = "x" * 300

@@ -10,7 +10,7 @@ from optuna.trial import create_trial
 
 from petskin_tune.cli import petskin_tune
 from petskin_tune.database.storage import open_storage
-from petskin_tune.study.space import distributions
+from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.study import Study
 from tests.support import foreign_runs
 from tests.support.foreign_runs import rising, run_folder, tune_csv

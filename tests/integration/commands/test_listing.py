@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from petskin_tune.cli import petskin_tune
 from petskin_tune.columns import width
 from petskin_tune.commands.listing import STATES
-from petskin_tune.views import trial_rows
+from petskin_tune.views.trials import rows as trial_rows
 from tests.support.made_up import TRACEBACK, MadeUp, a_spec, a_varied_study
 
 NAME = "반려견-피부질환"
@@ -147,7 +147,7 @@ def test_a_failed_trial_is_shown_with_its_traceback_notes_and_log(home: Path) ->
 
 
 def test_a_curve_of_many_epochs_is_drawn_in_a_row_of_blocks_that_fits() -> None:
-    from petskin_tune.views.trial_page import sparkline
+    from petskin_tune.views.trials.page import sparkline
 
     assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
     assert sparkline([0.3, 0.3]) == "▅▅"

@@ -17,7 +17,7 @@ from petskin_tune.cli import petskin_tune, tune_worker
 from petskin_tune.datasets.fingerprint import Fingerprint, SplitSummary
 from petskin_tune.protocol import TrialJob
 from petskin_tune.study import attributes
-from petskin_tune.study.repeats import gain_of
+from petskin_tune.study.best.repeats import gain_of
 from petskin_tune.study.study import Study, find_study
 from petskin_tune.trial.inputs import Prepared
 from tests.support import trainings
@@ -100,7 +100,7 @@ def begin(home: Path, patch: pytest.MonkeyPatch) -> Kept:
     def wavering(rate: float, epoch: int) -> float:
         return plain(rate, epoch) + NOISE[found.jobs[-1].arguments["seed"]]
 
-    patch.setattr("petskin_tune.trial.process.Runner", Started)
+    patch.setattr("petskin_tune.trial.process.runner.Runner", Started)
     for name in ("workplace.prepare", "inputs.prepare_data"):
         patch.setattr(f"petskin_tune.trial.{name}", lambda *_: here)
     patch.setattr("petskin_tune.commands.worker.end_now", sys.exit)

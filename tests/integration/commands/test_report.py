@@ -32,7 +32,7 @@ class Shown:
         self.made.add(best=0.1)
         kept(self.store, self.uid, 0, home / "drawn")
         self.draughtsman = Draughtsman()
-        monkeypatch.setattr("petskin_tune.trial.process.Runner", lambda _: self.draughtsman)
+        monkeypatch.setattr("petskin_tune.trial.process.runner.Runner", lambda _: self.draughtsman)
         self.data: Prepared | Exception = Prepared(home / "data.yaml", "", Fingerprint("d", ("a",), {}), 1, 1)
         monkeypatch.setattr("petskin_tune.trial.inputs.data_of", self._data_of)
         self.asked: list[str | None] = []

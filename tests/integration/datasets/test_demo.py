@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from petskin_tune.datasets import demo, layout
-from petskin_tune.datasets.labels import label_lines, label_path
+from petskin_tune.datasets.labels.rows import label_lines, label_path
 from petskin_tune.errors import UsageError
 
 # Of `demo.make(dest, train=6, val=3, imgsz=32, seed=0)`: another value here is another demo data set for everybody.

@@ -24,7 +24,7 @@ from petskin_tune.datasets.aihub import importing, members
 from petskin_tune.datasets.aihub.importing import Imported, import_aihub
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.check import check
-from petskin_tune.datasets.labels import label_rows
+from petskin_tune.datasets.labels.rows import label_rows
 from petskin_tune.errors import UsageError
 from tests.support.aihub_tree import Builder, box, polygon
 

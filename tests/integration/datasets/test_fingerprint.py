@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from petskin_tune.datasets import demo, fingerprint, layout, subset
-from petskin_tune.datasets import labels as labels_of
 from petskin_tune.datasets.fingerprint import Fingerprint, difference
+from petskin_tune.datasets.labels import rows as labels_of
 from petskin_tune.errors import UsageError
 from petskin_tune.trial.inputs import require_same_data
 

@@ -27,7 +27,7 @@ from petskin_tune.datasets.aihub import importing
 from petskin_tune.datasets.aihub.importing import Imported, import_aihub
 from petskin_tune.datasets.aihub.options import Options
 from petskin_tune.datasets.check import check
-from petskin_tune.datasets.labels import label_lines, label_path
+from petskin_tune.datasets.labels.rows import label_lines, label_path
 from petskin_tune.errors import UsageError
 from tests.support.aihub_tree import COLOURS, Tree, build
 from tests.support.places import PROJECT

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from petskin_tune.datasets import demo, layout, pictures, source
-from petskin_tune.datasets.labels import first_fault, label_rows
-from petskin_tune.datasets.outlines import read_outlines
-from petskin_tune.datasets.rendering import render
+from petskin_tune.datasets import demo, layout, source
+from petskin_tune.datasets.labels.outlines import read_outlines
+from petskin_tune.datasets.labels.rows import first_fault, label_rows
+from petskin_tune.datasets.pictures import reading as pictures
+from petskin_tune.datasets.pictures.rendering import render
 from petskin_tune.errors import UsageError
 from petskin_tune.printable import LONGEST_SENTENCE, printable
 from tests.support.fuzzing import cases

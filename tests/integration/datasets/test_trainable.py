@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from petskin_tune.datasets import demo, pictures
+from petskin_tune.datasets import demo
 from petskin_tune.datasets.check import check
 from petskin_tune.datasets.fingerprint import fingerprint
+from petskin_tune.datasets.pictures import reading as pictures
 from petskin_tune.errors import UsageError
 
 NOISE = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype(np.uint8))

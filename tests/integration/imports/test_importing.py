@@ -19,7 +19,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.study import attributes
 from petskin_tune.study.extent import begun_here, extent
 from petskin_tune.study.foreign import is_foreign
-from petskin_tune.study.space import distributions
+from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.study import Study, find_study
 from tests.support import foreign_runs
 from tests.support.foreign_runs import EPOCHS, SEARCH, rising, run_folder

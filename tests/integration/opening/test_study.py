@@ -22,11 +22,11 @@ from petskin_tune.opening.places import Places
 from petskin_tune.opening.study import NotBegun, open_or_create, open_study
 from petskin_tune.study import attributes
 from petskin_tune.study.creation import create_study
-from petskin_tune.study.space import distributions
+from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.study import Study
 from petskin_tune.study.wanted import wanted
-from petskin_tune.views import status_text
-from petskin_tune.views.status_facts import Status
+from petskin_tune.views.status import text as status_text
+from petskin_tune.views.status.facts import Status
 from tests.support.workers import SMALL_STUDY
 
 

@@ -24,7 +24,9 @@ from petskin_tune.study.creation import create_study, name_metric
 from petskin_tune.study.spec import SPEC_VERSION
 from petskin_tune.study.stored import read_spec, recorded, study_attributes
 from petskin_tune.study.study import find_study, settings_of
-from petskin_tune.views import export, report, status, status_text
+from petskin_tune.views import export, report
+from petskin_tune.views.status import collect as status
+from petskin_tune.views.status import text as status_text
 from tests.support import curves
 from tests.support.fuzzing import cases
 from tests.support.leased_studies import LeasedStudy, new_study

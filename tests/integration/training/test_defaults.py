@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from petskin_tune.study.space.start_points import start_points
 from petskin_tune.study.spec import Choices, Range, StudySpec
-from petskin_tune.study.start_points import start_points
 from tests.support import training as helpers
 from tests.support.loops import OurLoop, StockLoop
 from tests.support.soak import first

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from petskin_tune.datasets import demo, layout
-from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.diagnosis.run_files import read_run
 from petskin_tune.diagnosis.verdict import findings, judge
 from petskin_tune.protocol import MASK_MAP, EpochDone, Finished, Progress, Suspend

@@ -60,7 +60,9 @@ def assert_as_undisturbed(undisturbed, job, lives):
         pytest.param(
             [snapshot_within((0, 1), (0, 5))], helpers.EVERY_BATCH, [(0, 1), (0, 5)], id="in warm-up", marks=SLOW
         ),
-        pytest.param([snapshot_within((1, 1), (1, 5))], helpers.EVERY_BATCH, [(1, 1), (1, 5)], id="in mid epoch"),
+        pytest.param(  # it may have come a little further before it was killed
+            [snapshot_within((1, 1), (1, 5))], helpers.EVERY_BATCH, [(1, 1), (2, 0)], id="in mid epoch"
+        ),
         pytest.param(
             [snapshot_within((1, 6), (1, 6))],
             helpers.EVERY_BATCH,

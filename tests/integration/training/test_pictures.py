@@ -13,7 +13,7 @@ import cv2
 import pytest
 
 from petskin_tune.datasets import layout
-from petskin_tune.datasets.labels import label_rows
+from petskin_tune.datasets.labels.rows import label_rows
 from petskin_tune.protocol import (
     MASK_MAP,
     PICTURES,
@@ -26,7 +26,7 @@ from petskin_tune.protocol import (
     TrialJob,
 )
 from petskin_tune.training.pictures import making
-from petskin_tune.trial.process import Died, Runner
+from petskin_tune.trial.process.runner import Died, Runner
 from tests.support import training as helpers
 from tests.support.provocations import memory_for
 

@@ -28,7 +28,7 @@ import json, os, pickle, sys, threading
 import psutil
 from pathlib import Path
 from petskin_tune.protocol import EpochDone, Failed, Started, Stop
-from petskin_tune.trial.process import Died, Runner
+from petskin_tune.trial.process.runner import Died, Runner
 
 found, over = {"secrets": [], "processes": 0}, threading.Event()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from petskin_tune.datasets import demo, folders, layout
-from petskin_tune.datasets.labels import label_path
+from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
 

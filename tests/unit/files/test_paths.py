@@ -12,7 +12,7 @@ from petskin_tune.datasets import source
 from petskin_tune.errors import UsageError
 from petskin_tune.files import paths
 from petskin_tune.study.study_file import file as study_file
-from petskin_tune.trial import model_files
+from petskin_tune.trial.model import files as model_files
 
 STRANGE = ["x" * 300, "x" * 300 + ".yaml", "a\0b.pt", "~nobody/x.pt", "**.yaml", "[x.yaml", "/".join(["d" * 200] * 30)]
 

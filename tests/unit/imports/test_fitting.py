@@ -13,7 +13,7 @@ from petskin_tune.imports.fitting import Terms, Unfit, fit
 from petskin_tune.imports.runs import read_folder
 from petskin_tune.search.constraints import PREFIX
 from petskin_tune.study.foreign import Foreign, foreign_of
-from petskin_tune.study.space import distributions
+from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.spec import Choices, Subset
 from tests.support.foreign_runs import SEARCH, rising, run_folder, spec
 

@@ -17,7 +17,7 @@ from petskin_tune.search.freeze_thaw.state import Begin, SearchState, TrialRecor
 from petskin_tune.search.segments import first_choice, recommendation
 from petskin_tune.study import attributes
 from petskin_tune.study.foreign import Foreign, foreign_of
-from petskin_tune.study.space import distributions
+from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.spec import Choices, PrunerSpec, SamplerSpec
 from tests.support.foreign_runs import EPOCHS, SEARCH, rising, spec
 from tests.support.searches import rising as record

@@ -10,7 +10,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.search import gaussian
 from petskin_tune.search.constraints import constraint_attrs
 from petskin_tune.search.samplers import draw, sample, seed_of
-from petskin_tune.study.space import check_point, distributions
+from petskin_tune.study.space.parameters import check_point, distributions
 from petskin_tune.study.spec import Choices, Range, SamplerSpec, StudySpec
 
 SEARCH = {

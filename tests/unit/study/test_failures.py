@@ -20,7 +20,7 @@ from petskin_tune.files.durable import Unavailable
 from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.protocol import Declined, Event, Failed
 from petskin_tune.study import attributes
-from petskin_tune.trial.process import Died
+from petskin_tune.trial.process.runner import Died
 from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.workplace import Workplace
 from tests.support.workplace import STARTED, Script, a_workplace, epoch_done, new_run, shown

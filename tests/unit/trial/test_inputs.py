@@ -9,7 +9,7 @@ import pytest
 from petskin_tune.datasets import demo
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home, resolve_home
-from petskin_tune.study.space import make_choices, make_range
+from petskin_tune.study.space.parameters import make_choices, make_range
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.trial import inputs as preparation
 from tests.support.training import SMALL

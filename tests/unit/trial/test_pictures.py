@@ -17,7 +17,7 @@ from petskin_tune.study import attributes
 from petskin_tune.trial import pictures as module
 from petskin_tune.trial.inputs import Prepared
 from petskin_tune.trial.pictures import Maker, NotMade, wanted
-from petskin_tune.trial.process import Died
+from petskin_tune.trial.process.runner import Died
 from tests.support.made_up import MadeUp, a_spec
 from tests.support.pictures import Draughtsman, nothing_left, weights
 

@@ -40,7 +40,7 @@ from petskin_tune.study import attributes
 from petskin_tune.trial import ends
 from petskin_tune.trial.ends import Outcome
 from petskin_tune.trial.freezing import NOT_KEPT, Freezing
-from petskin_tune.trial.process import Died
+from petskin_tune.trial.process.runner import Died
 from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.run_state import RunState
 from petskin_tune.trial.workplace import Workplace

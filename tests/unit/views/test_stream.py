@@ -20,7 +20,7 @@ from petskin_tune.protocol import Position
 from petskin_tune.study.extent import Extent
 from petskin_tune.views.live import LiveProgress
 from petskin_tune.views.progress import Progress
-from petskin_tune.views.status_text import watch
+from petskin_tune.views.status.text import watch
 from petskin_tune.views.stream import FilteredStream, encodable
 
 ANYTHING = st.text(alphabet=st.characters(exclude_categories=()))
@@ -87,7 +87,7 @@ def test_a_watched_status_clears_the_screen_itself_and_lets_nothing_else_do_so(m
         raise KeyboardInterrupt
 
     screen = Terminal()
-    monkeypatch.setattr("petskin_tune.views.status_text.render", lambda *_, **__: EVIL)
+    monkeypatch.setattr("petskin_tune.views.status.text.render", lambda *_, **__: EVIL)
     status = SimpleNamespace(is_done=False)
     watch(lambda: status, FilteredStream(screen), sleep=stop)  # type: ignore[arg-type, return-value]
     assert screen.getvalue() == f"\x1b[H\x1b[2J\x1b[3J{SPELLED}"

@@ -21,7 +21,7 @@ from petskin_tune.leases.lease import MAX_CRASHES, Held, read_leases
 from petskin_tune.protocol import Declined, Failed, Finished
 from petskin_tune.study import attributes
 from petskin_tune.study.spec import SamplerSpec
-from petskin_tune.trial.process import Died
+from petskin_tune.trial.process.runner import Died
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker.suspension import Suspension
 from petskin_tune.worker.worker import Worker

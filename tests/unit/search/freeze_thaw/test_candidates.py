@@ -1,7 +1,7 @@
 import numpy as np
 
 from petskin_tune.search.freeze_thaw.candidates import NEAR, RANDOM, propose, random_point
-from petskin_tune.search.freeze_thaw.encoding import Encoding
+from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
 from petskin_tune.study.spec import Choices, Range
 from tests.support.searches import SPACE
 

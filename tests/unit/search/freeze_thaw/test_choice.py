@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from petskin_tune.search.freeze_thaw import choice
 from petskin_tune.search.freeze_thaw.choice import choose
-from petskin_tune.search.freeze_thaw.encoding import Encoding
+from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
 from petskin_tune.search.freeze_thaw.recommend import finish, recommend
 from petskin_tune.search.freeze_thaw.state import Begin, Continue, Decision, SearchState, TrialRecord
 from petskin_tune.study.rungs import next_rung

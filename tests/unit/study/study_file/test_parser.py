@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petskin_tune.errors import UsageError
-from petskin_tune.study.space import make_range, parse_point
+from petskin_tune.study.space.parameters import make_range, parse_point
 from petskin_tune.study.spec import Range, StudySpec
 from petskin_tune.study.study_file.file import dump, parse
 from tests.support.fuzzing import cases

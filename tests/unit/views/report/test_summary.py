@@ -3,7 +3,7 @@ from __future__ import annotations
 import optuna
 
 from petskin_tune.study import attributes
-from petskin_tune.study.gain import Gain
+from petskin_tune.study.best.gain import Gain
 from petskin_tune.views.report import rows, summary
 from petskin_tune.views.report.rows import Table
 from petskin_tune.views.report.summary import costs, worth

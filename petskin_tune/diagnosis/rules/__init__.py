@@ -1,0 +1,1 @@
+"""What a run's curves may suffer from, one module each."""

@@ -1,0 +1,1 @@
+"""The model of learning curves: a Gaussian process over configuration and epoch."""

@@ -1,0 +1,1 @@
+"""Which trial is the best, and whether its gain is more than noise."""

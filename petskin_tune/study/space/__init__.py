@@ -1,0 +1,1 @@
+"""What is searched: parameters, Ultralytics' arguments, start points."""

@@ -1,0 +1,1 @@
+"""The Optuna dashboard, served with notes, pictures and curves."""

@@ -1,0 +1,211 @@
+"""``petskin-tune dashboard``: optuna-dashboard on our storage, for looking only, on this machine only.
+
+optuna-dashboard has no login and no read-only mode: an anonymous ``DELETE /api/studies/1`` works. So whatever is not a
+read is refused here (but with ``--write``), and so is a ``Host`` that is not this machine, which is how a web page
+elsewhere would reach a server on 127.0.0.1 through a name of its own (DNS rebinding). With ``--write`` a page elsewhere
+is refused by the ``Origin`` that its browser sends. Others look at it through a tunnel or a reverse proxy with a login,
+as in ``docker/compose.yaml``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from petskin_tune.errors import UsageError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from optuna.study import Study
+
+    from petskin_tune.checkpoints.artifacts import Artifacts
+    from petskin_tune.leases.lease import Lease
+
+PORT = 8080
+LOOPBACK = "127.0.0.1"
+READS = ("GET", "HEAD")
+THIS_MACHINE = ("127.0.0.1", "localhost", "[::1]")
+REASON = "this dashboard is for looking only; to change the study here, start it with --write"
+BANNER = f"""<div style="position:fixed;right:8px;bottom:8px;z-index:9999;padding:2px 10px;border-radius:6px;
+font:12px system-ui,sans-serif;background:#1f2933;color:#fff;opacity:.85;max-width:90vw">{REASON}</div>"""
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+
+class Guarded:
+    """A WSGI application that answers to this machine's own names only, and unless told otherwise to reads only."""
+
+    def __init__(self, application: Application, *, write: bool = False) -> None:
+        self._application = application
+        self._write = write
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        if _name_of(environ.get("HTTP_HOST", "")) not in THIS_MACHINE:
+            return _refuse(start_response, "403 Forbidden", "this dashboard answers to 127.0.0.1 and localhost only")
+        reads = environ["REQUEST_METHOD"] in READS
+        if not reads and not self._write:
+            return _refuse(start_response, "405 Method Not Allowed", REASON, ("Allow", ", ".join(READS)))
+        if not reads and not _is_of_this_machine(environ.get("HTTP_ORIGIN")):
+            return _refuse(start_response, "403 Forbidden", "only the dashboard's own pages may change the study")
+        if self._write or not environ.get("PATH_INFO", "").startswith("/dashboard"):
+            return self._application(environ, start_response)
+        return _with_banner(self._application, environ, start_response)
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header. Any port will do: tunnels map it."""
+    name, _, port = host.rpartition(":")
+    return (name if port.isdigit() else host).lower()
+
+
+def _is_of_this_machine(origin: str | None) -> bool:
+    """Whether a page of this machine's asks; programs that are no browsers send no origin."""
+    return origin is None or _name_of(origin.partition("://")[2]) in THIS_MACHINE
+
+
+def _with_banner(application: Application, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The application's page, which says that it is for looking only."""
+    answer: list[Any] = []
+    fresh = {name: value for name, value in environ.items() if name != "HTTP_IF_MODIFIED_SINCE"}
+    page = b"".join(application({**fresh, "HTTP_ACCEPT_ENCODING": "identity"}, lambda *given: answer.extend(given)))
+    page = page.replace(b"</body>", BANNER.encode() + b"</body>")
+    kept = [(name, value) for name, value in answer[1] if name.lower() not in ("content-length", "last-modified")]
+    length = [("Content-Length", str(len(page)))] if environ["REQUEST_METHOD"] == "GET" else []
+    start_response(answer[0], [*kept, *length])
+    return [page]
+
+
+def _refuse(start_response: Callable[..., Any], status: str, reason: str, *headers: tuple[str, str]) -> Iterable[bytes]:
+    body = json.dumps({"reason": reason}).encode()
+    start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers])
+    return [body]
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # a browser that holds a connection must not keep the command alive
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Without a line for each of a browser's refreshes."""
+
+
+def make_server(
+    storage: RDBStorage,
+    port: int = PORT,
+    *,
+    write: bool = False,
+    note_of_study: Callable[[int], str | None] = lambda study_id: None,
+    artifacts: Artifacts | None = None,
+    study_id: int | None = None,
+) -> WSGIServer:
+    """A server of the dashboard on 127.0.0.1, bound and not yet serving; port 0 takes a free one.
+
+    Args:
+        storage: of the studies.
+        port: to listen on.
+        write: whether studies can be changed from this machine's browsers.
+        note_of_study: see :class:`petskin_tune.views.dashboard.storage.DashboardStorage`.
+        artifacts: of the study ``study_id``; None: no page shows any.
+        study_id: Optuna's.
+
+    Raises:
+        UsageError: the port is taken or not allowed.
+    """
+    import optuna_dashboard
+
+    from petskin_tune.views.dashboard.artifacts import ForTheDashboard, ToLookAt
+    from petskin_tune.views.dashboard.storage import DashboardStorage
+
+    seen = DashboardStorage(storage, note_of_study, lambda shown: artifacts if shown == study_id else None)
+    pages = optuna_dashboard.wsgi(seen, artifact_store=ForTheDashboard(artifacts) if artifacts else None)
+    application = Guarded(ToLookAt(pages), write=write)
+    try:
+        server = _Server((LOOPBACK, port), _QuietHandler)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        raise UsageError(f"Port {port} is taken or not allowed here: choose another with --port.") from None
+    server.set_app(application)
+    return server
+
+
+def serve(
+    storage: RDBStorage,
+    study: Study,
+    port: int = PORT,
+    *,
+    write: bool = False,
+    read_leases: Callable[[], Sequence[Lease]] = tuple,
+    options: str = "",
+    artifacts: Artifacts | None = None,
+    say: Callable[[str], object] = print,
+) -> None:
+    """Serve until Ctrl-C, after saying where.
+
+    Args:
+        storage: of the study.
+        study: that the address leads to; it gets a note.
+        port: to listen on.
+        write: whether it can be changed there.
+        read_leases: reads those of the study.
+        options: what a person must type beside ``--study NAME`` to mean this study.
+        artifacts: of the study; None: no page shows any.
+        say: prints a line.
+
+    Raises:
+        UsageError: the port is taken or not allowed.
+    """
+
+    number = study._study_id
+
+    def note_of_study(study_id: int) -> str | None:
+        return note_if_there(study, read_leases, options) if study_id == number else None
+
+    with make_server(
+        storage, port, write=write, note_of_study=note_of_study, artifacts=artifacts, study_id=number
+    ) as server:
+        where = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{number}"
+        say(f"dashboard of study {study.study_name}: {where} (Ctrl-C ends it)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+def note_if_there(study: Study, read_leases: Callable[[], Sequence[Lease]], options: str = "") -> str | None:
+    """See :func:`note`; None where somebody has deleted the study while it is shown."""
+    try:
+        return note(study, read_leases(), options)
+    except (KeyError, UsageError):
+        return None
+
+
+def note(study: Study, leases: Sequence[Lease], options: str = "") -> str:
+    """The study in Markdown: how far it is, what is best and what that is worth, what it cost, what to type next."""
+    from petskin_tune.views.dashboard.storage import literal
+    from petskin_tune.views.report.rows import read
+    from petskin_tune.views.report.summary import costs, worth
+    from petskin_tune.views.status import collect as status
+
+    shown = status.collect(study, leases, time.time(), options=options)
+    table = read(study, leases, {trial.number for trial in shown.running if trial.hold == "frozen"})
+    lines = [literal(status.headline(shown))]
+    if shown.repeats:
+        lines += [f"**{literal(shown.repeats.sentence)}**", *([literal(shown.gain.sentence)] if shown.gain else [])]
+    elif shown.best:
+        lines += [f"**{literal(status.best_line(shown.best))}**", *map(literal, worth(table))]
+    if not shown.repeats and (above := status.ahead_line(shown)):
+        lines.append(literal(above))
+    lines += map(literal, costs(table))
+    if table.spec is not None:
+        lines.append(f"Model {literal(table.spec.model)}, data {literal(table.spec.data)}, {table.spec.epochs} epochs.")
+    command = shown.next_command.replace("`", "'")
+    return "\n\n".join([*lines, f"{literal(shown.next_reason)}; type:", f"```\n{command}\n```"])

@@ -1,0 +1,1 @@
+"""Where a study stands: collected once, and shown as text."""
