@@ -109,6 +109,11 @@ class Home:
 
             self.copied = DatabaseReplica(self.folder, database, say)
             self.copied.open(mode, take_over=take_over)
+        elif mode != "reader" and database == self.folder / DATABASE and not is_file(database):
+            from petskin_tune.home.moved import from_network_disk
+
+            if from_network_disk(self.folder, database):
+                say(f"The home came from a network disk: its database is {database} from now on.")
 
     @property
     def database_is_left_over(self) -> bool:

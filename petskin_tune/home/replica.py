@@ -27,12 +27,12 @@ from petskin_tune.faults import reach
 from petskin_tune.files.atomic import sync_folder
 from petskin_tune.files.durable import PASSING, SameDisk, StoreError, measure, translated, write_new
 from petskin_tune.home.claim import BEAT_SECONDS, WATCH_SECONDS, Claim
-from petskin_tune.home.copies import NOTHING, Copies, LocalState, Version, put_in_place, take_copy
+from petskin_tune.home.copies import FOLDER, NOTHING, Copies, LocalState, Version, put_in_place, take_copy
+from petskin_tune.home.moved import from_local_disk
 from petskin_tune.retries import retrying
 
 Mode = Literal["owner", "guest", "reader"]  # see :meth:`petskin_tune.home.home.Home.start`
 
-FOLDER = "database"
 ANSWER_SECONDS = 30.0  # how long a home may not answer before the command gives up at its start
 LONGEST_PAUSE = 30.0  # seconds between two tries of a copy
 
@@ -191,12 +191,24 @@ class DatabaseReplica:
                     f"None of the {len(rejected)} copies of the database in {self._folder} is whole: move them away to "
                     "start anew."
                 )
+            if not self._database.exists():
+                self._adopt()
             return
         reach("home-restoring")
         put_in_place(self._database, temporary)
         sync_folder(self._local)
         LocalState(self._id, copy.version).write(self._state)
         reach("home-restored")
+
+    def _adopt(self) -> None:
+        """Take over the database of a home that was copied here from a local disk, where there is one."""
+        source, temporary = self._home / self._database.name, self._local / "restored.db"
+        if not from_local_disk(source, temporary):
+            return
+        put_in_place(self._database, temporary)
+        sync_folder(self._local)
+        LocalState(self._id, NOTHING).write(self._state)
+        self._say(f"The home came from a local disk: its database {source} is taken over; copies go to {self._folder}.")
 
     def _hold(self, kind: int) -> bool:
         """Take the lock of this machine's database, shared for using it, exclusive for replacing it."""

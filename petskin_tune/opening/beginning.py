@@ -19,6 +19,7 @@ from petskin_tune.opening.patience import Say
 from petskin_tune.opening.places import Places
 from petskin_tune.study import attributes
 from petskin_tune.study.creation import create_study
+from petskin_tune.study.rows import changeable
 from petskin_tune.study.space.parameters import fit_point
 from petskin_tune.study.space.start_points import start_points
 from petskin_tune.study.spec import StudySpec
@@ -113,6 +114,7 @@ def begin_study(draft: Draft, home: Home, before: Study | None) -> Study:
         points=draft.points,
         attributes_of_study={
             attributes.BASE: str(asked.folder) if asked.folder and not asked.shipped else "",
+            attributes.FILE: changeable(draft.spec),
             attributes.STORE: home.to_record,
             attributes.FINGERPRINT: fingerprint.to_json(),
         },

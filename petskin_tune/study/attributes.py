@@ -47,6 +47,7 @@ METRIC = "mask mAP50-95"
 UID = "petskin-tune:uid"  # tells this study from others of the same name, in stores and on local disks
 BASE = "petskin-tune:folder"  # where the study file lay; relative paths are looked up there, too
 SPEC = "petskin-tune:spec"  # the StudySpec in force, as JSON (user attribute)
+FILE = "petskin-tune:file"  # what the study file said of CHANGEABLE when it was last taken, as JSON
 STORE = "petskin-tune:checkpoints"  # the store's URL, without credentials
 FINGERPRINT = "petskin-tune:data"  # the data set's fingerprint
 MODEL = "petskin-tune:model"  # name and SHA-256 of the model file that the first trial began with

@@ -11,12 +11,17 @@ from sqlalchemy.orm import Session
 
 from petskin_tune.database.storage import models
 from petskin_tune.study import attributes
-from petskin_tune.study.spec import StudySpec
+from petskin_tune.study.spec import CHANGEABLE, StudySpec
 
 
 def to_json(spec: StudySpec) -> Any:
     """The spec as the study's attribute has it."""
     return spec.model_dump(mode="json")
+
+
+def changeable(spec: StudySpec) -> dict[str, Any]:
+    """What may change at any time, in the form of :func:`to_json`."""
+    return spec.model_dump(mode="json", include=set(CHANGEABLE))
 
 
 def new_attribute(study_id: int, key: str, value: Any) -> Any:

@@ -94,6 +94,7 @@ _OF_A_STUDY: Mapping[str, Any] = {
     attributes.UID: Annotated[str, Field(pattern="^[0-9a-f]{12}$")],
     attributes.SPEC: dict[str, Any],  # more in :func:`read_spec`
     attributes.BASE: str,
+    attributes.FILE: dict[str, Any],
     attributes.STORE: str | None,
     attributes.FINGERPRINT: Annotated[dict[str, Any], AfterValidator(_fingerprint)],
     attributes.MODEL: str,

@@ -23,7 +23,7 @@ from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 from petskin_tune.study.best import ranking
-from petskin_tune.study.rows import attribute, new_attribute, to_json, waiting_trial
+from petskin_tune.study.rows import attribute, changeable, new_attribute, to_json, waiting_trial
 from petskin_tune.study.space.parameters import check_settings
 from petskin_tune.study.spec import CHANGEABLE, StudySpec
 from petskin_tune.study.stored import checked, read_spec, recorded, study_attributes
@@ -140,6 +140,36 @@ class Study:
             return spec
 
         self.spec = self.storage.transaction(work)
+
+    def take_file(self, mine: StudySpec) -> None:
+        """Change what a study file says otherwise than when it was last taken: what an option changed since then stays.
+
+        Args:
+            mine: the file's.
+
+        Raises:
+            UsageError: together with what is in force it breaks a rule of the study file.
+        """
+        says = changeable(mine)
+        if self.attributes.get(attributes.FILE) == says:
+            return
+
+        def work(session: Session) -> StudySpec:
+            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            row, said = (attribute(session, self.id, key) for key in (attributes.SPEC, attributes.FILE))
+            before = {} if said is None else json.loads(said.value_json)
+            news = {key: getattr(mine, key) for key in says if key not in before or before[key] != says[key]}
+            changed = read_spec({attributes.SPEC: json.loads(row.value_json)}).model_copy(update=news)
+            spec = checked(changed, "The study")
+            row.value_json = json.dumps(to_json(spec))
+            if said is None:
+                session.add(new_attribute(self.id, attributes.FILE, says))
+            else:
+                said.value_json = json.dumps(says)
+            return spec
+
+        self.spec = self.storage.transaction(work)
+        self.attributes = {**self.attributes, attributes.FILE: says}
 
     def request_stop(self) -> None:
         """Ask every worker that runs now to suspend; those that start later are not meant."""

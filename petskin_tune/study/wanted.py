@@ -9,7 +9,7 @@ from pathlib import Path
 from petskin_tune.errors import UsageError
 from petskin_tune.printable import raw
 from petskin_tune.study.creation import is_untouched
-from petskin_tune.study.spec import CHANGEABLE, SPEC_VERSION, StudySpec
+from petskin_tune.study.spec import SPEC_VERSION, StudySpec
 from petskin_tune.study.study import Study
 from petskin_tune.study.study_file import file as study_file
 
@@ -92,9 +92,6 @@ def may_take_the_file(study: Study, asked: Wanted) -> bool:
 
 
 def take_changes(study: Study, asked: Wanted) -> None:
-    """Let what may change at any time be as the study file that a person named has it: the newest wins."""
-    if not asked.is_compared or (mine := asked.beside(study.spec)) is None:
-        return
-    changed = {key: getattr(mine, key) for key in CHANGEABLE}
-    if changed != {key: getattr(study.spec, key) for key in CHANGEABLE}:
-        study.change(**changed)
+    """Of what may change at any time, take what has changed in the study file that a person named: the newest wins."""
+    if asked.is_compared and (mine := asked.beside(study.spec)) is not None:
+        study.take_file(mine)

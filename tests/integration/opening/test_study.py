@@ -81,15 +81,30 @@ def silent(_: str) -> None:
     pass
 
 
-def test_whoever_only_looks_changes_nothing_and_the_worker_takes_the_newest_file(mine: Places) -> None:
+def test_the_newest_word_wins_be_it_an_option_or_the_file_and_whoever_only_looks_changes_nothing(mine: Places) -> None:
     opened = open_or_create(mine, silent)
-    opened.study.change(target_trials=2)
+    opened.study.change(target_trials=2)  # as `--target-trials` does
+    assert open_or_create(mine, silent).study.spec.target_trials == 2  # the file has not changed
+    write("mine", target_trials=5, keep_weights=9)
     with open_study(mine) as (_, study):
         assert study.spec.target_trials == 2
     enqueue(mine, ("lr0=0.002",))
     opened.study.refresh()
     assert opened.study.spec.target_trials == 2
+    assert open_or_create(mine, silent).study.spec.target_trials == 5
+    opened.study.change(target_trials=7)
+    write("mine", target_trials=5, keep_weights=1)
+    spec = open_or_create(mine, silent).study.spec
+    assert (spec.target_trials, spec.keep_weights) == (7, 1)  # of the file, what has changed in it
+
+
+def test_a_study_that_does_not_know_what_its_file_said_takes_it_whole_once(mine: Places) -> None:
+    opened = open_or_create(mine, silent)
+    opened.study.change(target_trials=2)
+    opened.study.optuna.set_user_attr(attributes.FILE, {})  # as before it was kept
     assert open_or_create(mine, silent).study.spec.target_trials == SMALL_STUDY["target_trials"]
+    opened.study.change(target_trials=2)
+    assert open_or_create(mine, silent).study.spec.target_trials == 2
 
 
 def test_a_study_whose_store_is_refused_is_not_created(mine: Places, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -169,6 +170,74 @@ def test_a_network_home_brings_its_database_from_machine_to_machine(tmp_path: Pa
     with contextlib.closing(sqlite3.connect(second.database)) as connection:
         assert connection.execute("SELECT epoch FROM epochs").fetchall() == [(7,)]
     assert second.close()
+
+
+def _epochs(home: Home) -> list[int]:
+    assert home.database is not None
+    with contextlib.closing(sqlite3.connect(home.database)) as connection:
+        return [row[0] for row in connection.execute("SELECT epoch FROM epochs")]
+
+
+def _write(home: Home, epoch: int) -> sqlite3.Connection:
+    """A connection that stays open, so that what it wrote is in the write-ahead log alone."""
+    assert home.database is not None
+    connection = sqlite3.connect(home.database)
+    connection.execute("PRAGMA journal_mode = WAL")
+    with connection:
+        connection.execute(f"CREATE TABLE epochs AS SELECT {epoch} AS epoch")
+    return connection
+
+
+def test_a_home_copied_from_a_local_disk_to_a_network_disk_brings_its_database(tmp_path: Path) -> None:
+    local = resolve(home="mine")
+    local.start()
+    with contextlib.closing(_write(local, 7)):
+        assert (tmp_path / "mine" / "tune.db-wal").stat().st_size > 0
+        shutil.copytree(tmp_path / "mine", tmp_path / "drive")
+    for machine in ("first", "second"):
+        said: list[str] = []
+        moved = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / machine)}, home="drive")
+        moved.start(say=said.append)
+        assert _epochs(moved) == [7]
+        assert any("came from a local disk" in line for line in said) == (machine == "first")
+        assert moved.close()
+    assert [path.name for path in (tmp_path / "drive").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_damaged_database_of_a_moved_home_is_refused(tmp_path: Path) -> None:
+    local = resolve(home="mine")
+    local.start()
+    with contextlib.closing(_write(local, 7)):
+        pass
+    database = tmp_path / "mine" / "tune.db"
+    database.write_bytes(database.read_bytes()[:5000])
+    moved = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}, home="mine")
+    with pytest.raises(UsageError, match="is damaged"):
+        moved.start()
+
+
+def test_a_home_copied_from_a_network_disk_to_a_local_one_brings_its_database(tmp_path: Path) -> None:
+    drive = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}, home="drive")
+    drive.start()
+    with contextlib.closing(_write(drive, 7)):
+        pass
+    drive.epoch_saved()
+    assert drive.close()
+    shutil.copytree(tmp_path / "drive", tmp_path / "mine")
+    said: list[str] = []
+    moved = resolve(home="mine")
+    moved.start("reader", say=said.append)
+    assert not (tmp_path / "mine" / "tune.db").exists()
+    moved.start(say=said.append)
+    assert _epochs(moved) == [7]
+    assert "came from a network disk" in said[0]
+    moved.start(say=said.append)
+    assert len(said) == 1
+    newest = max((tmp_path / "mine" / "database").glob("tune-*.db"))
+    newest.write_bytes(b"damaged")
+    (tmp_path / "mine" / "tune.db").unlink()
+    with pytest.raises(UsageError, match="is whole"):
+        moved.start()
 
 
 def test_a_server_keeps_the_study_of_a_network_home_and_nothing_is_copied(tmp_path: Path) -> None:
