@@ -168,7 +168,7 @@ def train_stock(watch: Watch, folder: str, data: str, arguments: dict[str, Any])
 
 def train_ours(watch: Watch, folder: str, data: str, arguments: dict[str, Any]) -> None:
     from petskin_tune.protocol import EpochDone, Finished, TrialJob
-    from petskin_tune.training import attempts, setup
+    from petskin_tune.training import attempts, trial_trainer
     from petskin_tune.training.trainer import ResumableTrainer
 
     class Channel:
@@ -186,7 +186,7 @@ def train_ours(watch: Watch, folder: str, data: str, arguments: dict[str, Any]) 
         watch.trained()
 
     ResumableTrainer._train_epoch = watched  # type: ignore[method-assign]
-    setup.image_cache_bytes = lambda: CACHED_IMAGES * IMGSZ * IMGSZ * 3  # type: ignore[assignment]
+    trial_trainer.image_cache_bytes = lambda: CACHED_IMAGES * IMGSZ * IMGSZ * 3  # type: ignore[assignment]
     job = TrialJob(
         study="mosaic",
         trial=0,

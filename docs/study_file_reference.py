@@ -81,8 +81,9 @@ writes one to start from; [`studies/petskin.yaml`](../studies/petskin.yaml) argu
 says wrongly is refused with its line and the nearest right name, and `petskin-tune init --study mine.yaml` checks
 everything without training.
 
-A key marked *yes* may be changed in the file at any time, and the newest file wins. The others may be changed until the
-first trial has begun; after that, they make another study:
+A key marked *yes* may be changed at any time: what has changed in the file is in force when `tune-worker` or
+`petskin-tune init` is typed with it, and what `--budget` or `--target-trials` said stays until then. The others may be
+changed until the first trial has begun, or was added by `try` or `import`; after that, they make another study:
 `petskin-tune init --study mine2 --from mine mine.yaml` begins it with what the first has found.
 """
 _SEARCHED = """## `train` and `search`

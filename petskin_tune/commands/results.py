@@ -137,9 +137,12 @@ def best(places: Places, yaml_file: str | None, weights: str | None, repeat: int
         if yaml_file is not None or weights is not None:
             raise UsageError("--repeat trains and writes no file: leave --yaml and --weights out, and type them after.")
         return _repeat_best(places, repeat, options)
+    data = options.pop("data")
     if any(options.values()):
         raise UsageError("Options such as --device and --max-hours are for --repeat, which trains.")
-    _best(places, yaml_file, weights)
+    if data is not None and yaml_file is None:
+        raise UsageError("--data is for --yaml, which names the data set, and for --repeat.")
+    _best(places, yaml_file, weights, data)
     return EXIT_DONE
 
 
@@ -150,7 +153,7 @@ def _repeat_best(places: Places, pairs: int, options: dict[str, Any]) -> int:
     return repeat_best(places, pairs, Request(**options))
 
 
-def _best(places: Places, yaml_file: str | None, weights: str | None) -> None:
+def _best(places: Places, yaml_file: str | None, weights: str | None, data: str | None) -> None:
     from petskin_tune.opening.study import open_study
     from petskin_tune.views import export
 
@@ -165,7 +168,7 @@ def _best(places: Places, yaml_file: str | None, weights: str | None) -> None:
         if yaml_file is None and weights is None:
             click.echo(export.render(study.optuna, options=options).rstrip("\n"))
         if yaml_file is not None:
-            trial = export.write_yaml(study.optuna, Path(yaml_file), options=options, **_found_here(study, home))
+            trial = export.write_yaml(study.optuna, Path(yaml_file), options=options, **_found_here(study, home, data))
             cfg = shlex.quote(yaml_file)
             click.echo(f"{yaml_file} has the settings of trial {trial.number}; type: yolo train cfg={cfg}")
         if weights is not None:
@@ -173,16 +176,27 @@ def _best(places: Places, yaml_file: str | None, weights: str | None) -> None:
             click.echo(f"{weights} has the best weights of trial {number}; load them with YOLO({weights!r})")
 
 
-def _found_here(study: Study, home: Home) -> dict[str, Any]:
-    """Model and data set as paths of this machine, as far as they are here: `yolo train` knows nothing of studies."""
+def _found_here(study: Study, home: Home, data: str | None) -> dict[str, Any]:
+    """Model and data set as paths of this machine, as far as they are here: `yolo train` knows nothing of studies.
+
+    Args:
+        study: open.
+        home: of the study.
+        data: the data set that a person named instead of the study's own entry.
+
+    Raises:
+        UsageError: that one cannot be used.
+    """
     from petskin_tune.datasets import source
     from petskin_tune.trial.model.files import find_model
 
     found: dict[str, Any] = {}
     base = study.folders[0] if study.folders else Path.cwd()
+    if data is not None:
+        found["data"] = str(source.prepare(data, base=Path.cwd(), cache=home.work / "data"))
     try:
         found["model"] = find_model(study.spec.model, (*study.folders, home.folder, home.folder / "weights"))
-        found["data"] = str(source.prepare(study.spec.data, base=base, cache=home.work / "data"))
+        found.setdefault("data", str(source.prepare(data or study.spec.data, base=base, cache=home.work / "data")))
     except (UsageError, OSError):  # also of a home that may only be read
         pass  # the study's own words then, which are right where the files are
     return found

@@ -18,7 +18,7 @@ from tests.support.soak import times
 from tests.support.workers import PATIENCE_SECONDS, SMALL_STUDY, UNREACHABLE, Said, load, run, start, write_study
 
 BATCHES = 32  # of an epoch: 64 images
-CHANGES = {"target_trials": 2, "epochs": 400, "train": {**SMALL_STUDY["train"], "batch": 2}}
+CHANGES = {"target_trials": 2, "epochs": 40_000, "train": {**SMALL_STUDY["train"], "batch": 2}}
 KEPT = re.compile(r"--max-hours \S+: training stops at \d\d:\d\d:\d\d; (\d+) s are kept to save it")
 STALLS = 2  # so many lives may meet a machine that stalls for longer than they kept: they then end themselves
 CLOCK_SECONDS = 2.0  # what is kept is said in whole seconds, and looked at twice a second

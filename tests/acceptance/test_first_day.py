@@ -74,8 +74,9 @@ def end(line: str, folder: Path) -> str:
 
 def look_at_the_dashboard(line: str, folder: Path) -> None:
     process = type_it(line, folder)
-    Said(process)
-    wait_until(lambda: answers("http://127.0.0.1:8080/"))
+    said = Said(process)
+    wait_until(lambda: answers("http://127.0.0.1:8080/") or process.poll() is not None)
+    assert process.poll() is None, said.text()
     os.killpg(process.pid, signal.SIGINT)
     process.wait(PATIENCE)
 

@@ -174,11 +174,14 @@ class Printed(io.StringIO):
         return written
 
 
+NOTHING_FETCHED = ("--no-deps", "--no-build-isolation")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that the settings cell says how to make."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, PROJECT], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", *NOTHING_FETCHED, "-w", folder, PROJECT], check=True)
     (wheel,) = folder.iterdir()
     return wheel
 

@@ -39,16 +39,16 @@ def evict(process: subprocess.Popen[str] | Any) -> int:
 
 @pytest.mark.slow
 def test_a_job_whose_pods_are_evicted_and_lost_ends_with_every_trial_complete(tmp_path: Path) -> None:
-    study = write_study(tmp_path, target_trials=2, epochs=6)
+    study = write_study(tmp_path, target_trials=2, epochs=30)
     typed = ("--study", str(study), "--name", "pod")
 
     evicted = start(*typed, cwd=tmp_path)
-    Said(evicted).wait_for("trial 0 epoch 2/6")
+    Said(evicted).wait_for("trial 0 epoch 2/30")
     code = evict(evicted)
     assert action(code) in ("Ignore", "Count"), code  # 75, or killed after the grace period
 
     lost = start(*typed, cwd=tmp_path)  # the node is gone without a word
-    Said(lost).wait_for("trial 0 epoch 4/6")
+    Said(lost).wait_for("trial 0 epoch 4/30")
     for process in [*psutil.Process(lost.pid).children(recursive=True), psutil.Process(lost.pid)]:
         process.kill()
     assert action(lost.wait(PATIENCE)) == "Count"
@@ -62,7 +62,7 @@ def test_a_job_whose_pods_are_evicted_and_lost_ends_with_every_trial_complete(tm
 
 @pytest.mark.slow
 def test_a_task_of_an_array_suspends_requeues_itself_and_ends_the_study(tmp_path: Path) -> None:
-    study = write_study(tmp_path, target_trials=1, epochs=6)
+    study = write_study(tmp_path, target_trials=1, epochs=30)
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text('#!/bin/sh\necho "scontrol $*"\n')
@@ -78,7 +78,7 @@ def test_a_task_of_an_array_suspends_requeues_itself_and_ends_the_study(tmp_path
 
     first = task()
     said = Said(first)
-    said.wait_for("trial 0 epoch 2/6")
+    said.wait_for("trial 0 epoch 2/30")
     first.send_signal(signal.SIGTERM)
     assert first.wait(PATIENCE) == 0, said.text()
     assert said.text().splitlines()[-2:] == ["scontrol requeue 17_3", "work is left: requeued"]

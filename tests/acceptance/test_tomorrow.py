@@ -21,7 +21,6 @@ from tests.support.workers import (
     run,
     start,
     stopped_by,
-    wait_until,
     write_study,
 )
 
@@ -141,12 +140,12 @@ def test_a_trial_that_a_person_let_another_ultralytics_begin_is_left_to_it(
     home = tmp_path / "runs"
     first = run("--study", str(study), "--max-trials", "1", cwd=tmp_path)
     assert first.returncode == 0, first.stdout
-    worker = start(
-        "--study", str(study), "--target-trials", "2", "--allow-different-machine", cwd=tmp_path, **older
-    )  # fmt: skip
-    wait_until(lambda: epochs_reported(home) >= 4, 240)
-    worker.send_signal(signal.SIGTERM)
-    output, _ = worker.communicate(timeout=60)
+    log = tmp_path / "fired again"
+    faults = {"TUNE_FAULTS": f"batch-done=stop@{BATCHES + 1}", "TUNE_FAULTS_LOG": str(log)}
+    typed = ("--study", str(study), "--target-trials", "2", "--allow-different-machine")
+    worker = Said(start(*typed, cwd=tmp_path, **older, **faults))
+    interrupt_stopped(worker, stopped_by(log), lambda: os.kill(worker.pid, signal.SIGTERM), "SIGTERM")
+    output = worker.end()
     assert worker.returncode == 75, output
     assert output.splitlines()[-1].endswith("tune-worker --study small --allow-different-machine")
     curve = load(home).trials[1].intermediate_values

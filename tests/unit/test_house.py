@@ -55,6 +55,23 @@ def test_the_tests_that_the_readme_names_are_there() -> None:
     assert [path for path in named if not (PROJECT / path).exists()] == []
 
 
+@pytest.mark.parametrize("folder", ["petskin_tune", "tests", "benchmarks", "docs"])
+def test_what_scripts_import_of_ours_is_there(folder: str) -> None:
+    """Also in programs that are texts, and in functions that hardly ever run."""
+    known, missing = modules(), []
+    for path in (PROJECT / folder).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for found in re.finditer(r"^\s*from (petskin_tune[\w.]*) import ([\w, ]+)$", text, re.MULTILINE):
+            module, names = found[1], [name.split()[0] for name in found[2].split(",") if name.strip()]
+            source = known[module].read_text(encoding="utf-8") if module in known else ""
+            missing += [
+                f"{path.name}: {module}.{name}"
+                for name in names
+                if f"{module}.{name}" not in known and not re.search(rf"\b{name}\b", source)
+            ]
+    assert missing == []
+
+
 def test_no_text_is_read_or_written_in_whatever_encoding_the_locale_has() -> None:
     """A page that is read as EUC-KR is none."""
     found = []

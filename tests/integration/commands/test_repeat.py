@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from scipy.stats import ttest_ind
 
 from petskin_tune.cli import petskin_tune, tune_worker
+from petskin_tune.datasets import demo
 from petskin_tune.datasets.fingerprint import Fingerprint, SplitSummary
 from petskin_tune.protocol import TrialJob
 from petskin_tune.study import attributes
@@ -174,6 +176,12 @@ def test_a_study_of_repetitions_is_shown_as_what_it_is(done: Kept) -> None:
     assert "seed: 1\n" in Path("best.yaml").read_text()
 
 
+def test_the_settings_name_the_data_set_where_it_is_here(done: Kept, tmp_path: Path) -> None:
+    moved = demo.make(tmp_path / "moved", train=8, val=4)
+    done.type("best", "--study", "petskin", "--yaml", "best.yaml", "--data", str(moved.parent))
+    assert yaml.safe_load(Path("best.yaml").read_text())["data"] == str(moved)
+
+
 def test_typed_again_nothing_is_trained(done: Kept) -> None:
     assert done.repeat(3) == f"{done.said.partition(', 0 of 6')[0]}, 6 of 6 trainings done {sentence_of(done)}"
     assert len(done.jobs) == 6
@@ -262,8 +270,10 @@ def test_the_defaults_are_not_taken_from_another_data_set(kept: Kept) -> None:
         (["--repeat", "2", "--yaml", "best.yaml"], "--repeat trains and writes no file"),
         (["--repeat", "2", "--device", "toaster"], "--device"),
         (["--device", "cpu"], "Options such as --device and --max-hours are for --repeat, which trains."),
+        (["--data", "mine"], "--data is for --yaml, which names the data set, and for --repeat."),
+        (["--yaml", "best.yaml", "--data", "nowhere.yaml"], "nowhere.yaml"),
     ],
-    ids=["one seed", "too many", "a file", "no device", "a device for nothing"],
+    ids=["one seed", "too many", "a file", "no device", "a device for nothing", "data for nothing", "no data"],
 )
 def test_what_makes_no_sense_is_refused_in_one_sentence(done: Kept, words: list[str], said: str) -> None:
     assert said in done.type("best", "--study", "petskin", *words, code=2)

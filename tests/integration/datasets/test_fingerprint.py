@@ -153,7 +153,10 @@ def test_labels_that_did_not_change_are_not_read_again(
     assert read == [labels[0]]
 
 
-def test_a_label_changed_in_the_instant_after_it_was_read_is_noticed(tmp_path: Path, demo_yaml: Path) -> None:
+def test_a_label_changed_in_the_instant_after_it_was_read_is_noticed(
+    tmp_path: Path, demo_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petskin_tune.datasets.examined._SETTLED", 300.0)
     label = demo_yaml.parent / "labels/train/train_00000.txt"
     before = take(demo_yaml, tmp_path / "cache")
     times = label.stat()

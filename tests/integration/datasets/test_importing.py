@@ -36,8 +36,10 @@ from tests.support.soak import first
 RUN = """
 import sys
 from pathlib import Path
+from petskin_tune.datasets.aihub import conversion
 from petskin_tune.datasets.aihub.importing import import_aihub
 from petskin_tune.datasets.aihub.options import Options
+conversion._BATCH = 1  # more pieces than are handed out ahead: there is work wherever it is stopped
 if __name__ == "__main__":
     import_aihub([Path(sys.argv[1])], Path(sys.argv[2]), Options(imgsz=320), jobs=int(sys.argv[3]))
 """

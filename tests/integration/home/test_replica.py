@@ -393,7 +393,7 @@ def test_the_last_copy_is_given_up_in_time_and_said(machines: Any, plan: Any) ->
     database.request_save()
     wait_until(lambda: bool(fired()))
     assert not database.close(0.2)
-    assert "last changes are not in the home yet" in first.said[-1]
+    wait_until(lambda: "last changes are not in the home yet" in first.said[-1])
     plan("")
     again = first.start(take_over=True)
     assert first.epochs() == [1]

@@ -61,7 +61,7 @@ def assert_as_undisturbed(undisturbed, job, lives):
             [snapshot_within((0, 1), (0, 5))], helpers.EVERY_BATCH, [(0, 1), (0, 5)], id="in warm-up", marks=SLOW
         ),
         pytest.param(  # it may have come a little further before it was killed
-            [snapshot_within((1, 1), (1, 5))], helpers.EVERY_BATCH, [(1, 1), (2, 0)], id="in mid epoch"
+            [snapshot_within((1, 1), (1, 5))], helpers.EVERY_BATCH, [(1, 1), (3, 6)], id="in mid epoch"
         ),
         pytest.param(
             [snapshot_within((1, 6), (1, 6))],
@@ -144,6 +144,6 @@ def test_a_suspended_training_ends_as_the_undisturbed_one(root, undisturbed):
     assert first.exit_code == 0
     written = first.events[-1].snapshot
     assert written is not None
-    assert Position(1, 0) < written.position
+    assert not written.position < Position(1, 0)
     lives = [first, helpers.live(replace(job, snapshot=written.path))]
     assert_as_undisturbed(undisturbed, job, lives)

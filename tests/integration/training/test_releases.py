@@ -1,6 +1,6 @@
 """Which release of Ultralytics the project may allow: the contract and resume tests against the newest one there is.
 
-``pytest -m slow -s tests/integration/test_ultralytics_releases.py`` says whether the cap in pyproject.toml can be
+``pytest -m slow -s tests/integration/training/test_releases.py`` says whether the cap in pyproject.toml can be
 raised. A newer release that differs is a warning here, never a failure: nobody gets it before the cap says so.
 """
 
@@ -17,12 +17,13 @@ import pytest
 
 from tests.support import releases
 
-TESTS = ("tests/integration/test_training_contract.py", "tests/integration/test_training_kills.py")
+TESTS = ("tests/integration/training/test_contract.py", "tests/integration/training/test_kills.py")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_the_newest_release_is_the_one_that_is_allowed_or_what_differs_is_said(tmp_path: Path) -> None:
+    assert all((releases.PROJECT / name).is_file() for name in TESTS)  # whatever the newest release is
     cap, newest = releases.cap(), releases.newest()
     if newest == cap:
         print(f"\nultralytics {cap}, the newest release that pyproject.toml allows, is the newest there is")

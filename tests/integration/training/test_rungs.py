@@ -19,7 +19,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(root):
-    job = helpers.job(root, "alone", snapshot_every=NEVER)
+    job = helpers.job(root, "alone", snapshot_every=NEVER, arguments={"epochs": 8})
     life = helpers.live(job)
     assert isinstance(life.events[-1], Finished)
     return job, life
@@ -31,10 +31,10 @@ def positions(life):
 
 def test_a_snapshot_is_taken_at_every_rung_and_training_goes_on(root, alone):
     undisturbed_job, undisturbed = alone
-    assert positions(undisturbed) == [Position(4, 0)]
-    job = replace(undisturbed_job, run_folder=str(root / "rungs"), rungs=(1, 3, 4))
+    assert positions(undisturbed) == [Position(8, 0)]
+    job = replace(undisturbed_job, run_folder=str(root / "rungs"), rungs=(1, 3, 8))
     life = helpers.live(job)
-    assert positions(life) == [Position(1, 0), Position(3, 0), Position(4, 0)]
+    assert positions(life) == [Position(1, 0), Position(3, 0), Position(8, 0)]
     assert (
         helpers.differences(helpers.final_state(undisturbed_job.run_folder), helpers.final_state(job.run_folder)) == []
     )

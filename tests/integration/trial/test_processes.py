@@ -92,7 +92,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     (here / "ultralytics" / "__init__.py").write_text('__version__ = "8.1.0"\n')
     for name in ("queue", "yaml", "selectors"):
         (here / f"{name}.py").write_text("raise RuntimeError('a module of the current folder')\n")
-    job = helpers.job(root, "run", workers=1)
+    job = helpers.job(root, "run", workers=1, arguments={"epochs": 1000})
     (root / "job").write_bytes(pickle.dumps(job))
     (root / "worker.py").write_text(WORKER)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNE_")}

@@ -18,6 +18,11 @@ LOGGER = logging.getLogger("petskin_tune.leases")
 SHOWN = logging.getLogger("petskin_tune.views.progress")
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 120.0)
+
+
 @pytest.fixture
 def said() -> list[str]:
     return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import optuna
@@ -109,7 +109,8 @@ def test_a_waiting_trial_beyond_the_target_keeps_waiting(study: LeasedStudy) -> 
 
 def _running(study: LeasedStudy, age: float, **system_attrs: str) -> int:
     trial = create_trial(state=TrialState.RUNNING, system_attrs=system_attrs)
-    trial.datetime_start = datetime.now() - timedelta(seconds=age)
+    started = datetime.now(timezone.utc) - timedelta(seconds=age)
+    trial.datetime_start = started.astimezone().replace(tzinfo=None)  # as Optuna has it; an hour may come twice
     study.optuna.add_trial(trial)
     return study.optuna.trials[-1]._trial_id
 
@@ -445,13 +446,13 @@ def test_what_was_lost_is_the_time_from_the_newest_snapshot_to_the_last_sign_of_
     held = _born(first)
     study.shift(500)  # 500 s of training,
     _snapshot(first, held, 1)
-    study.shift(100)  # 100 s more,
+    study.shift(1000)  # 1000 s more,
     assert HeldTrial(first, held).renew()
     study.shift(LEASE + 1000)  # and nothing more was heard
     taken = study.worker("b", host="there").take_over(by_command=True)
     assert taken is not None
     assert taken.lease is not None
-    assert taken.lease.seconds_lost == pytest.approx(100, abs=5)
+    assert taken.lease.seconds_lost == pytest.approx(1000, abs=60)
 
 
 def test_a_clean_suspension_loses_nothing(study: LeasedStudy) -> None:
@@ -464,7 +465,7 @@ def test_a_clean_suspension_loses_nothing(study: LeasedStudy) -> None:
     taken = study.worker("b", host="there").take_over()
     assert taken is not None
     assert taken.lease is not None
-    assert taken.lease.seconds_lost == pytest.approx(0, abs=5)
+    assert taken.lease.seconds_lost == pytest.approx(0, abs=60)
 
 
 # ---- writes ----

@@ -143,7 +143,6 @@ def life(storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return Life(storage, tmp_path, monkeypatch)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("cause", ROWS)
 def test_a_cause_blames_whom_it_is_of_costs_the_trial_only_what_is_its_own_and_can_be_found(
     life: Life, cause: str
@@ -177,30 +176,27 @@ def test_a_cause_blames_whom_it_is_of_costs_the_trial_only_what_is_its_own_and_c
         assert (kept["message"], kept["detail"], kept["log"]) == ("KindError: all of it.", DETAIL, log)
 
 
-@pytest.mark.timeout(60)
 def test_a_process_that_dies_before_it_trains_is_told_with_the_end_of_its_log(life: Life) -> None:
     with pytest.raises(UsageError, match=r"killed by SIGKILL.*2 times in a row \(Fatal error: a library is missing\)"):
         life.run(script_of(ROWS["a death before it trains, twice"])).run()
 
 
-@pytest.mark.timeout(60)
 def test_a_store_that_is_away_is_waited_for_and_costs_nothing(life: Life) -> None:
     life.refuses = Unavailable("Input/output error")
     run = life.run(Script())
     ended: list[str] = []
     running = threading.Thread(target=lambda: ended.append(run.run().end))
     running.start()
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 240.0
     while "cannot be had now (Input/output error)" not in shown(life.place):
         assert time.monotonic() < deadline, shown(life.place)
         time.sleep(0.02)
     run.suspend("SIGINT", time.monotonic())
-    running.join(30.0)
+    running.join(240.0)
     assert ended == ["suspended"]
     assert (life.lease().state, life.lease().crashes) == ("released", 0)
 
 
-@pytest.mark.timeout(60)
 def test_a_trial_that_trains_again_forgets_what_it_was_given_back_for(life: Life) -> None:
     with pytest.raises(UsageError):
         life.run(script_of(ROWS["the machine, before it trains"])).run()
@@ -209,7 +205,6 @@ def test_a_trial_that_trains_again_forgets_what_it_was_given_back_for(life: Life
     assert life.trial().user_attrs[attributes.GIVEN_BACK] is None
 
 
-@pytest.mark.timeout(60)
 def test_a_trial_that_cannot_start_three_times_fails(life: Life) -> None:
     for attempt in (1, 2):
         with pytest.raises(UsageError, match="Trial 0 cannot start"):

@@ -26,7 +26,7 @@ from petskin_tune.trial.inputs import model_identity
 from petskin_tune.trial.job import make_job
 from tests.support.workplace import UID, Script, a_workplace
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 240.0  # seconds
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from tests.support.workers import wait_until
 from tests.support.workplace import UID, Script, a_workplace
 
 AFFORDABLE = START_SECONDS / SHARE + 1  # seconds of a trial
+LONG = 30 / SHARE  # the same: its pictures may take half a minute of real time
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ class Worked:
         self.is_asked = False
         self.pictures = Pictures(self.place, lambda: self.is_asked)
 
-    def end(self, value: float, seconds: float = AFFORDABLE) -> int:
+    def end(self, value: float, seconds: float = LONG) -> int:
         held = self.place.claims.next_trial(10**6)
         assert held is not None
         trial = HeldTrial(self.place.claims, held)

@@ -23,7 +23,7 @@ from pathlib import Path
 from petskin_tune.errors import UsageError
 from petskin_tune.files.model_kinds import read_model
 from petskin_tune.study.space.arguments import ultralytics_folder
-from petskin_tune.trial import layers
+from petskin_tune.trial.model import layers
 from petskin_tune.trial.model.architectures import require_buildable
 found = {"folder": str(ultralytics_folder()), "layers": len(layers.names() or ()), "judged": [], "refused": {}}
 found |= {name: len(layers.group(name)) for name in ("base_modules", "repeat_modules")}
