@@ -26,7 +26,8 @@ from petskin_tune.identity import Identity
 
 BEAT_SECONDS = 30.0  # between two signs of life
 WATCH_SECONDS = 90.0  # without one, as the claimer itself sees it, the owner is gone
-LONG_GONE_SECONDS = 900.0  # a sign of life older than that, by its own clock, needs no watching
+LONG_GONE_SECONDS = 900.0  # the owner of a sign of life that is older, by both clocks, is watched for less long:
+LONG_GONE_WATCH_SECONDS = 60.0  # a beat and a margin; never for nothing, because a clock may be wrong
 LOOK_SECONDS = 2.0  # between two looks while watching
 _NAME = re.compile(r"claim-(\d+)-([0-9a-f]{8})-(\d+)\.json")
 
@@ -153,15 +154,15 @@ class Claim:
         known = owner.identity.is_alive() if owner.identity else None
         if known is not None:
             return known
-        if owner.written and time.time() - owner.written > LONG_GONE_SECONDS:
-            return False
+        long_gone = owner.written > 0 and time.time() - owner.written > LONG_GONE_SECONDS
+        seconds = min(self._watch_seconds, LONG_GONE_WATCH_SECONDS) if long_gone else self._watch_seconds
         self._say(
-            f"Another worker used this home until lately: looking for {self._watch_seconds:.0f} s whether it lives "
-            "(--take-over, if you know that it is gone)."
+            f"Another worker used this home{'' if long_gone else ' until lately'}: looking for {seconds:.0f} s whether "
+            "it lives (--take-over, if you know that it is gone)."
         )
-        until = self._clock() + self._watch_seconds
+        until = self._clock() + seconds
         while self._clock() < until:
-            self._sleep(min(LOOK_SECONDS, self._watch_seconds))
+            self._sleep(min(LOOK_SECONDS, seconds))
             now = self._highest()
             if now is None:  # released
                 return False

@@ -198,8 +198,9 @@ class Claims:
     def should_wait(self, leases: Sequence[Seen] | None = None, leave: Collection[int] = ()) -> bool:
         """Whether a worker had better look again in a second than start a new trial.
 
-        It had where a lease has run out, because the grace is shorter than any trial. It also had where nobody is known
-        to live and somebody's lease, which may be a dead one's, ends within two minutes.
+        It had where a lease has run out, because the grace (and a lease more, where the clock was set back) is shorter
+        than any trial. It also had where nobody is known to live and somebody's lease, which may be a dead one's, ends
+        within two minutes.
 
         Args:
             leases: as they were just read; None: they are read now.
@@ -208,7 +209,7 @@ class Claims:
         leases = self.read() if leases is None else leases
         running = [seen for seen in leases if seen.lease.state == "running" and seen.lease.trial_id not in leave]
         others = [seen for seen in running if seen.lease.identity != self.identity]
-        if any(seen.lease.expires_in < 0 for seen in others):
+        if any(seen.lease.has_run_out for seen in others):
             return True
         if any(seen.lives for seen in others):
             return False

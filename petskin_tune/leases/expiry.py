@@ -2,7 +2,8 @@
 
 An expired lease may be a living owner's that was cut off from the database together with everybody else, or the
 database's clock was set. So a claimer takes it only when, after it had seen that the lease ran out, it has itself read
-the same token and beat over a while in which the database always answered.
+the same token and beat over a while in which the database always answered. The same holds of a lease that ends later
+than any lease lasts: a machine's clock is behind that of the one before it, on whose disk the database lies.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def why_gone(seen: Seen, *, declared: bool = False, alone: bool = False) -> Gone
     its process ran on this boot of this host, and is gone  DEAD
     it ran elsewhere, and only this machine can have work   UNREACHABLE
     it has run out, and stayed so for longer than a grace   SILENT
+    it ends too late, and did so for a lease and a grace    SILENT
     ======================================================  ===========
 
     Args:
@@ -76,9 +78,14 @@ def why_gone(seen: Seen, *, declared: bool = False, alone: bool = False) -> Gone
         return Gone.DEAD
     if seen.alive is None and alone:
         return Gone.UNREACHABLE
-    if seen.lease.expires_in < 0 and seen.expired_for >= grace(seen.lease.seconds):
+    if seen.lease.has_run_out and seen.expired_for >= _needed(seen.lease):
         return Gone.SILENT
     return None
+
+
+def _needed(lease: Lease) -> float:
+    """How long a claimer looks on: a lease more, where the clock does not say when it was renewed last."""
+    return grace(lease.seconds) + (lease.seconds if lease.is_ahead else 0.0)
 
 
 def grace(seconds: float) -> float:
@@ -124,7 +131,7 @@ class Watch:
         before = self._memory.get(lease.trial_id)
         same = before is not None and (before.token, before.beat) == (lease.token, lease.beat)
         since = before.expired_since if before and same else None
-        if lease.expires_in >= 0:
+        if not lease.has_run_out:
             since = None
         elif since is None:
             since = now

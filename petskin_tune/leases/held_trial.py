@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from optuna.distributions import BaseDistribution
@@ -54,6 +55,16 @@ class HeldTrial:
             return self.storage.get_trial(self.held.trial_id)
         except KeyError as error:
             raise LeaseLost(f"trial {self.number} was deleted") from error
+
+    @cached_property
+    def birth(self) -> str | None:
+        """What no other trial was marked with at its birth, read once; None: somebody has altered it.
+
+        Raises:
+            LeaseLost: a person deleted it.
+        """
+        mark = self.read().system_attrs.get(attributes.MARK)
+        return mark if isinstance(mark, str) else None
 
     def store_draw(
         self,

@@ -16,6 +16,7 @@ from petskin_tune.study.stored import Count, Key, Seconds, refusal
 
 MAX_CRASHES = 3  # deaths in a row without a newer durable position
 MAX_VANISHES = 20  # the same for machines that were lost before a snapshot was due
+AHEAD_SECONDS = 5.0  # how much longer than it lasts a lease may seem to have left by a clock that runs evenly
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,16 @@ class Lease:
         if self.snapshot is None:
             return False
         return self.last_death is None or self.last_death < self.snapshot.position
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it ends later than a renewal by this clock can have said: the clock was set back, or is another."""
+        return self.expires_in > self.seconds + AHEAD_SECONDS
+
+    @property
+    def has_run_out(self) -> bool:
+        """Whether it is no sign that its owner lives: it ended, or its end means nothing."""
+        return self.expires_in < 0 or self.is_ahead
 
     @property
     def silence(self) -> float:

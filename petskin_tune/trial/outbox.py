@@ -3,6 +3,9 @@
 An epoch is written here, and synced, before anything else is done with it. Entries carry the token under which they
 were trained. Whoever takes the trial over on this machine answers for those of its direct predecessor; older ones are
 dropped, because somebody else may have trained the trial elsewhere in between.
+
+They carry the trial's birth mark as well: once a database was restored from a copy, another trial may have the same
+number and the same token. Entries of another birth are dropped; those without a mark were written before it was kept.
 """
 
 from __future__ import annotations
@@ -26,11 +29,13 @@ class Outbox:
     Args:
         path: the file; it need not exist.
         token: of the lease under which this worker holds the trial.
+        birth: what no other trial was marked with at its birth; None: it is not known.
     """
 
-    def __init__(self, path: Path, token: int) -> None:
+    def __init__(self, path: Path, token: int, birth: str | None = None) -> None:
         self.path = path
         self.token = token
+        self.birth = birth
 
     def add(self, epoch: EpochDone) -> None:
         """Append an epoch; it is on disk when this returns.
@@ -55,8 +60,8 @@ class Outbox:
             UsageError: something else than a file lies there.
         """
         found: dict[int, EpochDone] = {}
-        for token, epoch in self._entries():
-            if token in (self.token, self.token - 1):
+        for token, birth, epoch in self._entries():
+            if token in (self.token, self.token - 1) and self._may_be_of_this_trial(birth):
                 found.setdefault(epoch.epoch, epoch)
         epochs = [found[number] for number in sorted(found)]
         if epochs:
@@ -70,10 +75,13 @@ class Outbox:
         """Forget everything: the database has it, or the trial is another's."""
         self.path.unlink(missing_ok=True)
 
-    def _line(self, epoch: EpochDone) -> str:
-        return json.dumps({"token": self.token, **asdict(epoch)}) + "\n"
+    def _may_be_of_this_trial(self, birth: str | None) -> bool:
+        return birth is None or self.birth is None or birth == self.birth
 
-    def _entries(self) -> Iterator[tuple[int, EpochDone]]:
+    def _line(self, epoch: EpochDone) -> str:
+        return json.dumps({"token": self.token, "birth": self.birth, **asdict(epoch)}) + "\n"
+
+    def _entries(self) -> Iterator[tuple[int, str | None, EpochDone]]:
         try:
             with open(open_regular(self.path, follow=False), encoding="utf-8", errors="replace") as file:
                 text = file.read()
@@ -84,6 +92,6 @@ class Outbox:
         for line in text.split("\n")[:-1]:
             try:
                 entry: dict[str, Any] = json.loads(line)
-                yield entry.pop("token"), EpochDone(**entry)
+                yield entry.pop("token"), entry.pop("birth", None), EpochDone(**entry)
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue  # cut off by a kill, or of another version: no epoch, it will be trained again

@@ -188,9 +188,13 @@ class Workplace:
                 clear(folder)
 
     def outbox(self, trial: HeldTrial) -> Outbox:
-        """The trial's outbox on this machine."""
+        """The trial's outbox on this machine.
+
+        Raises:
+            LeaseLost: a person deleted the trial.
+        """
         name = f"{self.study.uid}-{trial.number:06d}.jsonl"
-        return Outbox(self.home.work / "outbox" / name, trial.held.token)
+        return Outbox(self.home.work / "outbox" / name, trial.held.token, trial.birth)
 
     def uploader(self, trial: HeldTrial, say: Callable[[str], None]) -> Uploader:
         """Brings the trial's snapshots into the store."""

@@ -179,7 +179,7 @@ class Worker:
             first = min(others, key=lambda lease: lease.expires_in)
             if (first.trial_id, first.token) not in self._waited_for:
                 self._waited_for.add((first.trial_id, first.token))
-                self._view.waiting(first.number, first.worker, max(0.0, first.expires_in))
+                self._view.waiting(first.number, first.worker, 0.0 if first.has_run_out else first.expires_in)
         self._suspension.wait(POLL_SECONDS)
 
     # ---- one trial ----

@@ -176,7 +176,7 @@ class SimulatedWorker:
     def _train(self, trial: HeldTrial) -> None:
         if not trial.read().params:
             draw(trial)
-        outbox = Outbox(Path(self.options["outbox"]) / f"{trial.number}.jsonl", trial.held.token)
+        outbox = Outbox(Path(self.options["outbox"]) / f"{trial.number}.jsonl", trial.held.token, trial.birth)
         recorder = Recorder(trial, outbox, self._judge, lambda: None, lambda _news: None)
         recorder.start()
         recorder.drain(None)

@@ -17,7 +17,8 @@ from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.files.durable import PASSING, Damaged, Unavailable
 from petskin_tune.home import claim as home_claim
 from petskin_tune.home import copies as home_copies
-from petskin_tune.home.copies import LocalState
+from petskin_tune.home.claim import Claim
+from petskin_tune.home.copies import Copies, LocalState
 from petskin_tune.home.replica import DatabaseReplica
 from petskin_tune.identity import Identity
 
@@ -428,15 +429,52 @@ def test_a_worker_elsewhere_without_a_sign_of_life_is_gone_after_the_watch(machi
     assert "looking for 0 s whether it lives" in second.said[0]
 
 
-def test_a_sign_of_life_of_long_ago_needs_no_watch(machines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+class Watcher:
+    """A claimer whose clock is ahead by twenty minutes, and for which time passes only while it watches an owner."""
+
+    def __init__(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.each_look: Callable[[], None] = lambda: None
+        self.said: list[str] = []
+        folder = machine.home / "database"
+        self._claim = Claim(folder, Copies(folder), self.said.append, clock=lambda: self.now, sleep=self._sleep)
+        ahead = home_claim.time.time() + 1200.0
+        monkeypatch.setattr(home_claim.time, "time", lambda: ahead)
+        monkeypatch.setattr(home_claim, "LOOK_SECONDS", 2.0)  # whole ones, so that sums are exact
+
+    def take(self) -> None:
+        self._claim.take(above=home_copies.NOTHING.rank)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.each_look()
+
+
+def test_a_living_owner_whose_clock_is_twenty_minutes_behind_keeps_its_home(
+    machines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = machines("first").start()
+    second = Watcher(machines("second"), monkeypatch)
+
+    def beat_once_it_is_due() -> None:
+        if second.now == home_claim.BEAT_SECONDS:
+            owner._claim.beat()
+
+    second.each_look = beat_once_it_is_due
+    with pytest.raises(UsageError, match=r"Another worker \(first, pid \d+\) uses this home"):
+        second.take()
+    owner.save()
+
+
+def test_a_sign_of_life_of_long_ago_needs_a_shorter_watch(machines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = machines("first")
     first.start()
     first.lose()
-    now = home_claim.time.time() + home_claim.LONG_GONE_SECONDS + 1
-    monkeypatch.setattr(home_claim.time, "time", lambda: now)
-    second = machines("second")
-    second.start(watch=NEVER)
-    assert second.said == []
+    second = Watcher(machines("second"), monkeypatch)
+    second.take()
+    assert home_claim.BEAT_SECONDS < second.now == home_claim.LONG_GONE_WATCH_SECONDS < home_claim.WATCH_SECONDS
+    (said,) = second.said
+    assert "Another worker used this home: looking for 40 s whether it lives" in said
 
 
 def test_a_worker_that_closed_lets_the_next_one_in_at_once(machines: Any) -> None:

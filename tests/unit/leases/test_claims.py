@@ -240,6 +240,40 @@ def test_a_database_whose_clock_jumped_takes_no_trial_from_an_owner_whose_next_r
     assert _watch(other, study, 2) is not None
 
 
+HOURS = 3 * 3600.0
+
+
+def test_a_dead_owners_lease_by_a_clock_that_was_hours_ahead_is_waited_for_and_taken_after_a_lease_and_a_grace(
+    study: LeasedStudy,
+) -> None:
+    held = _born(study.worker("a", host="vanished"))
+    study.shift(-HOURS)  # the disk goes on in a machine whose clock is behind
+    other = study.worker("b", host="there")
+    assert other.should_wait()
+    assert _watch(other, study, LEASE + GRACE - 1) is None
+    taken = _watch(other, study, 2)
+    assert taken is not None
+    assert (taken.trial_id, taken.token) == (held.trial_id, 2)
+    assert LEASE / 2 < HeldTrial(other, taken).lease().expires_in <= LEASE
+
+
+def test_a_living_owner_whose_clock_is_set_back_again_and_again_keeps_its_trial(study: LeasedStudy) -> None:
+    owner, other = study.worker("a"), study.worker("b", host="there")
+    held = _born(owner)
+    for _ in range(20):
+        study.shift(-HOURS)
+        assert _watch(other, study, LEASE / 3) is None
+        assert HeldTrial(owner, held).renew()
+    assert HeldTrial(owner, held).lease().token == 1
+
+
+def test_a_lease_of_before_a_person_made_leases_shorter_lasts_as_long_as_it_says(study: LeasedStudy) -> None:
+    _born(study.worker("a", host="vanished", lease=600.0))
+    other = study.worker("b", host="there")
+    assert not other.should_wait()
+    assert _watch(other, study, 2 * (LEASE + GRACE)) is None
+
+
 def _fail_once(storage: PetskinStorage, call: Callable[[], Any], statement: str = "") -> Any:
     """The result of ``call``; the database is away for the first of its statements that begins like ``statement``."""
     fails = iter([True])

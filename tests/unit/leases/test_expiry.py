@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import create_trial
 
 from petskin_tune.leases.expiry import CONTINUOUS_SECONDS, Gone, Seen, Watch, grace, why_gone
+from petskin_tune.leases.lease import AHEAD_SECONDS
 from tests.support.studies import a_lease
 
 LEASE = 90.0  # seconds
@@ -31,6 +32,14 @@ A_LEASE = a_lease(create_trial(value=0.5))
         ("running", -3600.0, None, OVER, False, False, Gone.SILENT),
         ("running", 0.0, None, OVER, False, False, None),  # it has not run out
         ("running", 60.0, None, 0.0, False, True, Gone.UNREACHABLE),
+        # it ends later than it can last: the clock is behind the one by which it was renewed
+        ("running", 10800.0, None, 0.0, False, False, None),
+        ("running", 10800.0, None, LEASE + OVER - 0.1, False, False, None),
+        ("running", 10800.0, None, LEASE + OVER, False, False, Gone.SILENT),
+        ("running", LEASE + AHEAD_SECONDS + 0.1, None, LEASE + OVER, False, False, Gone.SILENT),
+        ("running", LEASE + AHEAD_SECONDS, None, LEASE + OVER, False, False, None),
+        ("running", 10800.0, True, LEASE + OVER - 0.1, False, False, None),
+        ("running", 10800.0, False, 0.0, False, False, Gone.DEAD),
         # what people and owners say
         ("running", 60.0, True, 0.0, True, False, Gone.DECLARED),
         ("running", 60.0, None, 0.0, True, False, Gone.DECLARED),
@@ -100,4 +109,17 @@ def test_an_owner_that_renews_is_seen_to_move_and_its_grace_begins_again() -> No
     assert (seen.moved, seen.expired_for) == (True, 1.0)
     watch.begin_again()
     (seen,) = watch.read([replace(lease, beat=lease.beat + 1)])
+    assert (seen.moved, seen.expired_for) == (True, 0.0)
+
+
+def test_a_lease_that_ends_too_late_is_watched_until_its_owner_renews_it() -> None:
+    clock = Clock()
+    watch = Watch(clock)
+    lease = replace(A_LEASE, expires_in=10800.0, seconds=LEASE)
+    watch.read([lease])
+    clock.now += 4.0
+    (seen,) = watch.read([lease])
+    assert seen.expired_for == 4.0
+    clock.now += 4.0
+    (seen,) = watch.read([replace(lease, beat=lease.beat + 1, expires_in=LEASE)])  # by this clock
     assert (seen.moved, seen.expired_for) == (True, 0.0)

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,37 @@ def test_epochs_of_an_owner_before_the_direct_predecessor_are_dropped_for_good(t
     Outbox(path, 1).add(_epoch(4))
     assert _numbers(Outbox(path, 3)) == []
     assert not path.exists()
+
+
+@pytest.mark.parametrize("token", [1, 2])
+def test_epochs_of_another_trial_of_the_same_number_are_dropped_for_good(tmp_path: Path, token: int) -> None:
+    path = tmp_path / "a.jsonl"
+    Outbox(path, 1, "restored away").add(_epoch(4))
+    assert _numbers(Outbox(path, token, "born since")) == []
+    assert not path.exists()
+
+
+def test_epochs_of_this_trial_are_kept_among_those_of_another_and_know_their_trial_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    Outbox(path, 1, "one").add(_epoch(4, 0.25))
+    Outbox(path, 1, "other").add(_epoch(4, 0.75))
+    assert [epoch.fitness for epoch in Outbox(path, 2, "other").take_over()] == [0.75]
+    assert _numbers(Outbox(path, 3, "one")) == []
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(None, "mine"), ("mine", None)])
+def test_where_the_births_cannot_be_compared_nothing_is_dropped(
+    tmp_path: Path, theirs: str | None, ours: str | None
+) -> None:
+    path = tmp_path / "a.jsonl"
+    Outbox(path, 1, theirs).add(_epoch(4))
+    assert _numbers(Outbox(path, 2, ours)) == [4]
+
+
+def test_lines_from_before_births_were_kept_are_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"token": 1, **asdict(_epoch(4))}) + "\n")
+    assert Outbox(path, 2, "mine").take_over() == [_epoch(4)]
 
 
 def test_what_was_taken_over_can_be_handed_on_again(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -71,6 +73,28 @@ def test_a_trial_that_trains_to_its_end_is_complete_with_its_best_epoch(
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.3)
     assert trial.intermediate_values == {1: 0.1, 2: 0.3, 3: 0.2}
     assert lease.state == "done"
+
+
+def test_epochs_of_a_trial_that_a_restored_backup_knows_nothing_of_are_no_other_trials(tmp_path: Path) -> None:
+    backup = tmp_path / "backup.db"
+    script = Script(
+        [STARTED, epoch_done(1, 0.7), epoch_done(2, 0.8), Failed("machine", "no memory")],
+        [STARTED, epoch_done(1, 0.1), Finished(1, 1)],
+    )
+    place = a_workplace(open_storage(f"sqlite:///{tmp_path / 'tune.db'}"), tmp_path, script)
+    with contextlib.closing(sqlite3.connect(tmp_path / "tune.db")) as now, sqlite3.connect(backup) as copy:
+        now.backup(copy)
+    with pytest.raises(UsageError):
+        new_run(place).run()
+    assert place.study.trials()[0].intermediate_values == {1: 0.7, 2: 0.8}
+    with contextlib.closing(sqlite3.connect(backup)) as copy, sqlite3.connect(tmp_path / "tune.db") as now:
+        copy.backup(now)
+
+    outcome, trial, lease = outcome_of(place)
+
+    assert (trial.number, lease.token, outcome.end) == (0, 1, "complete")
+    assert trial.intermediate_values == {1: 0.1}
+    place.study.storage.engine.dispose()
 
 
 def test_a_trial_whose_patience_ended_it_says_so(storage: PetskinStorage, tmp_path: Path) -> None:

@@ -96,9 +96,13 @@ class Life:
         return trial
 
     def let_expire(self) -> None:
+        self.shift_leases(-3600)
+
+    def shift_leases(self, seconds: int) -> None:
+        """As they would be, had they been written so much later."""
         with self.place.study.storage.engine.begin() as connection:
             connection.exec_driver_sql(
-                "UPDATE trial_leases SET expires_at = expires_at - 3600, claimed_at = claimed_at - 3600"
+                f"UPDATE trial_leases SET expires_at = expires_at + {seconds}, claimed_at = claimed_at + {seconds}"
             )
 
 
@@ -181,6 +185,15 @@ def test_a_lone_worker_waits_for_a_lease_that_may_be_a_dead_ones_and_takes_the_t
     assert life.work() == EXIT_DONE
     assert life.trained() == [trial.number]
     assert life.said.count("waiting") == 1
+
+
+def test_a_lease_by_a_clock_that_was_hours_ahead_is_not_said_to_last_for_hours(begin: Callable[..., Life]) -> None:
+    life = begin(target=1)
+    trial = life.held_by_another()
+    life.shift_leases(3 * 3600)
+    life.suspension.happens = [lambda: trial.release("SIGTERM")]
+    assert life.work() == EXIT_DONE
+    assert f"trial {trial.number} is held by other by a lease that has run out; waiting" in life.said
 
 
 def test_a_study_at_its_target_is_not_done_while_another_worker_trains(begin: Callable[..., Life]) -> None:
