@@ -474,7 +474,7 @@ def test_a_sign_of_life_of_long_ago_needs_a_shorter_watch(machines: Any, monkeyp
     second.take()
     assert home_claim.BEAT_SECONDS < second.now == home_claim.LONG_GONE_WATCH_SECONDS < home_claim.WATCH_SECONDS
     (said,) = second.said
-    assert "Another worker used this home: looking for 40 s whether it lives" in said
+    assert "Another worker used this home: looking for 60 s whether it lives" in said
 
 
 def test_a_worker_that_closed_lets_the_next_one_in_at_once(machines: Any) -> None:
