@@ -20,6 +20,8 @@ PACKAGES = ("ultralytics", "torch", "torchvision", "numpy", "opencv-python", "op
 ULTRALYTICS, OURS, PYTHON = "ultralytics", "petskin-tune", "python"
 FORMAT, THREADS, CUDA, DEVICE = "snapshot format", "threads", "CUDA", "device"
 INEXACT = "no longer exactly as undisturbed"
+REPOSITORY = "https://github.com/petskin-tune/petskin-tune"  # as in pyproject.toml: the package is in no index
+UPGRADE = f'pip install -U "{OURS} @ git+{REPOSITORY}"'  # what installs the newest release of this package
 
 _DECISIVE = (ULTRALYTICS, FORMAT)  # no study mixes them unseen
 _KEYS = {"snapshot_format": FORMAT, "threads": THREADS, "cuda": CUDA, "device_model": DEVICE}

@@ -35,7 +35,7 @@ def open_bucket(url: str) -> BucketStore:
         UsageError: the package for this kind of bucket is not installed.
     """
     scheme = url.partition("://")[0]
-    extra = {"s3": "s3", "gs": "gcs"}[scheme]
+    package = {"s3": "s3fs", "gs": "gcsfs"}[scheme]
     try:
         import fsspec
 
@@ -44,7 +44,7 @@ def open_bucket(url: str) -> BucketStore:
         failures = _failures(scheme)
     except ImportError as error:
         raise UsageError(
-            f"Snapshots in {scheme}:// need a package that is not installed: pip install 'petskin-tune[{extra}]'."
+            f"Snapshots in {scheme}:// need a package that is not installed: pip install {package}."
         ) from error
     return BucketStore(url, files, failures)
 

@@ -79,7 +79,7 @@ def import_all(
             raise UsageError(f"Nothing can be imported. {_why(outcomes)}")
         added = add(study, [trial for one in outcomes for trial in one.trials])
         trials = study.trials()
-        said = lines(outcomes, added)
+        said = lines(outcomes, added.trials, added.more)
         said += expectation(trials, read_leases(study.storage, study.id), study.spec)
         if first := best_of(trials):
             said.append(_way_on(places, study, first))

@@ -22,6 +22,7 @@ from petskin_tune.database.addresses import hosts_of
 from petskin_tune.database.outages import Patience
 from petskin_tune.database.timeouts import PunctualConnection
 from petskin_tune.errors import UsageError
+from petskin_tune.packages import UPGRADE
 from petskin_tune.retries import Jitter
 
 SQLITE_BUSY_SECONDS = 60.0
@@ -136,7 +137,7 @@ def _refuse_newer(version: int | None) -> None:
     if version is not None and version > queries.SCHEMA_VERSION:
         raise UsageError(
             f"The database was made by a newer petskin-tune (schema {version}, known here: {queries.SCHEMA_VERSION}); "
-            "upgrade with: pip install -U petskin-tune"
+            f"upgrade with: {UPGRADE}"
         )
 
 

@@ -82,6 +82,7 @@ def fit(run: Run, terms: Terms) -> FrozenTrial:
     foreign = Foreign(
         source=run.source[:1000],
         digest=run.digest,
+        settings=run.settings,
         scale=scale[:1000],
         diverged=run.diverged,
         notes=tuple(note for note in notes if note),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from optuna.trial import FrozenTrial
 
@@ -51,27 +52,33 @@ def outcome(source: str, runs: Sequence[Run], terms: Terms) -> Outcome:
     return Outcome(source, len(runs), tuple(trials), tuple(left_out))
 
 
-def lines(outcomes: Sequence[Outcome], stored: Collection[FrozenTrial]) -> list[str]:
+def lines(
+    outcomes: Sequence[Outcome], stored: Collection[FrozenTrial], more: Mapping[int, int] = MappingProxyType({})
+) -> list[str]:
     """What to tell a person of all sources.
 
     Args:
         outcomes: of them.
         stored: the trials that were added to the study; one that is in several sources is told of the first.
+        more: by how many epochs those of them go on that the study held shorter, by number.
     """
     left = {_of(trial).digest: trial for trial in stored}
     said = []
     for one in outcomes:
         digests = dict.fromkeys(_of(trial).digest for trial in one.trials)
-        said += _source_lines(one, [left.pop(digest) for digest in digests if digest in left])
+        said += _source_lines(one, [left.pop(digest) for digest in digests if digest in left], more)
     return said + _notes(stored)
 
 
-def _source_lines(one: Outcome, added: Sequence[FrozenTrial]) -> list[str]:
+def _source_lines(one: Outcome, stored: Sequence[FrozenTrial], more: Mapping[int, int]) -> list[str]:
     said = []
-    if added:
+    if added := [trial for trial in stored if trial.number not in more]:
         how_many = f" {len(added)} of {counted(one.count, 'run')}," if one.count > 1 else ""
         said.append(f"imported {one.source}:{how_many} {_best(added)}")
-    elif one.trials:
+    for trial in stored:
+        if epochs := more.get(trial.number):
+            said.append(f"imported {one.source}: {counted(epochs, 'more epoch')} of {_best([trial])}")
+    if one.trials and not stored:
         said.append(f"known already: {one.source}")
     if one.trials and one.left_out:
         said.append(f"  left out: {len(one.left_out)} of {counted(one.count, 'run')}: {one.reasons}")

@@ -28,6 +28,7 @@ class Run:
     Attributes:
         source: where it was found, for people.
         digest: SHA-256 of what it says: the same wherever its files lie.
+        settings: SHA-256 of its arguments, by which with the curve a shorter record of it is told; "": there is none.
         arguments: Ultralytics' arguments that it trained with, as far as they are known.
         curve: fitness by epoch, 1-based; of a run without a curve empty.
         final: the fitness of a run without a curve.
@@ -45,6 +46,7 @@ class Run:
     source: str
     digest: str
     arguments: Mapping[str, Any]
+    settings: str = ""
     curve: Mapping[int, float] = field(default_factory=dict)
     final: float | None = None
     epochs: int | None = None
@@ -81,12 +83,13 @@ def read_folder(path: Path) -> Run:
         why = "; ".join(curves.remarks) or "there is no args.yaml beside its results.csv"
         raise UsageError(f"{path} does not say what it was trained with: {why}")
     known = {name: value for name, value in curves.arguments.items() if name in arguments()}
-    curve = _curve(curves)
+    curve, telling = _curve(curves), sorted(_telling(known).items())
     in_force = automatic.resolved(known, curves)
     return Run(
         source=str(path),
-        digest=digest_of([sorted(_telling(known).items()), list(curve.items())]),
+        digest=digest_of([telling, list(curve.items())]),
         arguments=in_force,
+        settings=digest_of(telling),
         curve=curve,
         epochs=curves.planned or curves.number(-1),
         complete=not curves.in_progress,

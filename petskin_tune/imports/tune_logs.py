@@ -17,7 +17,6 @@ from typing import Any
 
 from petskin_tune.diagnosis.curves import BOX, MASK
 from petskin_tune.errors import UsageError
-from petskin_tune.files.paths import resolved
 from petskin_tune.files.regular import read_bytes
 from petskin_tune.imports.runs import Run, digest_of
 from petskin_tune.study.space.arguments import LIMITS
@@ -25,6 +24,7 @@ from petskin_tune.study.space.arguments import LIMITS
 NAMES = ("tune_results.ndjson", "tune_results.csv")
 MOST = 16 << 20  # bytes
 MOST_RUNS = 20_000
+FITNESS_OF = "fitness of"  # how the scale of a log begins; then came, until it was named by its runs, its path
 _FITNESS = "fitness"
 
 
@@ -52,7 +52,8 @@ def read_log(path: Path) -> list[Run]:
         raise UsageError(f"{path} holds no finished run yet.")
     if len(rows) > MOST_RUNS:
         raise UsageError(f"{path} holds {len(rows)} runs, at most {MOST_RUNS} are read.")
-    return [_run(path, number, *row) for number, row in enumerate(rows, 1)]
+    scale = _scale(rows)
+    return [_run(path, number, scale, *row) for number, row in enumerate(rows, 1)]
 
 
 def _text(path: Path) -> str:
@@ -122,8 +123,19 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _run(path: Path, number: int, fitness: float, known: Mapping[str, float], masks: bool | None) -> Run:
-    failed = not math.isfinite(fitness) or fitness == 0
+def _scale(rows: Sequence[_Row]) -> str:
+    """What the fitness of a log is called, by its first run that has one: the log may be moved, and goes on."""
+    first = next((place for place, row in enumerate(rows, 1) if not _has_failed(row[0])), len(rows))
+    begun = [[fitness, sorted(known.items())] for fitness, known, _ in rows[:first]]
+    return f"{FITNESS_OF} log {digest_of(begun)[:16]}"
+
+
+def _has_failed(fitness: float) -> bool:
+    return not math.isfinite(fitness) or fitness == 0
+
+
+def _run(path: Path, number: int, scale: str, fitness: float, known: Mapping[str, float], masks: bool | None) -> Run:
+    failed = _has_failed(fitness)
     return Run(
         source=f"{path}, run {number}",
         digest=digest_of([number, fitness, sorted(known.items())]),
@@ -131,7 +143,7 @@ def _run(path: Path, number: int, fitness: float, known: Mapping[str, float], ma
         final=None if failed else fitness,
         diverged=failed,
         masks=masks,
-        scale="" if masks else f"fitness of {resolved(path)}",
+        scale="" if masks else scale,
     )
 
 

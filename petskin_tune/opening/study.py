@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from petskin_tune.trial.inputs import Prepared
 
 
+_BEFORE_WORKERS = ("petskin-tune import", "petskin-tune try")  # what they add is to be there when training begins
+
+
 class NotBegun(UsageError):
     """The study has a file, but is not in the database yet."""
 
@@ -59,7 +62,8 @@ def open_study(places: Places, mode: Mode = "reader", say: Say = print) -> Itera
         if study is None and asked.spec is None:
             raise not_found(places.study, names(home))
         if study is None:
-            raise NotBegun(f"The study {asked.name!r} has not begun yet; type: {places.to_type('tune-worker')}")
+            first = "petskin-tune init" if places.command in _BEFORE_WORKERS else "tune-worker"
+            raise NotBegun(f"The study {asked.name!r} has not begun yet; type: {places.to_type(first)}")
         refuse_differences(study, asked, places.typed)
         warn_of_visible_password(places)
         yield home, study

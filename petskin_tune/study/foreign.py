@@ -26,6 +26,8 @@ class Foreign(BaseModel):
     Attributes:
         source: where it came from, for people.
         digest: SHA-256 of what it says; no study holds two of one.
+        settings: SHA-256 of its arguments, by which with the curve a longer or shorter record of the same run is told;
+            "": there is none.
         scale: "" where its fitness can be compared with that of the study's own trials; else what its fitness is, and
             only that of trials of the same scale can be compared with it.
         diverged: whether it ended in no number.
@@ -36,6 +38,7 @@ class Foreign(BaseModel):
 
     source: Annotated[str, Field(max_length=1000)]
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    settings: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
     scale: Annotated[str, Field(max_length=1000)] = ""
     diverged: bool = False
     notes: tuple[str, ...] = ()

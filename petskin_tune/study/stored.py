@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from petskin_tune.errors import UsageError
+from petskin_tune.packages import UPGRADE
 from petskin_tune.study import attributes
 from petskin_tune.study.best.gain import Gain, Repeats
 from petskin_tune.study.spec import SPEC_VERSION, Scalar, StudySpec
@@ -192,7 +193,7 @@ def read_spec(stored: Mapping[str, Any]) -> StudySpec:
     content = study_attributes(stored)[attributes.SPEC]
     version = content.get("version", 1)
     if isinstance(version, int) and version > SPEC_VERSION:
-        raise UsageError("The study was made by a newer petskin-tune; upgrade with: pip install -U petskin-tune")
+        raise UsageError(f"The study was made by a newer petskin-tune; upgrade with: {UPGRADE}")
     try:
         return checked(StudySpec.model_validate(content), "The study's stored spec")
     except ValidationError as error:

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from docs import study_file_reference as reference
+from petskin_tune.packages import REPOSITORY
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study_file.choosers import PRUNER_OPTIONS, SAMPLER_OPTIONS
 from tests.support.documents import DOCS, commands_in, commands_of_notebook, documents, lines_to_type, parse
@@ -176,6 +177,13 @@ def test_the_address_of_the_repository_is_the_same_wherever_it_is_written() -> N
         text = path.read_text(encoding="utf-8")
         for found in re.findall(r"https://(?:github|raw\.githubusercontent)\.com/[\w.-]+/[\w.-]+", text):
             assert found.startswith(("https://github.com/ultralytics/", address())), f"{found} in {path.name}"
+    assert address() == REPOSITORY
+
+
+def test_nobody_is_told_to_install_the_package_from_an_index_that_does_not_have_it() -> None:
+    for path in [*documents(), *(PROJECT / "petskin_tune").rglob("*.py")]:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not re.search(r"pip install (-U )?['\"]?petskin-tune(?! @ )", line), f"{path.name}: {line}"
 
 
 def test_nothing_is_to_be_typed_into_a_block_of_an_unknown_kind() -> None:

@@ -49,6 +49,17 @@ def test_runs_are_imported_once_and_the_next_choice_is_told(study: Study, tmp_pa
     assert f"known already: {log}" in again.output
 
 
+def test_a_run_that_has_gone_on_takes_the_place_of_what_was_imported_of_it(study: Study, tmp_path: Path) -> None:
+    early = run_folder(tmp_path / "early", rising(0.4)[:4])
+    complete = run_folder(tmp_path / "complete", rising(0.4))
+    assert "trial 0, best mask mAP 0.375" in typed(tmp_path, early).output
+    said = typed(tmp_path, complete)
+    assert said.exit_code == 0, said.output
+    assert f"imported {complete}: 5 more epochs of trial 0, best mask mAP 0.399\n" in said.output
+    assert f"known already: {early}" in typed(tmp_path, early).output
+    assert [len(trial.intermediate_values) for trial in study.trials()] == [foreign_runs.EPOCHS]
+
+
 def test_what_does_not_fit_is_left_out_and_the_rest_is_imported(study: Study, tmp_path: Path) -> None:
     run_folder(tmp_path / "short", rising(0.3), epochs=100)
     run_folder(tmp_path / "good", rising(0.3))

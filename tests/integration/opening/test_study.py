@@ -27,6 +27,7 @@ from petskin_tune.study.study import Study
 from petskin_tune.study.wanted import wanted
 from petskin_tune.views.status import text as status_text
 from petskin_tune.views.status.facts import Status
+from tests.support.foreign_runs import rising, run_folder
 from tests.support.workers import SMALL_STUDY
 
 
@@ -61,6 +62,26 @@ def test_a_reader_does_not_find_the_study_of_a_network_home_that_was_deleted(pla
         first.home.folder.mkdir()
     with pytest.raises(NotBegun), open_study(places):
         pass
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        (["import", "train"], "petskin-tune init"),
+        (["try", "lr0=0.001"], "petskin-tune init"),
+        (["status"], "tune-worker"),
+    ],
+    ids=["import", "try", "status"],
+)
+def test_what_to_type_before_a_study_is_there_leaves_time_to_import_and_to_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], first: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_folder(tmp_path / "train", rising(0.4))
+    where = ["--study", "demo", "--home", "home"]
+    said = CliRunner().invoke(petskin_tune, [words[0], *where, *words[1:]])
+    assert said.exit_code == 2
+    assert said.output == f"error: The study 'demo' has not begun yet; type: {first} --study demo --home home\n"
 
 
 @pytest.fixture

@@ -160,7 +160,10 @@ def test_a_study_of_before_is_shown_as_it_was() -> None:
         ({"sampler": {"name": "nsga"}}, "`sampler` `name`"),
         ({"of_tomorrow": 1}, "`of_tomorrow`"),
         ({"version": "1e9"}, "`version`"),
-        ({"version": SPEC_VERSION + 1, "of_tomorrow": 1}, "newer petskin-tune"),
+        (
+            {"version": SPEC_VERSION + 1, "of_tomorrow": 1},
+            'newer petskin-tune; upgrade with: pip install -U "petskin-tune @ git+',
+        ),
         ({"study": ["a"]}, "`study`"),
     ],
     ids=str,

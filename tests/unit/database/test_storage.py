@@ -234,7 +234,7 @@ def test_a_folder_with_braces_in_its_name_is_a_folder_like_any_other(tmp_path: P
 def test_a_database_of_a_newer_petskin_tune_is_refused_with_the_way_on(storage: PetskinStorage) -> None:
     with storage.engine.begin() as connection:
         connection.execute(sqlalchemy.insert(queries.versions).values(version=queries.SCHEMA_VERSION + 1))
-    with pytest.raises(UsageError, match="pip install -U petskin-tune"):
+    with pytest.raises(UsageError, match=r'pip install -U "petskin-tune @ git\+https://'):
         open_storage(str(storage.engine.url))
 
 

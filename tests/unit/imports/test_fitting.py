@@ -31,7 +31,8 @@ def test_a_run_of_the_same_kind_is_a_complete_trial_with_its_curve(tmp_path: Pat
     assert trial.distributions == distributions(SEARCH)
     assert trial.intermediate_values == dict(enumerate(rising(0.4), 1))
     assert trial.values == [max(rising(0.4))]
-    assert kept(tmp_path / "a") == Foreign(source=str(tmp_path / "a"), digest=kept(tmp_path / "a").digest)
+    found = kept(tmp_path / "a")
+    assert found == Foreign(source=str(tmp_path / "a"), digest=found.digest, settings=found.settings)
 
 
 def test_what_args_yaml_leaves_out_had_ultralytics_default(tmp_path: Path) -> None:

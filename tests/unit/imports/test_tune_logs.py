@@ -25,9 +25,8 @@ ADAMW = Terms(spec(), assumed={"optimizer": "AdamW"})
 def test_a_row_is_a_trial_with_one_observation_at_the_last_epoch(tmp_path: Path) -> None:
     found = outcome("log", read_log(tune_csv(tmp_path / "tune_results.csv", ROWS)), ADAMW)
     assert [trial.intermediate_values for trial in found.trials] == [{EPOCHS: row["fitness"]} for row in ROWS]
-    assert {foreign.scale for trial in found.trials if (foreign := foreign_of(trial))} == {
-        f"fitness of {tmp_path / 'tune_results.csv'}"
-    }
+    (scale,) = {foreign.scale for trial in found.trials if (foreign := foreign_of(trial))}
+    assert scale.startswith("fitness of ")
 
 
 def test_a_row_of_fitness_0_has_failed(tmp_path: Path) -> None:
@@ -88,6 +87,21 @@ def test_the_same_row_of_a_longer_log_has_the_same_digest(tmp_path: Path) -> Non
     longer = read_log(tune_csv(tmp_path / "b.csv", ROWS))
     assert [run.digest for run in longer][:2] == [run.digest for run in first]
     assert len({run.digest for run in longer}) == len(longer)
+
+
+FAILED = {"fitness": 0.0, "lr0": 0.01, "momentum": 0.9}
+
+
+@pytest.mark.parametrize("begun", [ROWS[:1], [FAILED, ROWS[0]]], ids=["from the first row", "after one that failed"])
+def test_the_fitness_of_a_log_has_one_scale_wherever_it_lies_and_however_long_it_is(
+    tmp_path: Path, begun: list[dict[str, float]]
+) -> None:
+    first = read_log(tune_csv(tmp_path / "tune_results.csv", begun))
+    longer = read_log(tune_csv(tmp_path / "moved.csv", [*begun, *ROWS[1:]]))
+    (scale,) = {run.scale for run in [*first, *longer]}
+    assert scale
+    other = read_log(tune_csv(tmp_path / "other.csv", [FAILED, {**ROWS[0], "fitness": 0.7}, *ROWS[1:]]))
+    assert {run.scale for run in other} != {scale}
 
 
 ANYTHING = st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass"))
