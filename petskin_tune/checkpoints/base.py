@@ -34,9 +34,11 @@ class Store(ABC):
 
     Attributes:
         url: the address to keep; it carries no credentials.
+        shows_late: whether what another machine has written may be seen here only minutes later.
     """
 
     url: str
+    shows_late: bool = False
 
     @abstractmethod
     def put(self, local: Path, key: str) -> Stored:

@@ -29,6 +29,7 @@ class FolderStore(Store):
         self.url = str(folder)
         self._folder = folder
         self._network = is_network(folder) if network is None else network
+        self.shows_late = self._network
         self._disk = SameDisk(folder)
         self._was_there = os.path.isdir(folder)  # not `is_dir`, which raises where a mount is dead
         self._seen = False  # whether the folder exists

@@ -26,6 +26,7 @@ class Job:
     sha256: str | None = None
     position: Position | None = None  # None: weights
     stored: Stored | None = None
+    stored_at: float = 0.0  # the instant (monotonic) at which it was brought into the store
     committed: bool = False
 
 

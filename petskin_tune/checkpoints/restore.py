@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from petskin_tune.files.durable import Damaged, Missing, read_patiently
 from petskin_tune.protocol import Position
 
 ORPHAN_SECONDS = 3600.0  # younger files that no lease points to may be uploads whose lease is being written
+LATE_SECONDS = 900.0  # younger snapshots may not be seen yet on a disk that shows files late
 _ONLY = 4  # the rank of a paused trial's only snapshot, see `_rank`
 
 
@@ -40,10 +41,11 @@ AnyPointer = TypeVar("AnyPointer", bound=Pointer)
 
 @dataclass(frozen=True)
 class Rejected:
-    """A snapshot that cannot be used, and why: a clause that names it."""
+    """A snapshot that cannot be used, and why: a clause that names it; ``missing``: no file was seen."""
 
     key: str
     reason: str
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def newest_good(pointers: Sequence[AnyPointer], store: Store, folder: Path) -> R
         try:
             read_patiently(partial(store.fetch, pointer.key, path, pointer.sha256))
         except (Missing, Damaged) as error:
-            rejected.append(Rejected(pointer.key, str(error)))
+            rejected.append(Rejected(pointer.key, str(error), isinstance(error, Missing)))
         else:
             return Restored(path, pointer, tuple(rejected))
     return Restored(None, None, tuple(rejected))
@@ -119,6 +121,7 @@ class Freed:
 
 def make_room(
     store: Store,
+    entries: Sequence[Entry],
     study_uid: str,
     holdings: Iterable[Holding],
     *,
@@ -126,6 +129,7 @@ def make_room(
     incoming: int,
     full: bool = False,
     paused: bool = True,
+    give_up: Callable[[str], bool] = lambda _: True,
 ) -> Freed:
     """Delete what is needed least, until ``incoming`` bytes more fit.
 
@@ -134,25 +138,26 @@ def make_room(
 
     Args:
         store: the store; all studies in it count against the limit, only this study's files are deleted.
+        entries: all that lies in it, listed before the holdings were read.
         study_uid: the study's folder.
         holdings: all of this study's trials that have a lease; what no holding names is an orphan after an hour.
         limit: bytes that the store may hold; None: no limit but the disk's own.
         incoming: bytes that are about to be written.
         full: whether the store has refused for want of room, whatever the limit says.
         paused: whether paused trials may lose their only snapshots.
+        give_up: called with the folder of a paused trial before its only snapshot goes; False: it stays.
 
     Raises:
         Unavailable: the store does not answer.
     """
-    if limit is None and not full:
-        return Freed((), 0)
-    entries = store.entries()
     over = 0 if limit is None else sum(entry.size for entry in entries) + incoming - limit
     needed = max(over, incoming if full else 0)
     deleted = []
-    for entry in _least_needed_first(entries, study_uid, holdings, _ONLY if paused else _ONLY - 1):
+    for rank, entry in _least_needed_first(entries, study_uid, holdings, _ONLY if paused else _ONLY - 1):
         if needed <= 0:
             break
+        if rank == _ONLY and not give_up(_folder(entry)):
+            continue
         store.delete(entry.key)
         needed -= entry.size
         deleted.append(entry.key)
@@ -161,16 +166,20 @@ def make_room(
 
 def _least_needed_first(
     entries: Sequence[Entry], study_uid: str, holdings: Iterable[Holding], last: int
-) -> list[Entry]:
+) -> list[tuple[int, Entry]]:
     by_prefix = {holding.prefix: holding for holding in holdings}
     ranked = []
     for entry in entries:
         if entry.key.startswith(f"{study_uid}/"):
-            holding = by_prefix.get(str(PurePosixPath(entry.key).parent))
+            holding = by_prefix.get(_folder(entry))
             rank = _rank(entry, holding)
             if rank is not None and rank <= last:
                 ranked.append((rank, -entry.age, entry.key, entry))
-    return [entry for *_, entry in sorted(ranked)]
+    return [(rank, entry) for rank, *_, entry in sorted(ranked)]
+
+
+def _folder(entry: Entry) -> str:
+    return str(PurePosixPath(entry.key).parent)
 
 
 def _rank(entry: Entry, holding: Holding | None) -> int | None:

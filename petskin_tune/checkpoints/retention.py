@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
-from petskin_tune.checkpoints.base import Store
+from petskin_tune.checkpoints.base import Entry, Store
 from petskin_tune.checkpoints.keys import is_pictures, results_key, trial_prefix
 from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Freed, Holding, forget_fetched, make_room
 from petskin_tune.files.durable import StoreError, translated
@@ -32,12 +34,22 @@ class Retention:
         store: of the study.
         copied: the study's database is copied into a network home, which may lose the newest copy: the one before does
             not know yet that the last trial has ended, so that trial's files stay until the next one's end.
+        give_up: ends a frozen trial before its only snapshot is deleted to make room; False: it is not frozen any more,
+            and its snapshot stays. None: no frozen trial is ended.
     """
 
-    def __init__(self, study: Study, store: Store, *, copied: bool = False) -> None:
+    def __init__(
+        self,
+        study: Study,
+        store: Store,
+        *,
+        copied: bool = False,
+        give_up: Callable[[Lease], bool] | None = None,
+    ) -> None:
         self._study = study
         self._store = store
         self._copied = copied
+        self._give_up = give_up or (lambda _: False)
         self._ended: int | None = None  # the trial that ended last here
 
     def after(self, number: int) -> None:
@@ -74,8 +86,9 @@ class Retention:
 
     def _tidy(self) -> None:
         """Snapshots of ended trials, second ones of frozen trials, orphans, weights and pictures not to be kept go."""
-        holdings = {holding.prefix: holding for holding in self._holdings()}
-        for entry in self._store.entries(self._study.uid):
+        entries = self._entries(self._study.uid)
+        holdings = {holding.prefix: holding for holding in self._holdings(self._leases())}
+        for entry in entries:
             holding = holdings.get(str(PurePosixPath(entry.key).parent))
             if holding is None or entry.key in (*holding.snapshots, *holding.keep):
                 continue
@@ -87,9 +100,37 @@ class Retention:
     def make_room(self, incoming: int, full: bool, paused: bool = True) -> Freed:
         """Delete what is needed least until ``incoming`` bytes more are within ``store_limit``."""
         limit = self._study.spec.store_limit
-        holdings = self._holdings() if limit is not None or full else []
-        store, uid = self._store, self._study.uid
-        return make_room(store, uid, holdings, limit=limit, incoming=incoming, full=full, paused=paused)
+        if limit is None and not full:
+            return Freed((), 0)
+        entries = self._entries()
+        leases = self._leases()
+        frozen = {self._prefix(lease.number): lease for lease in leases if _is_frozen(lease)}
+
+        def give_up(prefix: str) -> bool:
+            return prefix not in frozen or self._give_up(frozen[prefix])
+
+        return make_room(
+            self._store,
+            entries,
+            self._study.uid,
+            self._holdings(leases),
+            limit=limit,
+            incoming=incoming,
+            full=full,
+            paused=paused,
+            give_up=give_up,
+        )
+
+    def _entries(self, prefix: str = "") -> list[Entry]:
+        """What lies in the store: to be listed before the leases are read, which then know of all of it.
+
+        A machine whose clock is ahead of the database's would take the fresh uploads of others for old ones.
+        """
+        ahead = max(0.0, time.time() - self._study.storage.clock())  # a slow answer adds nothing
+        return [replace(entry, age=max(0.0, entry.age - ahead)) for entry in self._store.entries(prefix)]
+
+    def _leases(self) -> list[Lease]:
+        return read_leases(self._study.storage, self._study.id)
 
     def best_trials(self) -> list[FrozenTrial]:
         """The trials whose weights and curves stay, best first; a person's own trials have none, and take no place.
@@ -107,9 +148,8 @@ class Retention:
     def _is_recommended(self) -> bool:
         return recommended_of(self._study.trials(), self._study.attributes) is not None
 
-    def _holdings(self) -> list[Holding]:
-        # The leases first: of a trial that ends in between, its lease then says that it runs, and all of it stays.
-        leases = read_leases(self._study.storage, self._study.id)
+    def _holdings(self, leases: Sequence[Lease]) -> list[Holding]:
+        # The leases were read first: of a trial that ends in between, its lease says that it runs, and all of it stays.
         best = {trial.number for trial in self.best_trials()}
         weights = {trial.number: recorded(trial).get(attributes.WEIGHTS) for trial in self._study.trials()}
         spared = self._ended_lately(leases)
@@ -118,7 +158,7 @@ class Retention:
             prefix = self._prefix(lease.number)
             state: Literal["running", "paused", "finished"] = "finished"
             if lease.trial_state == TrialState.RUNNING.name:
-                state = "paused" if lease.state == "frozen" else "running"
+                state = "paused" if _is_frozen(lease) else "running"
             elif lease.number in spared:
                 state = "paused"  # with an older copy of the database it goes on
             unfinished = state != "finished"
@@ -141,6 +181,10 @@ class Retention:
 
     def _prefix(self, number: int) -> str:
         return trial_prefix(self._study.uid, number)
+
+
+def _is_frozen(lease: Lease) -> bool:
+    return lease.state == "frozen" and lease.trial_state == TrialState.RUNNING.name
 
 
 def clear(folder: Path) -> None:

@@ -17,7 +17,7 @@ from tenacity import RetryCallState, Retrying
 from petskin_tune.checkpoints.base import Store, Stored
 from petskin_tune.checkpoints.jobs import KEPT, Commit, Job, Lane, Uploads
 from petskin_tune.checkpoints.keys import snapshot_key, weights_key
-from petskin_tune.checkpoints.restore import Freed, Pointer
+from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Freed, Pointer
 from petskin_tune.errors import LeaseLost
 from petskin_tune.faults import reach
 from petskin_tune.files.durable import PASSING, Damaged, Full, Missing, StoreError, measure
@@ -257,8 +257,9 @@ class Uploader:
             self._changed.notify_all()
 
     def _bring(self, job: Job) -> None:
-        if job.stored is None:
+        if job.stored is None or self._may_be_an_orphan(job):
             job.stored = self._upload(job)
+            job.stored_at = time.monotonic()
         if not job.committed:
             job.commit(job.stored)
             job.committed = True
@@ -267,6 +268,14 @@ class Uploader:
                 self._uploads.committed.add(job.stored.key)
         if self._settle is not None:
             self._settle()
+
+    def _may_be_an_orphan(self, job: Job) -> bool:
+        """Whether what waited long in the store for its commit may have been deleted: then it goes up once more."""
+        if job.stored is None or job.committed or time.monotonic() - job.stored_at < ORPHAN_SECONDS / 2:
+            return False
+        if job.position is not None:
+            return True
+        return job.stored.key not in {entry.key for entry in self._store.entries(self._prefix)}  # else it is the same
 
     def _upload(self, job: Job) -> Stored:
         if job.size is None or job.sha256 is None:

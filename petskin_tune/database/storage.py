@@ -21,6 +21,7 @@ from optuna.storages._rdb import models as _models
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
+from petskin_tune.database import queries
 from petskin_tune.database.addresses import mask, normalise_url, without_password
 from petskin_tune.database.engine import (
     create_tables,
@@ -94,6 +95,10 @@ class PetskinStorage(RDBStorage):
         """
         if self._watched is not None:
             self._watched.require()
+
+    def clock(self) -> float:
+        """Seconds since 1970 by the database's clock, which all workers share."""
+        return self.transaction(lambda session: float(session.execute(queries.CLOCK[self.engine.name]).scalar_one()))
 
     def _open_to_read(self, url: URL) -> None:
         with named_incompatibility():

@@ -199,7 +199,7 @@ class Home:
         Raises:
             UsageError: the store asked for is not the study's, or nobody but this machine could read it.
         """
-        own = None if recorded is None else self._absolute(recorded)
+        own = self.own_store(recorded)
         asked = self.asked_store
         if asked is not None and own not in (None, asked) and not self.local_checkpoints and not holds_study(asked):
             raise UsageError(
@@ -209,6 +209,10 @@ class Home:
         url = asked or own or self._absolute(IN_THE_HOME)
         self._refuse_store_of_this_machine(url, holds_study)
         return url
+
+    def own_store(self, recorded: str | None) -> str | None:
+        """The URL of the store that a study names, whichever is in force; None: it names none."""
+        return None if recorded is None else self._absolute(recorded)
 
     @property
     def to_record(self) -> str:

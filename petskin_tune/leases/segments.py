@@ -26,10 +26,11 @@ from petskin_tune.database.storage import models, rows
 from petskin_tune.faults import reach
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.leases.lease import Held, read_leases
+from petskin_tune.leases.lease import Held, Lease, read_leases
 from petskin_tune.study import attributes
 
 NO_SNAPSHOT = "frozen, and others were more worth a snapshot"
+NO_ROOM = "frozen, and the store had no room for its snapshot"
 SNAPSHOT_GONE = "it cannot be thawed: its snapshot is not in the store any more, or is damaged"
 STUDY_OVER = "frozen when the study ended"
 
@@ -143,6 +144,26 @@ class Segments:
             self._end_frozen(session, session.execute(queries.FROZEN, self._study), STUDY_OVER)
             reach("before-study-end")
             return True
+
+        return self._storage.transaction(work)
+
+    def give_up(self, lease: Lease) -> bool:
+        """End a frozen trial whose snapshot is to make room for others.
+
+        Args:
+            lease: as it was read.
+
+        Returns:
+            whether the trial is over; False: it was thawed meanwhile, and whoever has it needs the snapshot.
+        """
+        seen = {"trial_id": lease.trial_id, "token": lease.token}
+
+        def work(session: Session) -> bool:
+            self._claims.lock_study(session)
+            frozen = session.execute(queries.FROZEN, self._study)
+            same = [row for row in frozen if (row.trial_id, row.token) == (lease.trial_id, lease.token)]
+            self._end_frozen(session, same, NO_ROOM)
+            return bool(session.execute(queries.STATE_OF, seen).scalar() == "done")
 
         return self._storage.transaction(work)
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from petskin_tune.checkpoints.restore import forget_fetched, newest_good
+from petskin_tune.checkpoints.restore import LATE_SECONDS, Rejected, forget_fetched, newest_good
 from petskin_tune.checkpoints.uploader import Uploader
+from petskin_tune.files.durable import Unavailable
 from petskin_tune.home.home import IN_THE_HOME
 from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import Lease
 from petskin_tune.leases.segments import NO_SNAPSHOT
 from petskin_tune.protocol import TrialJob
 from petskin_tune.search import pruners, samplers
@@ -97,6 +99,37 @@ def _lies_beside_the_database(place: Workplace) -> bool:
     return beside and place.study.store == IN_THE_HOME
 
 
+def _require_gone(trial: HeldTrial, lease: Lease, newest: Rejected, place: Workplace) -> None:
+    """Make sure that a trial has no good snapshot any more, rather than one that is not to be seen here and now.
+
+    Args:
+        trial: held by this worker.
+        lease: of the trial.
+        newest: what is said of its newest snapshot.
+        place: this worker's.
+
+    Raises:
+        Unavailable: nothing is known of it.
+    """
+    home, store = place.home, place.store
+    if home.local_checkpoints:
+        return
+    if not _lies_beside_the_database(place):
+        store.require()  # a disk of its own may not be mounted yet: nothing is known of what lies there
+    if newest.missing and store.shows_late and _is_young(lease, newest.key):
+        raise Unavailable(f"{newest.reason}, but is only minutes old: this disk may show it later")
+    own = home.own_store(place.study.store)
+    if trial.held.thawed and own not in (None, store.url):
+        raise Unavailable(f"{newest.reason}, and the store {store.url} is not the study's own, {own}")
+
+
+def _is_young(lease: Lease, key: str) -> bool:
+    """Whether ``key`` is the newest snapshot of a trial, and became durable lately."""
+    if lease.snapshot is None or lease.snapshot.key != key or lease.snapshot_age is None:
+        return False
+    return 0 <= lease.snapshot_age < LATE_SECONDS
+
+
 def _newest_snapshot(
     trial: HeldTrial,
     place: Workplace,
@@ -114,8 +147,8 @@ def _newest_snapshot(
     pointers = [pointer for pointer in (lease.snapshot, lease.previous) if pointer is not None]
     usable = [pointer for pointer in pointers if PurePosixPath(pointer.key).name not in refused]
     restored = newest_good(usable, place.store, folder)
-    if restored.path is None and usable and not (place.home.local_checkpoints or _lies_beside_the_database(place)):
-        place.store.require()  # a disk of its own may not be mounted yet: nothing is known of what lies there
+    if restored.path is None and restored.rejected:
+        _require_gone(trial, lease, restored.rejected[0], place)
     for rejected in restored.rejected:
         remember(f"the snapshot {rejected.key} cannot be used: {rejected.reason}")
     good = restored.pointer

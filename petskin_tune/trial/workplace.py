@@ -21,7 +21,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.leases.lease import read_leases
+from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.leases.segments import Choice, Segments
 from petskin_tune.search.segments import choose, recommendation
 from petskin_tune.study import attributes
@@ -102,10 +102,10 @@ class Workplace:
         self.run: Running | None = None
         self.freezing: list[Freezing] = []
         copied = home.copied is not None
-        self.retention = Retention(study, self.store, copied=copied)
         terms = (study.spec.lease, study.spec.snapshot_every)
         self.claims = Claims(study.storage, study.id, options.worker, *terms, alone=copied)
         self.segments = Segments(self.claims)
+        self.retention = Retention(study, self.store, copied=copied, give_up=self._give_up)
         self._inputs = inputs
         self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
         self._outlook: Mapping[str, float] | None = None
@@ -210,6 +210,13 @@ class Workplace:
             make_room=self.retention.make_room,
             retriable=(sqlalchemy.exc.SQLAlchemyError, StorageInternalError),
         )
+
+    def _give_up(self, lease: Lease) -> bool:
+        """End a frozen trial for the room of its snapshot; False: it is not frozen any more."""
+        is_over = self.segments.give_up(lease)
+        if is_over:
+            self.home.save()  # no copy of the database must point to what is deleted then
+        return is_over
 
     def choose(self, asking: int | None = None) -> Choice:
         """What to train next, see :func:`petskin_tune.search.segments.choose`."""

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from petskin_tune.checkpoints import keys
+from petskin_tune.checkpoints import uploader as uploading
 from petskin_tune.checkpoints.base import Entry, Store, Stored
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.restore import Freed
@@ -524,3 +525,76 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.005)
+
+
+# ---- what waited long in the store for its commit ----
+
+
+@pytest.mark.parametrize("what", ["snapshot", "weights"])
+def test_what_went_as_an_orphan_while_the_database_was_away_goes_up_again_before_it_is_committed(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(uploading, "ORPHAN_SECONDS", 0.0)
+    refused: list[Stored] = []
+
+    def commit(stored: Stored) -> None:
+        if not refused:
+            refused.append(stored)
+            trial.store.delete(stored.key)  # another worker tidies up
+            raise Unavailable("the database does not answer")
+        trial.committed.append(stored)
+
+    uploader = trial.uploader()
+    if what == "snapshot":
+        uploader.submit(trial.snapshot(1), commit)
+    else:
+        (trial.folder / "best").write_bytes(b"best")
+        uploader.submit_weights(BestWeights(str(trial.folder / "best"), 1, 0.1), commit)
+    assert uploader.drain(PATIENCE)
+    assert [entry.key for entry in trial.store.entries()] == [trial.committed[0].key]
+    assert (trial.committed[0].key == refused[0].key) == (what == "weights")
+
+
+@pytest.mark.parametrize("what", ["a snapshot that waited a moment", "weights that are still there"])
+def test_what_is_surely_in_the_store_goes_up_once(trial: Trial, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    refused: list[Stored] = []
+
+    def commit(stored: Stored) -> None:
+        if not refused:
+            refused.append(stored)
+            raise Unavailable("the database does not answer")
+        trial.committed.append(stored)
+
+    uploader = trial.uploader()
+    if what == "a snapshot that waited a moment":
+        uploader.submit(trial.snapshot(1), commit)
+    else:
+        monkeypatch.setattr(uploading, "ORPHAN_SECONDS", 0.0)
+        (trial.folder / "best").write_bytes(b"best")
+        uploader.submit_weights(BestWeights(str(trial.folder / "best"), 1, 0.1), commit)
+    assert uploader.drain(PATIENCE)
+    assert trial.committed == refused
+    assert trial.store.found == [0]
+
+
+def test_a_snapshot_whose_commit_may_have_been_lost_stays_while_it_goes_up_again(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploading, "ORPHAN_SECONDS", 0.0)
+    attempts: list[Stored] = []
+
+    def commit(stored: Stored) -> None:
+        attempts.append(stored)
+        assert {one.key for one in attempts} <= {entry.key for entry in trial.store.entries()}
+        if len(attempts) == 1:
+            raise Unavailable("the acknowledgement was lost")
+        trial.committed.append(stored)
+
+    uploader = trial.uploader()
+    uploader.submit(trial.snapshot(1), commit)
+    assert uploader.drain(PATIENCE)
+    assert len(attempts) == 2
+    for epoch in (2, 3):
+        uploader.submit(trial.snapshot(epoch), trial.committed.append)
+        assert uploader.drain(PATIENCE)
+    assert trial.store.positions() == [Position(2, 0), Position(3, 0)]

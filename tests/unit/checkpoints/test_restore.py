@@ -165,29 +165,31 @@ def full(shelf: Shelf) -> Full:
 @pytest.mark.parametrize("wanted", range(7))
 def test_what_is_needed_least_goes_first_and_no_more_than_needed(shelf: Shelf, full: Full, wanted: int) -> None:
     limit = bytes_in(shelf.store) + SIZE - wanted * SIZE
-    freed = make_room(shelf.store, UID, full.holdings, limit=limit, incoming=SIZE)
+    freed = make_room(shelf.store, shelf.store.entries(), UID, full.holdings, limit=limit, incoming=SIZE)
     assert freed.deleted == tuple(full.order[:wanted])
     assert freed.short == 0
     assert bytes_in(shelf.store) + SIZE <= limit
 
 
 def test_the_newest_snapshot_of_a_running_trial_stays_and_the_shortage_is_told(shelf: Shelf, full: Full) -> None:
-    freed = make_room(shelf.store, UID, full.holdings, limit=0, incoming=SIZE)
+    freed = make_room(shelf.store, shelf.store.entries(), UID, full.holdings, limit=0, incoming=SIZE)
     assert list(freed.deleted) == full.order
     assert shelf.keys() == full.stay
     assert freed.short == (len(full.stay) + 1) * SIZE
 
 
 def test_without_a_limit_room_is_made_only_for_a_store_that_refused(shelf: Shelf, full: Full) -> None:
-    assert make_room(shelf.store, UID, full.holdings, limit=None, incoming=SIZE).deleted == ()
-    freed = make_room(shelf.store, UID, full.holdings, limit=None, incoming=2 * SIZE, full=True)
+    assert make_room(shelf.store, shelf.store.entries(), UID, full.holdings, limit=None, incoming=SIZE).deleted == ()
+    freed = make_room(shelf.store, shelf.store.entries(), UID, full.holdings, limit=None, incoming=2 * SIZE, full=True)
     assert freed.deleted == tuple(full.order[:2])
 
 
 def test_the_only_snapshots_of_paused_trials_can_be_spared(shelf: Shelf, full: Full) -> None:
-    spared = make_room(shelf.store, UID, full.holdings, limit=0, incoming=SIZE, paused=False).deleted
+    spared = make_room(
+        shelf.store, shelf.store.entries(), UID, full.holdings, limit=0, incoming=SIZE, paused=False
+    ).deleted
     assert list(spared) == full.order[: len(spared)]
-    rest = make_room(shelf.store, UID, full.holdings, limit=0, incoming=SIZE).deleted
+    rest = make_room(shelf.store, shelf.store.entries(), UID, full.holdings, limit=0, incoming=SIZE).deleted
     assert [*spared, *rest] == full.order
     assert rest
 
@@ -195,7 +197,7 @@ def test_the_only_snapshots_of_paused_trials_can_be_spared(shelf: Shelf, full: F
 def test_what_is_left_of_a_trial_that_ended_needs_no_hour_to_become_garbage(shelf: Shelf) -> None:
     left = shelf.snapshot(5, 1)
     holding = Holding(f"{UID}/trial-000005", "finished")
-    assert make_room(shelf.store, UID, [holding], limit=0, incoming=0).deleted == (left,)
+    assert make_room(shelf.store, shelf.store.entries(), UID, [holding], limit=0, incoming=0).deleted == (left,)
 
 
 def test_a_second_snapshot_that_nobody_needs_goes_before_the_only_one_of_another_trial(shelf: Shelf) -> None:
@@ -205,5 +207,23 @@ def test_a_second_snapshot_that_nobody_needs_goes_before_the_only_one_of_another
         Holding(f"{UID}/trial-000001", "paused", snapshots=(newest,), spare=frozenset({spare})),
         Holding(f"{UID}/trial-000002", "paused", snapshots=(only,)),
     ]
-    freed = make_room(shelf.store, UID, holdings, limit=None, incoming=SIZE, full=True)
+    freed = make_room(shelf.store, shelf.store.entries(), UID, holdings, limit=None, incoming=SIZE, full=True)
     assert freed.deleted == (spare,)
+
+
+def test_the_only_snapshot_of_a_trial_that_is_not_given_up_stays_and_the_next_one_goes(shelf: Shelf) -> None:
+    needed, spared = shelf.snapshot(1, 3, age=500.0), shelf.snapshot(2, 3, age=400.0)
+    holdings = [
+        Holding(f"{UID}/trial-000001", "paused", snapshots=(needed,)),
+        Holding(f"{UID}/trial-000002", "paused", snapshots=(spared,)),
+    ]
+    asked: list[str] = []
+
+    def give_up(prefix: str) -> bool:
+        asked.append(prefix)
+        return prefix != f"{UID}/trial-000001"
+
+    entries = shelf.store.entries()
+    freed = make_room(shelf.store, entries, UID, holdings, limit=None, incoming=SIZE, full=True, give_up=give_up)
+    assert freed.deleted == (spared,)
+    assert asked == [f"{UID}/trial-000001", f"{UID}/trial-000002"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,16 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from petskin_tune.checkpoints import retention as keeping
+from petskin_tune.checkpoints.base import Entry, Stored
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.keys import results_key, trial_prefix, weights_key
+from petskin_tune.checkpoints.restore import ORPHAN_SECONDS
 from petskin_tune.checkpoints.retention import Retention
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.leases.lease import SnapshotPointer, read_leases
+from petskin_tune.leases.lease import Lease, SnapshotPointer, read_leases
+from petskin_tune.leases.segments import Choice, Continue, Segments
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
 from petskin_tune.study import attributes
 from petskin_tune.study.spec import SamplerSpec
@@ -287,3 +292,105 @@ def test_a_persons_own_trials_take_no_place_of_a_trial_with_weights(shelf: Shelf
         shelf.study.optuna.add_trial(create_trial(value=0.9))
     shelf.after(ours)
     assert shelf.kinds(ours) == ["best", "results"]
+
+
+# ---- room that only frozen trials can make ----
+
+
+def frozen(shelf: Shelf, *curve: float) -> HeldTrial:
+    trial = shelf.begin(*curve)
+    trial.freeze()
+    return trial
+
+
+def make_all_room(shelf: Shelf, give_up: Callable[[Lease], bool]) -> None:
+    shelf.study.spec = a_spec(keep_weights=1, store_limit=1)
+    Retention(shelf.study, shelf.store, give_up=give_up).make_room(100, full=False)
+
+
+def test_a_frozen_trial_ends_before_its_only_snapshot_makes_room(shelf: Shelf) -> None:
+    trial, segments = frozen(shelf, 0.1, 0.3), Segments(shelf.leased.worker("another"))
+    there: list[list[str]] = []
+
+    def give_up(lease: Lease) -> bool:
+        there.append(shelf.kinds(trial))
+        return segments.give_up(lease)
+
+    make_all_room(shelf, give_up)
+    assert there == [["best", "snapshot"]]
+    assert shelf.kinds(trial) == ["best"]
+    ended = trial.read()
+    assert (ended.state, ended.value) == (TrialState.PRUNED, 0.3)
+
+
+def test_the_snapshot_of_a_trial_that_was_thawed_since_the_leases_were_read_stays(shelf: Shelf) -> None:
+    trial, segments = frozen(shelf, 0.1, 0.3), Segments(shelf.leased.worker("another"))
+
+    def give_up(lease: Lease) -> bool:
+        assert segments.next(lambda: Choice(Continue(trial.number, 3))) is not None
+        return segments.give_up(lease)
+
+    make_all_room(shelf, give_up)
+    assert shelf.kinds(trial) == ["best", "snapshot"]
+    assert trial.read().state == TrialState.RUNNING
+
+
+def test_where_nobody_can_end_a_frozen_trial_its_only_snapshot_stays(shelf: Shelf) -> None:
+    trial = frozen(shelf, 0.1, 0.3)
+    shelf.study.spec = a_spec(keep_weights=1, store_limit=1)
+    shelf.keeper.make_room(100, full=False)
+    assert shelf.kinds(trial) == ["best", "snapshot"]
+
+
+def test_the_only_snapshot_of_a_trial_that_was_given_back_makes_no_room(shelf: Shelf) -> None:
+    trial = shelf.begin(0.1, 0.3)
+    trial.release("SIGTERM")
+    make_all_room(shelf, lambda _: True)
+    assert shelf.kinds(trial) == ["best", "snapshot"]
+
+
+# ---- what is written meanwhile ----
+
+
+def fresh(shelf: Shelf, trial: HeldTrial) -> Stored:
+    return shelf.store.put(shelf._file(), f"{trial_prefix(UID, trial.number)}/snapshot-1-3-0-abcd.pt")
+
+
+@pytest.mark.parametrize("why", ["a trial has ended", "room is needed"])
+def test_a_snapshot_that_is_committed_while_the_store_is_listed_stays_however_old_it_looks(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    ended, trial = shelf.end(0.1), shelf.begin(0.1, 0.3)
+    real, committed = shelf.store.entries, []
+
+    def entries(prefix: str = "") -> list[Entry]:
+        if not committed:
+            stored = fresh(shelf, trial)
+            os.utime(shelf.folder / "store" / stored.key, (1, 1))
+            trial.point_to(SnapshotPointer(stored.key, stored.sha256, Position(3, 0)))
+            committed.append(stored.key)
+        return real(prefix)
+
+    monkeypatch.setattr(shelf.keeper, "_keep_curves", lambda: None)
+    monkeypatch.setattr(shelf.store, "entries", entries)
+    if why == "a trial has ended":
+        shelf.after(ended)
+    else:
+        shelf.study.spec = a_spec(keep_weights=1, store_limit=1)
+        shelf.keeper.make_room(100, full=False)
+    assert committed[0] in [entry.key for entry in real()]
+
+
+def test_a_machine_whose_clock_is_ahead_deletes_no_fresh_upload_and_still_deletes_what_is_old(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, trial = shelf.end(0.1), shelf.begin(0.1, 0.3)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 2 * ORPHAN_SECONDS)
+    stored = fresh(shelf, trial)
+    shelf.after(ended)
+    assert stored.key in [entry.key for entry in shelf.store.entries()], "its lease is being written"
+    written = real() - 1.1 * ORPHAN_SECONDS
+    os.utime(shelf.folder / "store" / stored.key, (written, written))
+    shelf.after(ended)
+    assert stored.key not in [entry.key for entry in shelf.store.entries()]

@@ -12,7 +12,7 @@ from petskin_tune.errors import LeaseLost
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held, Lease, SnapshotPointer, read_leases
-from petskin_tune.leases.segments import NO_SNAPSHOT, STUDY_OVER, Begin, Choice, Continue, Segments
+from petskin_tune.leases.segments import NO_ROOM, NO_SNAPSHOT, STUDY_OVER, Begin, Choice, Continue, Segments
 from petskin_tune.protocol import Position
 from tests.support.leased_studies import LeasedStudy, new_study
 
@@ -282,3 +282,34 @@ def test_a_frozen_trial_that_a_person_ended_is_left_as_it_is(study: LeasedStudy)
     study.optuna.tell(held.number, state=TrialState.FAIL)
     assert Segments(claims).end()
     assert study.storage.get_trial(held.trial_id).state == TrialState.FAIL
+
+
+# ---- room for other snapshots ----
+
+
+def test_a_frozen_trial_that_makes_room_ends_with_its_best_value_and_is_over_whoever_asks_again(
+    study: LeasedStudy,
+) -> None:
+    claims = study.worker("a")
+    held = frozen(claims, 0.1, 0.3, 0.2)
+    seen = lease_of(study, held)
+    for _ in range(2):  # the acknowledgement of the first was lost
+        assert Segments(claims).give_up(seen)
+        ended = study.storage.get_trial(held.trial_id)
+        assert (ended.state, ended.value) == (TrialState.PRUNED, 0.3)
+        assert (lease_of(study, held).state, lease_of(study, held).reason) == ("done", NO_ROOM)
+
+
+@pytest.mark.parametrize("since", ["thawed", "frozen again"])
+def test_a_frozen_trial_that_somebody_thawed_meanwhile_makes_no_room(study: LeasedStudy, since: str) -> None:
+    held = frozen(study.worker("a"), 0.1, 0.2, 0.3)
+    seen, other = lease_of(study, held), study.worker("b")
+    thawed = thaw(other, held.number)
+    assert thawed is not None
+    if since == "frozen again":
+        HeldTrial(other, thawed).freeze()
+    before = Segments(other).version()
+    assert not Segments(study.worker("a")).give_up(seen)
+    assert lease_of(study, held).state == ("running" if since == "thawed" else "frozen")
+    assert study.storage.get_trial(held.trial_id).state == TrialState.RUNNING
+    assert Segments(other).version() == before

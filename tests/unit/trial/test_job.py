@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
+from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.keys import trial_prefix
+from petskin_tune.checkpoints.restore import LATE_SECONDS
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
@@ -24,6 +26,8 @@ from petskin_tune.study import attributes
 from petskin_tune.trial import inputs
 from petskin_tune.trial.inputs import model_identity
 from petskin_tune.trial.job import make_job
+from tests.support.leased_studies import LeasedStudy
+from tests.support.studies import a_spec
 from tests.support.workplace import UID, Script, a_workplace
 
 PATIENCE = 240.0  # seconds
@@ -301,3 +305,58 @@ def test_a_homes_own_store_is_there_with_its_database(
     else:
         with pytest.raises(Unavailable, match="is not there"):
             machine.job()
+
+
+# ---- a snapshot that is not to be seen ----
+
+
+def hide(machine: Machine, pointer: SnapshotPointer) -> Callable[[], object]:
+    """Its file is not to be seen; what shows it again."""
+    file = machine.folder / "store" / pointer.key
+    hidden = file.rename(machine.folder / "hidden")
+    return lambda: hidden.rename(file)
+
+
+def test_a_fresh_snapshot_that_a_network_disk_does_not_show_yet_is_waited_for(machine: Machine) -> None:
+    machine.place.home.local_checkpoints = False
+    machine.place.store = FolderStore(machine.folder / "store", network=True)
+    show = hide(machine, machine.add_snapshot(1))
+    uploader = machine.restart()
+    with pytest.raises(Unavailable, match=r"snapshot-1-1-0-00000001.pt is not there, but is only minutes old"):
+        machine.job()
+    assert (machine.said, uploader.state.durable) == ([], Position(1, 0)), "nothing is known against it"
+    show()
+    assert machine.job().snapshot is not None
+
+
+@pytest.mark.parametrize("why", ["it is old", "it is damaged", "a disk that shows all", "insisted upon"])
+def test_a_snapshot_that_is_gone_is_not_waited_for(machine: Machine, why: str) -> None:
+    machine.place.home.local_checkpoints = why == "insisted upon"
+    machine.place.store = FolderStore(machine.folder / "store", network=why != "a disk that shows all")
+    pointer = machine.add_snapshot(1)
+    if why == "it is damaged":
+        machine.damage(pointer)
+    else:
+        hide(machine, pointer)
+    if why == "it is old":
+        LeasedStudy(machine.study.storage, machine.study.optuna).shift(LATE_SECONDS + 1.0)
+    assert machine.job().snapshot is None
+
+
+def test_with_an_older_snapshot_in_sight_training_goes_on_at_once(machine: Machine) -> None:
+    machine.place.home.local_checkpoints = False
+    machine.place.store = FolderStore(machine.folder / "store", network=True)
+    older = machine.add_snapshot(1)
+    hide(machine, machine.add_snapshot(2))
+    assert machine.job().snapshot is not None
+    assert machine.pointers() == (older, None)
+
+
+def test_a_worker_ends_a_frozen_trial_whose_snapshot_makes_room(machine: Machine) -> None:
+    machine.trial.report(1, 0.3, {})
+    pointer = machine.add_snapshot(1)
+    machine.trial.freeze()
+    machine.study.spec = a_spec(store_limit=1)
+    assert machine.place.retention.make_room(100, full=False).deleted == (pointer.key,)
+    ended = machine.trial.read()
+    assert (ended.state, ended.value) == (TrialState.PRUNED, 0.3)

@@ -20,6 +20,7 @@ from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.files.durable import Full, measure
+from petskin_tune.home.home import IN_THE_HOME
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.heartbeat import Heartbeat
@@ -406,17 +407,30 @@ def test_a_thawed_trial_whose_snapshot_is_gone_ends_instead_of_beginning_anew(
     assert (trial.state, trial.value) == (TrialState.PRUNED, 0.1)
 
 
-def test_a_thawed_trial_waits_for_a_store_whose_disk_is_not_mounted_yet(
-    storage: PetskinStorage, tmp_path: Path
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("not mounted yet", "cannot be had now (the store"),
+        ("not the study's", "is not the study's own, "),
+        ("a disk that shows files late", "is only minutes old: this disk may show it later"),
+    ],
+)
+def test_a_thawed_trial_waits_for_a_store_that_says_nothing_of_its_snapshot(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, said: str
 ) -> None:
     """An empty place where the store should be says nothing of what lies there."""
     place = a_workplace(storage, tmp_path, Script())
     place.home.local_checkpoints = False
-    assert not (tmp_path / "store").exists()
+    if where == "not the study's":
+        monkeypatch.setattr(type(place.study), "store", IN_THE_HOME, raising=False)
+    if where == "a disk that shows files late":
+        place.store = FolderStore(tmp_path / "store", network=True)
+    if where != "not mounted yet":
+        (tmp_path / "store" / "another study").mkdir(parents=True)
     run = thawed_without_snapshot(place)
 
     def suspend() -> None:
-        wait_until(lambda: "cannot be had now (the store" in shown(place))
+        wait_until(lambda: said in shown(place))
         run.suspend("SIGTERM", time.monotonic() + 5.0)
 
     thread = threading.Thread(target=suspend)
