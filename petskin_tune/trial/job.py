@@ -114,10 +114,10 @@ def _require_gone(trial: HeldTrial, lease: Lease, newest: Rejected, place: Workp
     home, store = place.home, place.store
     if home.local_checkpoints:
         return
-    if not _lies_beside_the_database(place):
+    if not _lies_beside_the_database(place):  # what does is as late, and no other machine still brings it
         store.require()  # a disk of its own may not be mounted yet: nothing is known of what lies there
-    if newest.missing and store.shows_late and _is_young(lease, newest.key):
-        raise Unavailable(f"{newest.reason}, but is only minutes old: this disk may show it later")
+        if newest.missing and store.shows_late and _is_young(lease, newest.key):
+            raise Unavailable(f"{newest.reason}, but is only minutes old: this disk may show it later")
     own = home.own_store(place.study.store)
     if trial.held.thawed and own not in (None, store.url):
         raise Unavailable(f"{newest.reason}, and the store {store.url} is not the study's own, {own}")
