@@ -206,10 +206,22 @@ class HeldTrial:
         self._write(lambda _session: None, ending=("frozen", None))
         reach("frozen")
 
-    def go_on_if(self, unchanged: Callable[[Session], bool], until: int | None, epoch: int) -> bool | None:
+    def go_on_if(
+        self,
+        unchanged: Callable[[Session], bool],
+        until: int | None,
+        epoch: int,
+        going_on: Callable[[Session], object] = lambda _session: None,
+    ) -> bool | None:
         """Go on to ``until`` epochs (None: it is to be frozen), provided that ``unchanged`` under the study's lock.
 
         The lease keeps the answer, so that whoever takes the trial over before it is frozen does not ask again.
+
+        Args:
+            unchanged: asked in the transaction.
+            until: epochs in all.
+            epoch: just reported (1-based).
+            going_on: done in the same transaction when it goes on.
 
         Returns:
             whether it goes on; None: something has changed.
@@ -226,6 +238,8 @@ class HeldTrial:
             if not unchanged(session):
                 return None
             session.execute(queries.SET_UNTIL, {**self._ours, "until": until or 0})
+            if until is not None:
+                going_on(session)
             return until is not None
 
         return self._write(work)

@@ -28,6 +28,7 @@ from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held, Lease, read_leases
 from petskin_tune.study import attributes
+from petskin_tune.study.rows import keep_attribute
 
 NO_SNAPSHOT = "frozen, and others were more worth a snapshot"
 NO_ROOM = "frozen, and the store had no room for its snapshot"
@@ -60,12 +61,18 @@ class Choice:
         drop: numbers of frozen trials whose snapshots are not kept; they end. The trial that asks may be among them.
         reason: for the log.
         outlook: what another day may bring, see :class:`petskin_tune.search.freeze_thaw.state.Outlook`.
+        last_run: the segment is the study's last run: its trial and the epochs that this has so far, which are kept as
+            ``attributes.LAST_RUN``. None: the search goes on, and a last run is still to come.
+        left: there is nothing to train for whoever asked, but the study is not over: numbers of the frozen trials that
+            it leaves to other workers.
     """
 
     segment: Begin | Continue | None
     drop: tuple[int, ...] = ()
     reason: str = ""
     outlook: Mapping[str, float] | None = None
+    last_run: Mapping[str, int] | None = None
+    left: tuple[int, ...] = ()
 
 
 Choose = Callable[[], Choice]
@@ -120,7 +127,12 @@ class Segments:
             segment = choice.segment
             own = segment if isinstance(segment, Continue) and segment.number == trial.number else None
             until = own.until if own else None
-            goes_on = trial.go_on_if(lambda session: self._version(session) == version, until, epoch)  # noqa: B023
+            goes_on = trial.go_on_if(
+                lambda session: self._version(session) == version,  # noqa: B023
+                until,
+                epoch,
+                lambda session: self._keep_last_run(session, choice),  # noqa: B023
+            )
             if goes_on is not None:
                 return "goes on" if goes_on else "ends" if trial.number in choice.drop else "freezes"
 
@@ -184,9 +196,20 @@ class Segments:
         if isinstance(segment, Continue) and segment.number not in frozen:
             return _CHANGED  # a person has ended it, which is no change of ours
         self._end_frozen(session, [frozen[number] for number in choice.drop if number in frozen], NO_SNAPSHOT)
+        if segment is None:
+            return None
         if isinstance(segment, Begin):
-            return self._begin(session, segment, nonce)
-        return self._thaw(session, frozen[segment.number], segment.until, nonce) if segment else None
+            held = self._begin(session, segment, nonce)
+        else:
+            held = self._thaw(session, frozen[segment.number], segment.until, nonce)
+        if held is not _CHANGED:
+            self._keep_last_run(session, choice)
+        return held
+
+    def _keep_last_run(self, session: Session, choice: Choice) -> None:
+        """Remember whether the segment that begins is the last run, so that nobody has to guess it from the epochs."""
+        last_run = None if choice.last_run is None else dict(choice.last_run)
+        keep_attribute(session, self._claims.study_id, attributes.LAST_RUN, last_run)
 
     def _begin(self, session: Session, segment: Begin, nonce: str) -> Held:
         trial = self._claims.pop_waiting(session)

@@ -6,9 +6,9 @@ A pure function: equal trials and leases get the same choice, whichever worker a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import count, pairwise, takewhile
+from itertools import count, takewhile
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from petskin_tune.search.freeze_thaw import choice, recommend
 from petskin_tune.search.freeze_thaw.state import Continue as GoOn
 from petskin_tune.search.freeze_thaw.state import Decision, SearchState, Standing, TrialRecord
 from petskin_tune.study import attributes
-from petskin_tune.study.best.ranking import ended
+from petskin_tune.study.best.ranking import ended, has_reached
 from petskin_tune.study.failures import BAD_POINTS
 from petskin_tune.study.foreign import Foreign, foreign_of
 from petskin_tune.study.space.arguments import arguments
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from petskin_tune.study.spec import StudySpec
 
 A_WAITING_ONE = "a trial that waits"
+BUDGET = "the budget is used up"
 DAY = 86400.0  # seconds: how far an outlook looks
 _OWNED = ("running", "released")  # states of the lease of a trial that somebody trains, or takes over
 
@@ -42,8 +43,12 @@ def choose(
     spec: StudySpec,
     asking: int | None = None,
     seconds: float | None = None,
+    *,
+    last_run: Mapping[str, int] | None = None,
+    leave: Collection[int] = (),
 ) -> Choice:
-    """The next segment; none while the last ones are trained, and none when the budget is used up.
+    """The next segment; none while the last ones are trained, and none when the study has used up its budget or is
+    as good as it is to become.
 
     As long as the budget lasts, a trial that waits comes before whatever the search would go on with.
 
@@ -53,27 +58,35 @@ def choose(
         spec: of the study; its sampler is ``freeze-thaw``.
         asking: number of the running trial that has reached the end of its segment; it may be chosen.
         seconds: that are left to whoever asks, where somebody limits them: what can be done in them is preferred.
+        last_run: as the study keeps it, see ``attributes.LAST_RUN``.
+        leave: numbers of the trials that whoever asks cannot go on with. Others can: none of them is dropped for it.
     """
     held, trials = {lease.number: lease for lease in leases}, list(trials)
+    if has_reached(spec.stop_at, trials):
+        return Choice(None, reason="the study has reached its `stop_at`")
     state = _state(trials, held, spec, asking)
     if pace := seconds_per_epoch(trials):
         reach = None if seconds is None else max(0, int(seconds / pace))
         state = replace(state, reach=reach, ahead=int(state.workers * DAY / pace))
     ours = state.own
     paid = [record for record in ours if record.number in held]
-    if (left := (spec.budget or math.inf) - used(paid)) <= 0:
-        return _last_run(state, left)
-    frozen = {record.number for record in ours if record.standing == "frozen"}
+    if used(paid) >= (spec.budget or math.inf):
+        return Choice(None, reason=BUDGET) if _is_made(last_run, state) else _last_run(state, leave=leave)
+    paused = {record.number for record in ours if record.standing == "frozen"}
+    frozen = paused - set(leave)
     if state.full and not frozen:
-        return Choice(None, reason="the study has all its configurations, and none is paused")
+        why = "the study has all its configurations, and none is paused, or all that are, are left to others"
+        return Choice(None, reason=why, left=tuple(sorted(paused)))
     waits = not state.full and any(trial.state == TrialState.WAITING for trial in trials)
-    if waits and len(frozen) <= spec.keep_frozen:  # and so no snapshot is to be chosen either
+    if waits and len(paused) <= spec.keep_frozen:  # and so no snapshot is to be chosen either
         return Choice(_segment(choice.at_random(state)), reason=A_WAITING_ONE)
     decision = choice.choose(state)
     outlook = decision.outlook
     if outlook and spec.stop_when is not None and outlook.chance < spec.stop_when and not waits:
         why = f"within a day there is a chance of {outlook.chance:.1%} of more"
-        return _last_run(state, 0, why, clear=outlook.noise)
+        return _last_run(state, why, clear=outlook.noise, leave=leave)
+    if _number(decision.action) in leave:
+        decision = choice.choose(_without(state, leave))
     drop = () if decision.keep is None else tuple(sorted(frozen - set(decision.keep) - {_number(decision.action)}))
     found = None if outlook is None else asdict(outlook)
     if waits and isinstance(decision.action, GoOn):
@@ -153,26 +166,46 @@ def used(ours: Iterable[TrialRecord]) -> int:
     )
 
 
-def _last_run(state: SearchState, left: float, why: str = "the budget is used up", *, clear: float = 0.0) -> Choice:
-    """The recommended trial up to its last epoch, once nothing else is trained, and only once.
-
-    More than a segment's epochs beyond the budget are those of that trial: every other segment began within it, unless
-    the budget was lowered.
+def _last_run(state: SearchState, why: str = BUDGET, *, clear: float = 0.0, leave: Collection[int] = ()) -> Choice:
+    """The recommended trial up to its last epoch, once nothing else is trained.
 
     Args:
         state: the study.
-        left: epochs of its budget.
         why: it ends.
         clear: by how much a trial must be expected to end above the best complete one.
+        leave: see :func:`choose`. Where it is one of them, no other one is trained in its place.
     """
-    longest = max(end - begin for begin, end in pairwise((0, *state.rungs)))
-    spent = -left >= longest and any(trial.standing == "complete" for trial in state.own)
-    if spent or any(trial.standing == "running" for trial in state.trials):
+    if any(trial.standing == "running" for trial in state.trials):
         return Choice(None, reason=why)
     last = recommend.finish(state, clear)
     if last is None:
         return Choice(None, reason=f"{why}, and the best trial is complete, or not quite frozen")
-    return Choice(_segment(last), reason=f"{why}: the best trial is trained to its end")
+    if last.trial in leave:
+        return Choice(None, reason=f"{why}, and the best trial is left to others", left=(last.trial,))
+    (epochs,) = (len(trial.curve) for trial in state.own if trial.number == last.trial)
+    why = f"{why}: the best trial is trained to its end"
+    return Choice(_segment(last), reason=why, last_run={"trial": last.trial, "epochs": epochs})
+
+
+def _is_made(last_run: Mapping[str, int] | None, state: SearchState) -> bool:
+    """Whether the last run has ended: it is made once.
+
+    One that has trained nothing, or has failed while no trial at all is complete, is none.
+    """
+    trial = next((trial for trial in state.own if last_run and trial.number == last_run["trial"]), None)
+    if trial is None or last_run is None or trial.standing in ("running", "leaving", "frozen"):
+        return False
+    complete = any(other.standing == "complete" for other in state.own)
+    return complete and len(trial.curve) > last_run["epochs"]
+
+
+def _without(state: SearchState, leave: Collection[int]) -> SearchState:
+    """The study for somebody who cannot go on with the trials ``leave``: as if they were not quite frozen."""
+    trials = (
+        replace(trial, standing="leaving") if trial.standing == "frozen" and trial.number in leave else trial
+        for trial in state.trials
+    )
+    return replace(state, trials=tuple(trials))
 
 
 def _segment(action: Any) -> Begin | Continue:

@@ -56,6 +56,7 @@ OTHER_RELEASES = "petskin-tune:other-releases"  # of Ultralytics, with which a p
 RECOMMENDED = "petskin-tune:recommended"  # by the model: {"trial": number, "ended": trials by then, "reason": …}
 REPEATS = "petskin-tune:repeats"  # of a study of repetitions: which trial of which study, see `best/repeats.py`
 GAIN = "petskin-tune:gain"  # what the repetitions of its best trial have shown, see `best/gain.py`
+LAST_RUN = "petskin-tune:last-run"  # {"trial": number, "epochs": it had before}; not there while the search goes on
 OUTLOOK = "petskin-tune:outlook"  # of the last choice: {"chance": of more within a day, "noise": …, "epochs": of a day}
 TOLD = "petskin-tune:told-done"  # with the study's extent behind it: the worker that sent word of its end
 STOP_REQUESTED = "petskin-tune:stop"  # how often `petskin-tune stop` was typed; a worker suspends when it goes up

@@ -34,6 +34,17 @@ def attribute(session: Session, study_id: int, key: str) -> Any:
     return session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=key).one_or_none()
 
 
+def keep_attribute(session: Session, study_id: int, key: str, value: Any | None) -> None:
+    """Set a user attribute of the study, or delete it (None), under the study's lock."""
+    row = attribute(session, study_id, key)
+    if row is None and value is not None:
+        session.add(new_attribute(study_id, key, value))
+    elif row is not None and value is not None:
+        row.value_json = json.dumps(value)
+    elif row is not None:
+        session.delete(row)
+
+
 def waiting_trial(
     point: Mapping[str, Any], spec: StudySpec, origin: str, nonce: str, noted: Mapping[str, Any] | None = None
 ) -> FrozenTrial:

@@ -48,6 +48,13 @@ class _Recommended(BaseModel):
     reason: str
 
 
+class _LastRun(BaseModel):
+    """The recommended trial, which is trained to its end once the budget is used up."""
+
+    trial: Count
+    epochs: Count
+
+
 class _Outlook(BaseModel):
     """See :class:`petskin_tune.search.freeze_thaw.state.Outlook`."""
 
@@ -102,6 +109,7 @@ _OF_A_STUDY: Mapping[str, Any] = {
     attributes.ENVIRONMENT: _Environment,
     attributes.OTHER_RELEASES: list[str],
     attributes.RECOMMENDED: _Recommended,
+    attributes.LAST_RUN: _LastRun,
     attributes.OUTLOOK: _Outlook,
     attributes.REPEATS: Repeats,
     attributes.GAIN: Gain,

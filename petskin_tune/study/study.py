@@ -83,6 +83,14 @@ class Study:
         refuse_deleted(self)
         self.spec = read_spec(self.attributes)
 
+    def read_attribute(self, key: str) -> Any:
+        """A user attribute as it is now; None where it is not set.
+
+        Raises:
+            UsageError: it is not as we write it.
+        """
+        return study_attributes(self.storage.get_study_user_attrs(self.id)).get(key)
+
     def set_attribute(self, key: str, value: Any) -> None:
         """Set a user attribute of the study."""
         self.optuna.set_user_attr(key, value)

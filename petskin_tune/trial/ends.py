@@ -210,7 +210,10 @@ def _count_false_start(run: RunState, how: str) -> None:
 def decline(run: RunState, declined: Declined) -> Outcome | None:
     """The process does not go on from this snapshot: on no machine like this, or only not from this one."""
     if declined.reason == "different-machine":
-        run.trial.release("left to another machine")
+        if run.is_as_it_was_frozen():  # or the study would wait for a trial that it may not even need
+            run.trial.freeze()
+        else:
+            run.trial.release("left to another machine")
         return Outcome("declined", run.best(), declined.message)
     if run.job is not None and run.job.snapshot is not None:
         run.refused.add(Path(run.job.snapshot).name)

@@ -103,6 +103,12 @@ class RunState:
     def _is_next(self) -> bool:
         return all(one.is_over for one in self.place.freezing)
 
+    def is_as_it_was_frozen(self) -> bool:
+        """Whether it was thawed for this run, and nothing was reported that its snapshot of then does not hold."""
+        held, reported = self.trial.held, max(self.recorder.curve, default=0)
+        then = held.lease.snapshot if held.thawed and held.lease else None
+        return then is not None and not then.position < Position(reported, 0)
+
     def freeze(self) -> None:
         """Hand the trial over to a thread that freezes it."""
         outbox, folder = self.place.outbox(self.trial), self.place.folder(self.trial.number)

@@ -86,6 +86,7 @@ class Workplace:
         deadline: of ``--max-hours``; None: no end of time.
         run: of the trial in work; None between trials.
         freezing: trials of this worker that are not quite frozen yet, or after which the store is still to be tidied.
+        left_to_others: numbers of the trials that this worker leaves to another machine.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Workplace:
         self.deadline: Deadline | None = None
         self.run: Running | None = None
         self.freezing: list[Freezing] = []
+        self.left_to_others: set[int] = set()
         copied = home.copied is not None
         terms = (study.spec.lease, study.spec.snapshot_every)
         self.claims = Claims(study.storage, study.id, options.worker, *terms, alone=copied)
@@ -222,7 +224,10 @@ class Workplace:
         """What to train next, see :func:`petskin_tune.search.segments.choose`."""
         leases = read_leases(self.study.storage, self.study.id)  # first: what ends in between then still runs
         seconds = self.deadline.left() if self.deadline else None
-        choice = choose(self.study.trials(), leases, self.study.spec, asking, seconds)
+        last_run = self.study.read_attribute(attributes.LAST_RUN)  # as it is now: it belongs to the leases
+        trials, spec = self.study.trials(), self.study.spec
+        leave = frozenset(self.left_to_others)
+        choice = choose(trials, leases, spec, asking, seconds, last_run=last_run, leave=leave)
         self._outlook = choice.outlook or self._outlook
         return choice
 

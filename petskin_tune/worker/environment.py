@@ -4,7 +4,7 @@ anything is claimed, kept in the home as a file that pip reads."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,10 @@ class LeftToOthers:
     def add(self, trial_id: int, number: int, reason: str) -> None:
         """Leave one more."""
         self._left[trial_id] = (number, reason)
+
+    def numbered(self, numbers: Collection[int]) -> set[int]:
+        """Trial ids of those of them that have these numbers."""
+        return {trial_id for trial_id, (number, _) in self._left.items() if number in numbers}
 
     def sentence(self, study: str, left: set[int]) -> str:
         """Why the trials ``left`` of the study are left, those with one reason together, and what to do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from itertools import count
 from typing import Protocol
@@ -32,6 +33,9 @@ class Supply(Protocol):
             anyway: whatever else could be trained.
         """
 
+    def left(self) -> Collection[int]:
+        """Numbers of the trials that there is to train, where this worker leaves all of them to others."""
+
 
 class WholeTrials:
     """Trials that are trained to their end, or until a pruner gives them up: ``target_trials`` of them."""
@@ -50,6 +54,10 @@ class WholeTrials:
     def end(self, *, anyway: bool = False) -> bool:
         """Nothing is to be done."""
         return True
+
+    def left(self) -> Collection[int]:
+        """Those that are left have owners, or wait for one."""
+        return ()
 
 
 class SegmentedTrials:
@@ -91,6 +99,8 @@ class SegmentedTrials:
         Nor where one was frozen since there was nothing to train: it may be the one to train to its end.
         """
         version = self._asked[0] if self._asked and not anyway else None
+        if self._chosen.left and not anyway:
+            return False
         if not self._place.segments.end(version):
             return False
         self._place.recommend()
@@ -98,6 +108,10 @@ class SegmentedTrials:
             self._place.home.save()
             self._place.retention.catch_up()
         return True
+
+    def left(self) -> Collection[int]:
+        """As the search has answered, while that holds."""
+        return self._chosen.left if self._asked and self._asked[0] == self._place.segments.version() else ()
 
 
 def supply_of(place: Workplace) -> Supply:

@@ -118,7 +118,7 @@ class Worker:
         elif self._claims.should_wait(leases, leave=self._declined.trials) or self._may_have_new():
             self._wait(leases)
         elif not (unfinished := self._claims.read()):  # read when no trial can be born any more
-            return self._say_done() if self._end_study() else None
+            return self._end()
         elif (left := {seen.lease.trial_id for seen in unfinished}) <= self._declined.trials:
             raise UsageError(self._declined.sentence(self._study.name, left))
         else:
@@ -151,6 +151,18 @@ class Worker:
         if held:
             log.info("trial %d is claimed under token %d", held.number, held.token)
         return held
+
+    def _end(self) -> int | None:
+        """The exit code, now that nobody trains; None where there is something to train after all.
+
+        Raises:
+            UsageError: it is for another machine.
+        """
+        if self._end_study():
+            return self._say_done()
+        if left := self._declined.numbered(self._supply.left()):
+            raise UsageError(self._declined.sentence(self._study.name, left))
+        return None
 
     def _end_study(self) -> bool:
         """End the study, now that nobody trains; False where there is something to train after all."""
@@ -235,6 +247,7 @@ class Worker:
         log.info("trial %d left this worker after %.1f s: %s", trial.number, seconds, outcome)
         if outcome.end == "declined":
             self._declined.add(trial.held.trial_id, trial.number, outcome.reason)
+            self._place.left_to_others.add(trial.number)
             self._view.note(f"trial {trial.number} is left to another machine: {outcome.reason}")
             return
         self._view.trial_ended(trial.number, outcome.end, outcome.value, seconds, outcome.reason)

@@ -12,7 +12,7 @@ from petskin_tune.study.spec import Choices, Range, Scalar
 Point = Mapping[str, "Scalar | None"]
 
 #: running   a worker trains it now, up to ``until``
-#: leaving   it ended a segment and is to be frozen: its snapshot is not durable yet
+#: leaving   it ended a segment and is to be frozen: its snapshot is not durable yet; or it is left to other workers
 #: frozen    it ended a segment and its snapshot is kept: it can go on
 #: complete  it reached the last epoch
 #: diverged  it ended in nan, or ran out of memory: its point is a bad one

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from petskin_tune.database.storage import PetskinStorage, open_storage
-from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED
+from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, UsageError
 from petskin_tune.leases.lease import read_leases
-from petskin_tune.protocol import TrialJob
+from petskin_tune.protocol import Declined, Event, TrialJob
+from petskin_tune.search import segments
+from petskin_tune.search.freeze_thaw import choice
+from petskin_tune.search.freeze_thaw.state import Continue, Decision, SearchState, Why
 from petskin_tune.study import attributes
+from petskin_tune.study.rungs import next_rung
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec
-from petskin_tune.trial.workplace import Workplace
+from petskin_tune.trial.process.runner import Died
+from petskin_tune.trial.workplace import Options, Workplace
 from petskin_tune.worker.suspension import Suspension
 from petskin_tune.worker.worker import Worker
 from tests.support.studies import a_spec
 from tests.support.trainings import Trainings, fitness
-from tests.support.workplace import a_workplace, shown
+from tests.support.workplace import Process, Screen, a_workplace, shown
 
 EPOCHS, BUDGET = 27, 135
+FIRST_RUNG = 6  # after the three epochs of the usual warm-up
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +199,151 @@ def test_a_worker_that_ends_by_itself_waits_for_the_snapshot_of_the_trial_that_i
     suspension.close()
     (lease,) = read_leases(place.study.storage, place.study.id)
     assert lease.state == "frozen"
+
+
+# ---- its end ----
+
+
+def a_poor_trial(place: Workplace, value: float = 0.001) -> None:
+    """A complete trial of a person's own."""
+    distributions = {"lr0": FloatDistribution(1e-5, 1e-1, log=True)}
+    place.study.optuna.add_trial(create_trial(value=value, params={"lr0": 1e-5}, distributions=distributions))
+
+
+def complete(place: Workplace) -> list[FrozenTrial]:
+    """The trials of ours that were trained to their end."""
+    return [trial for trial in place.study.trials(TrialState.COMPLETE) if trial.intermediate_values]
+
+
+def test_a_budget_that_is_lowered_far_below_what_was_used_ends_with_its_last_run_and_a_raised_one_with_another(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    trainings = Trainings()
+    place = a_study(storage, tmp_path, trainings, target_trials=100)
+    a_poor_trial(place)
+
+    def lower(_: TrialJob) -> None:
+        if paid(place) > EPOCHS + 9 and place.study.spec.budget == BUDGET:
+            assert not complete(place)
+            place.study.change(budget=EPOCHS)
+
+    trainings.once = lower
+    assert work(place) == EXIT_DONE
+    (best,) = complete(place)
+    assert place.study.attributes[attributes.RECOMMENDED]["trial"] == best.number
+    assert place.study.optuna.user_attrs[attributes.LAST_RUN]["trial"] == best.number
+    place.study.change(budget=(more := paid(place) + EPOCHS))
+    assert work(place) == EXIT_DONE
+    assert paid(place) >= more
+    recommended = place.study.attributes[attributes.RECOMMENDED]["trial"]
+    assert recommended in {trial.number for trial in complete(place)}
+
+
+def goes_on(*numbers: int) -> Callable[[SearchState], Decision]:
+    """A search that likes to go on with one of these trials, the first that can, or with any; else to begin one."""
+
+    def decide(asked: SearchState) -> Decision:
+        frozen = {trial.number: trial for trial in asked.trials if trial.standing == "frozen"}
+        first = next((frozen[number] for number in numbers or sorted(frozen) if number in frozen), None)
+        if first is None:
+            return Decision(choice.at_random(asked), Why("first", "none can go on"))
+        until = next_rung(asked.rungs, len(first.curve)) or asked.epochs
+        return Decision(Continue(first.number, until), Why("model", "it is the best"))
+
+    return decide
+
+
+def test_a_study_that_reaches_its_stop_at_ends_the_trial_in_work_at_its_rung(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings()
+    place = a_study(storage, tmp_path, trainings, stop_at=0.5)
+    monkeypatch.setattr(segments.choice, "choose", goes_on())
+    trainings.once = lambda _: a_poor_trial(place, value=0.6)
+    assert work(place) == EXIT_DONE
+    assert len(trainings.jobs) == 1
+    ours, _ = place.study.trials()
+    assert (ours.state, len(ours.intermediate_values)) == (TrialState.PRUNED, FIRST_RUNG)
+
+
+# ---- trials of another machine ----
+
+
+class Elsewhere(Trainings):
+    """The processes of a machine that goes on with no trial of another one."""
+
+    def __init__(self, declines: Collection[int]) -> None:
+        super().__init__()
+        self._declines = declines
+
+    def start(self, job: TrialJob, hear: Callable[[Event | Died], None]) -> Any:
+        if job.trial not in self._declines:
+            return super().start(job, hear)
+        self.jobs.append(job)
+        hear(Declined("different-machine", "another torch here"))
+        hear(Died(0))
+        return Process(hear, lambda _: [])
+
+
+def half_way(storage: PetskinStorage, folder: Path, **spec: Any) -> tuple[Workplace, set[int]]:
+    """A study with trials that one machine has frozen; it was stopped then."""
+    trainings = Trainings()
+    place = a_study(storage, folder, trainings, **spec)
+    suspension = Suspension(place, None)
+    trainings.once = lambda job: suspension.decide("enough") if job.trial == 4 else None
+    assert Worker(place, suspension).work() == EXIT_SUSPENDED
+    suspension.close()
+    frozen = {lease.number for lease in read_leases(storage, place.study.id) if lease.state == "frozen"}
+    assert len(frozen) > 2
+    assert len(frozen) == len(place.study.trials(TrialState.RUNNING))
+    return place, frozen
+
+
+def on_another_machine(place: Workplace, trainings: Trainings) -> Workplace:
+    """The place of another worker of the study."""
+    inputs = place.inputs()
+    return Workplace(place.study, place.home, trainings, Screen(), Options(worker="other"), inputs)  # type: ignore[arg-type]
+
+
+def test_paused_trials_of_another_machine_do_not_keep_a_study_from_its_end(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, frozen = half_way(storage, tmp_path)
+    place = on_another_machine(first, trainings := Elsewhere(frozen))
+    monkeypatch.setattr(segments.choice, "choose", goes_on(*frozen))
+    own = max(frozen) + 1
+    monkeypatch.setattr(segments.recommend, "finish", lambda *_: Continue(own, EPOCHS))
+    assert work(place) == EXIT_DONE, shown(place)
+    declined = [job.trial for job in trainings.jobs if job.trial in frozen]
+    assert sorted(declined) == sorted(frozen), "each is chosen once"
+    assert [trial.number for trial in complete(place)] == [own]
+    assert {trial.state for trial in place.study.trials()} == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_where_the_best_trial_is_of_another_machine_the_study_is_left_to_that_one(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    first, frozen = half_way(storage, tmp_path)
+    first.study.change(budget=min(EPOCHS, paid(first)))
+    place = on_another_machine(first, trainings := Elsewhere(frozen))
+    with pytest.raises(UsageError, match=r"is for another machine, trial \d+: another torch here"):
+        work(place)
+    (left,) = (job.trial for job in trainings.jobs)
+    leases = {lease.number: lease.state for lease in read_leases(storage, place.study.id)}
+    assert {leases[number] for number in frozen} == {"frozen"}, "nothing is lost"
+    assert work(first) == EXIT_DONE
+    assert [trial.number for trial in complete(first)] == [left]
+
+
+def test_a_worker_that_stops_does_not_end_a_study_of_which_the_best_trial_is_left(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    first, frozen = half_way(storage, tmp_path)
+    first.study.change(budget=min(EPOCHS, paid(first)))
+    place = on_another_machine(first, Elsewhere(frozen))
+    place.left_to_others |= frozen
+    suspension = Suspension(place, None)
+    suspension.decide("enough")
+    assert Worker(place, suspension).work() == EXIT_SUSPENDED
+    suspension.close()
+    assert {trial.state for trial in place.study.trials()} == {TrialState.RUNNING}

@@ -9,11 +9,13 @@ from optuna.trial import TrialState
 
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import LeaseLost
+from petskin_tune.leases import segments
 from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held, Lease, SnapshotPointer, read_leases
 from petskin_tune.leases.segments import NO_ROOM, NO_SNAPSHOT, STUDY_OVER, Begin, Choice, Continue, Segments
 from petskin_tune.protocol import Position
+from petskin_tune.study import attributes
 from tests.support.leased_studies import LeasedStudy, new_study
 
 POINT = {"lr0": 0.01}
@@ -232,9 +234,9 @@ def test_a_trial_that_is_not_worth_a_snapshot_ends_at_its_rung(study: LeasedStud
 def test_a_decision_to_go_on_whose_acknowledgement_was_lost_stays_in_force(study: LeasedStudy) -> None:
     claims = study.worker("a")
     trial = trained(claims, 0.1, 0.2, 0.3)
-    segments = Segments(claims)
-    assert segments.may_go_on(trial, 3, lambda: Choice(Continue(trial.number, SECOND))) == "goes on"
-    assert segments.may_go_on(trial, 3, lambda: Choice(Begin(POINT, FIRST))) == "goes on"
+    worker = Segments(claims)
+    assert worker.may_go_on(trial, 3, lambda: Choice(Continue(trial.number, SECOND))) == "goes on"
+    assert worker.may_go_on(trial, 3, lambda: Choice(Begin(POINT, FIRST))) == "goes on"
 
 
 def test_an_owner_that_comes_back_from_the_dead_decides_nothing(study: LeasedStudy) -> None:
@@ -313,3 +315,64 @@ def test_a_frozen_trial_that_somebody_thawed_meanwhile_makes_no_room(study: Leas
     assert lease_of(study, held).state == ("running" if since == "thawed" else "frozen")
     assert study.storage.get_trial(held.trial_id).state == TrialState.RUNNING
     assert Segments(other).version() == before
+
+
+# ---- the last run ----
+
+LAST_RUN = {"trial": 0, "epochs": 3}
+
+
+def last_run(study: LeasedStudy) -> object:
+    return study.optuna.user_attrs.get(attributes.LAST_RUN)
+
+
+def test_a_last_run_is_known_as_such_until_the_search_goes_on(study: LeasedStudy) -> None:
+    claims = study.worker("a")
+    held = frozen(claims, 0.1, 0.2, 0.3)
+    assert Segments(claims).next(lambda: Choice(Continue(held.number, LAST), last_run=LAST_RUN)) is not None
+    assert last_run(study) == LAST_RUN
+    assert Segments(claims).next(lambda: Choice(None)) is None
+    assert last_run(study) == LAST_RUN, "nothing has begun"
+    begin(claims)  # a person has raised the budget
+    assert last_run(study) is None
+
+
+def test_the_trial_that_asks_may_be_the_last_run_and_one_that_freezes_is_none(study: LeasedStudy) -> None:
+    claims = study.worker("a")
+    trial, other = trained(claims, 0.1, 0.2, 0.3), trained(claims, 0.1, 0.2, 0.3)
+    choice = Choice(Continue(trial.number, LAST), last_run=LAST_RUN)
+    assert Segments(claims).may_go_on(other, 3, lambda: choice) == "freezes"
+    assert last_run(study) is None
+    assert Segments(claims).may_go_on(trial, 3, lambda: choice) == "goes on"
+    assert last_run(study) == LAST_RUN
+    assert Segments(claims).may_go_on(trial, 3, lambda: Choice(Begin(POINT, FIRST))) == "goes on", "it is decided"
+    assert last_run(study) == LAST_RUN
+    report(trial, 0.4, 0.5, 0.6)
+    assert Segments(claims).may_go_on(trial, 9, lambda: Choice(Continue(trial.number, 12))) == "goes on"
+    assert last_run(study) is None
+
+
+def test_of_two_workers_that_choose_a_last_run_one_makes_it(study: LeasedStudy) -> None:
+    first, second = frozen(study.worker("a"), 0.1, 0.2, 0.3), frozen(study.worker("a"), 0.1, 0.2, 0.3)
+    answers = [Choice(Continue(second.number, LAST), last_run={"trial": second.number, "epochs": 3}), Choice(None)]
+
+    def choose() -> Choice:
+        if len(answers) == 2:
+            chosen = Choice(Continue(first.number, LAST), last_run={"trial": first.number, "epochs": 3})
+            assert Segments(study.worker("b")).next(lambda: chosen) is not None
+        return answers.pop(0)
+
+    assert Segments(study.worker("a")).next(choose) is None
+    assert last_run(study) == {"trial": first.number, "epochs": 3}
+
+
+def test_a_last_run_is_claimed_and_remembered_in_one_step(study: LeasedStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = frozen(study.worker("a"), 0.1, 0.2, 0.3)
+
+    def dies(*_: object) -> None:
+        raise RuntimeError("here it dies")
+
+    monkeypatch.setattr(segments, "keep_attribute", dies)
+    with pytest.raises(RuntimeError):
+        thaw(study.worker("a"), held.number)
+    assert lease_of(study, held).state == "frozen"

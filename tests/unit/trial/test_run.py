@@ -561,6 +561,18 @@ def test_a_trial_of_another_machine_is_declined_and_given_back(storage: PetskinS
     assert (trial.state, lease.state, lease.reason) == (TrialState.RUNNING, "released", "left to another machine")
 
 
+@pytest.mark.parametrize(("reports", "state"), [((), "frozen"), ((epoch_done(2),), "released")])
+def test_a_thawed_trial_that_is_declined_is_frozen_again_unless_it_was_trained_meanwhile(
+    storage: PetskinStorage, tmp_path: Path, reports: tuple[Any, ...], state: str
+) -> None:
+    first = [[STARTED, *reports, Died(-9)]] if reports else []
+    place = a_workplace(storage, tmp_path, Script(*first, [Declined("different-machine", "another torch here")]))
+    assert thawed_without_snapshot(place).run().end == "declined"
+    (lease,) = read_leases(storage, place.study.id)
+    (trial,) = place.study.trials()
+    assert (lease.state, trial.state, len(trial.intermediate_values)) == (state, TrialState.RUNNING, 1 + len(reports))
+
+
 def _taken_over() -> None:
     raise LeaseLost("another worker has taken this home over")
 
