@@ -51,6 +51,7 @@ class Retention:
         self._copied = copied
         self._give_up = give_up or (lambda _: False)
         self._ended: int | None = None  # the trial that ended last here
+        self._ending: dict[str, Lease] = {}  # by folder: frozen trials that are being ended to make room
 
     def after(self, number: int) -> None:
         """Keep what a trial that has ended leaves behind, and delete what no trial needs any more.
@@ -107,7 +108,13 @@ class Retention:
         frozen = {self._prefix(lease.number): lease for lease in leases if _is_frozen(lease)}
 
         def give_up(prefix: str) -> bool:
-            return prefix not in frozen or self._give_up(frozen[prefix])
+            lease = frozen.get(prefix) or self._ending.get(prefix)
+            if lease is None:
+                return True
+            self._ending[prefix] = lease
+            is_over = self._give_up(lease)  # where it raises, no copy of the database may know of the end yet
+            del self._ending[prefix]
+            return is_over
 
         return make_room(
             self._store,
@@ -159,7 +166,7 @@ class Retention:
             state: Literal["running", "paused", "finished"] = "finished"
             if lease.trial_state == TrialState.RUNNING.name:
                 state = "paused" if _is_frozen(lease) else "running"
-            elif lease.number in spared:
+            elif lease.number in spared or prefix in self._ending:
                 state = "paused"  # with an older copy of the database it goes on
             unfinished = state != "finished"
             pointers = [pointer.key for pointer in (lease.snapshot, lease.previous) if pointer and unfinished]

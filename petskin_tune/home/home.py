@@ -109,11 +109,6 @@ class Home:
 
             self.copied = DatabaseReplica(self.folder, database, say)
             self.copied.open(mode, take_over=take_over)
-        elif mode != "reader" and database == self.folder / DATABASE and not is_file(database):
-            from petskin_tune.home.moved import from_network_disk
-
-            if from_network_disk(self.folder, database):
-                say(f"The home came from a network disk: its database is {database} from now on.")
 
     @property
     def database_is_left_over(self) -> bool:
@@ -199,7 +194,7 @@ class Home:
         Raises:
             UsageError: the store asked for is not the study's, or nobody but this machine could read it.
         """
-        own = self.own_store(recorded)
+        own = None if recorded is None else self._absolute(recorded)
         asked = self.asked_store
         if asked is not None and own not in (None, asked) and not self.local_checkpoints and not holds_study(asked):
             raise UsageError(
@@ -209,10 +204,6 @@ class Home:
         url = asked or own or self._absolute(IN_THE_HOME)
         self._refuse_store_of_this_machine(url, holds_study)
         return url
-
-    def own_store(self, recorded: str | None) -> str | None:
-        """The URL of the store that a study names, whichever is in force; None: it names none."""
-        return None if recorded is None else self._absolute(recorded)
 
     @property
     def to_record(self) -> str:
@@ -278,6 +269,7 @@ def resolve_home(
             )
         storage = file_url(local / DATABASE)
         require_not_astray(local / DATABASE)
+        _require_not_moved(folder, network=network)
     else:
         read_url(storage)  # refused here, before anything is made
         _refuse_sqlite_on_network(storage)
@@ -289,6 +281,24 @@ def resolve_home(
         network=network,
         local_checkpoints=local_checkpoints,
     )
+
+
+def _require_not_moved(folder: Path, *, network: bool) -> None:
+    """Refuse a home that was copied from another kind of disk, rather than begin its study anew.
+
+    Raises:
+        UsageError: says what to type.
+    """
+    database = folder / DATABASE
+    try:
+        there = is_file(database)
+        moved = there if network else not there and (folder / "database").is_dir()
+    except OSError:
+        return  # a disk that does not answer is told of when it is opened
+    if moved:
+        from petskin_tune.home.moved import require_not_moved  # only here: most homes need none of it
+
+        require_not_moved(database, network=network)
 
 
 def _home_folder(home: str) -> Path:

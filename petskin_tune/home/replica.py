@@ -28,7 +28,7 @@ from petskin_tune.files.atomic import sync_folder
 from petskin_tune.files.durable import PASSING, SameDisk, StoreError, measure, translated, write_new
 from petskin_tune.home.claim import BEAT_SECONDS, WATCH_SECONDS, Claim
 from petskin_tune.home.copies import FOLDER, NOTHING, Copies, LocalState, Version, put_in_place, take_copy
-from petskin_tune.home.moved import from_local_disk
+from petskin_tune.home.moved import take_over
 from petskin_tune.retries import retrying
 
 Mode = Literal["owner", "guest", "reader"]  # see :meth:`petskin_tune.home.home.Home.start`
@@ -201,14 +201,14 @@ class DatabaseReplica:
         reach("home-restored")
 
     def _adopt(self) -> None:
-        """Take over the database of a home that was copied here from a local disk, where there is one."""
-        source, temporary = self._home / self._database.name, self._local / "restored.db"
-        if not from_local_disk(source, temporary):
+        """Take over the database of a home that was copied here from a local disk, where a person has put one."""
+        temporary = self._local / "restored.db"
+        if not take_over(self._folder, temporary):
             return
         put_in_place(self._database, temporary)
         sync_folder(self._local)
         LocalState(self._id, NOTHING).write(self._state)
-        self._say(f"The home came from a local disk: its database {source} is taken over; copies go to {self._folder}.")
+        self._say(f"The home came from a local disk: its database is taken over, and copied to {self._folder}.")
 
     def _hold(self, kind: int) -> bool:
         """Take the lock of this machine's database, shared for using it, exclusive for replacing it."""

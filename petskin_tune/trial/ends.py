@@ -263,11 +263,22 @@ def give_back(run: RunState, failure: Failure, subject: str = "") -> UsageError:
     return UsageError(failure.sentence(subject, run.place.command("doctor")))
 
 
-def release(run: RunState, reason: str | None = None) -> Outcome:
+def put_back(run: RunState) -> Outcome:
+    """Give back a trial that was not trained; one that was thawed for it is frozen again, and still has its snapshot.
+
+    Released, it might be begun anew by whoever does not see that snapshot.
+    """
+    return release(run, frozen=run.is_as_it_was_frozen())
+
+
+def release(run: RunState, reason: str | None = None, *, frozen: bool = False) -> Outcome:
     """Give the trial back, unless the database stays away: then the lease runs out by itself."""
     reason = reason or run.suspended_because or "suspended"
     try:
-        run.trial.release(reason)
+        if frozen:
+            run.trial.freeze()
+        else:
+            run.trial.release(reason)
     except LeaseLost:
         return Outcome("lost", run.best())
     except sqlalchemy.exc.SQLAlchemyError:

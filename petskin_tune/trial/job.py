@@ -99,11 +99,10 @@ def _lies_beside_the_database(place: Workplace) -> bool:
     return beside and place.study.store == IN_THE_HOME
 
 
-def _require_gone(trial: HeldTrial, lease: Lease, newest: Rejected, place: Workplace) -> None:
+def _require_gone(lease: Lease, newest: Rejected, place: Workplace) -> None:
     """Make sure that a trial has no good snapshot any more, rather than one that is not to be seen here and now.
 
     Args:
-        trial: held by this worker.
         lease: of the trial.
         newest: what is said of its newest snapshot.
         place: this worker's.
@@ -111,16 +110,12 @@ def _require_gone(trial: HeldTrial, lease: Lease, newest: Rejected, place: Workp
     Raises:
         Unavailable: nothing is known of it.
     """
-    home, store = place.home, place.store
-    if home.local_checkpoints:
+    store = place.store
+    if place.home.local_checkpoints or _lies_beside_the_database(place):  # no other machine still brings it
         return
-    if not _lies_beside_the_database(place):  # what does is as late, and no other machine still brings it
-        store.require()  # a disk of its own may not be mounted yet: nothing is known of what lies there
-        if newest.missing and store.shows_late and _is_young(lease, newest.key):
-            raise Unavailable(f"{newest.reason}, but is only minutes old: this disk may show it later")
-    own = home.own_store(place.study.store)
-    if trial.held.thawed and own not in (None, store.url):
-        raise Unavailable(f"{newest.reason}, and the store {store.url} is not the study's own, {own}")
+    store.require()  # a disk of its own may not be mounted yet: nothing is known of what lies there
+    if newest.missing and store.shows_late and _is_young(lease, newest.key):
+        raise Unavailable(f"{newest.reason}, but is only minutes old: this disk may show it later")
 
 
 def _is_young(lease: Lease, key: str) -> bool:
@@ -148,7 +143,7 @@ def _newest_snapshot(
     usable = [pointer for pointer in pointers if PurePosixPath(pointer.key).name not in refused]
     restored = newest_good(usable, place.store, folder)
     if restored.path is None and restored.rejected:
-        _require_gone(trial, lease, restored.rejected[0], place)
+        _require_gone(lease, restored.rejected[0], place)
     for rejected in restored.rejected:
         remember(f"the snapshot {rejected.key} cannot be used: {rejected.reason}")
     good = restored.pointer

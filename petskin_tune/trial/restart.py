@@ -50,7 +50,7 @@ def given_back(study: Study) -> list[tuple[FrozenTrial, Lease]]:
     """The trials that nobody trains at this moment, with their leases, by number: released ones, and silent ones."""
     trials = {trial._trial_id: trial for trial in study.trials(TrialState.RUNNING)}
     leases = read_leases(study.storage, study.id, only_unfinished=True)
-    left = [lease for lease in leases if lease.state == "released" or lease.expires_in < 0]
+    left = [lease for lease in leases if lease.state == "released" or lease.has_run_out]
     return [(trials[lease.trial_id], lease) for lease in left if lease.trial_id in trials]
 
 

@@ -126,7 +126,7 @@ class TrialRun:
             except SnapshotGone:
                 return ends.end_thawed(state)
             if process is None:
-                return ends.release(state)
+                return ends.put_back(state)
             try:
                 ended = self._watch(process)
             finally:

@@ -40,4 +40,4 @@ def hold_of(lease: Lease | None) -> Hold:
         return "frozen" if lease.state == "frozen" else "released"
     if lease.identity.is_alive() is False:
         return "dead"
-    return "training" if lease.expires_in > 0 else "silent"
+    return "silent" if lease.has_run_out else "training"

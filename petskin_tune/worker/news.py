@@ -71,7 +71,7 @@ class News:
 
     def _at_work(self) -> str:
         leases = read_leases(self._study.storage, self._study.id, only_unfinished=True)
-        if not any(lease.state == "running" and lease.expires_in > 0 for lease in leases):
+        if not any(lease.state == "running" and not lease.has_run_out for lease in leases):
             return " · nobody is at work"
         return ""
 

@@ -19,7 +19,7 @@ from petskin_tune.checkpoints.keys import results_key, trial_prefix, weights_key
 from petskin_tune.checkpoints.restore import ORPHAN_SECONDS
 from petskin_tune.checkpoints.retention import Retention
 from petskin_tune.database.storage import PetskinStorage, open_storage
-from petskin_tune.files.durable import Unavailable
+from petskin_tune.files.durable import Full, Unavailable
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Lease, SnapshotPointer, read_leases
 from petskin_tune.leases.segments import Choice, Continue, Segments
@@ -333,6 +333,28 @@ def test_the_snapshot_of_a_trial_that_was_thawed_since_the_leases_were_read_stay
     make_all_room(shelf, give_up)
     assert shelf.kinds(trial) == ["best", "snapshot"]
     assert trial.read().state == TrialState.RUNNING
+
+
+def test_no_snapshot_goes_before_a_copy_of_the_database_knows_that_its_trial_is_over(shelf: Shelf) -> None:
+    trial, segments = frozen(shelf, 0.1, 0.3), Segments(shelf.leased.worker("another"))
+    drive = [Full("a quota"), Full("a quota"), None]  # what the home says to each copy
+
+    def give_up(lease: Lease) -> bool:
+        is_over = segments.give_up(lease)
+        if refusal := drive.pop(0):
+            raise refusal
+        return is_over
+
+    shelf.study.spec = a_spec(keep_weights=1, store_limit=1)
+    keeper = Retention(shelf.study, shelf.store, copied=True, give_up=give_up)
+    for _ in range(2):
+        with pytest.raises(Full):
+            keeper.make_room(100, full=False)
+        assert trial.read().state == TrialState.PRUNED
+        assert shelf.kinds(trial) == ["best", "snapshot"]
+    keeper.make_room(100, full=False)
+    assert drive == []
+    assert shelf.kinds(trial) == ["best"]
 
 
 def test_where_nobody_can_end_a_frozen_trial_its_only_snapshot_stays(shelf: Shelf) -> None:

@@ -188,20 +188,55 @@ def _write(home: Home, epoch: int) -> sqlite3.Connection:
     return connection
 
 
-def test_a_home_copied_from_a_local_disk_to_a_network_disk_brings_its_database(tmp_path: Path) -> None:
-    local = resolve(home="mine")
+def _type(refusal: pytest.ExceptionInfo[UsageError]) -> None:
+    """The line that the refusal says to type."""
+    subprocess.run(["sh", "-c", str(refusal.value).partition("typing: ")[2]], check=True)
+
+
+def test_a_home_goes_from_a_local_disk_to_drive_and_back_by_the_lines_that_are_said(tmp_path: Path) -> None:
+    local = resolve(home="my 집")
     local.start()
     with contextlib.closing(_write(local, 7)):
-        assert (tmp_path / "mine" / "tune.db-wal").stat().st_size > 0
-        shutil.copytree(tmp_path / "mine", tmp_path / "drive")
-    for machine in ("first", "second"):
-        said: list[str] = []
-        moved = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / machine)}, home="drive")
-        moved.start(say=said.append)
-        assert _epochs(moved) == [7]
-        assert any("came from a local disk" in line for line in said) == (machine == "first")
-        assert moved.close()
-    assert [path.name for path in (tmp_path / "drive").iterdir() if path.name.startswith(".")] == []
+        assert (tmp_path / "my 집" / "tune.db-wal").stat().st_size > 0
+        shutil.copytree(tmp_path / "my 집", tmp_path / "my drive")
+    drive = {"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "first")}
+    with pytest.raises(UsageError, match="comes from a local disk") as refused:
+        resolve(drive, home="my drive")
+    _type(refused)
+    said: list[str] = []
+    moved = resolve(drive, home="my drive")
+    moved.start(say=said.append)
+    assert len(said) == 1
+    assert "came from a local disk" in said[0]
+    assert _epochs(moved) == [7]
+    assert moved.database is not None
+    with contextlib.closing(sqlite3.connect(moved.database)) as connection, connection:
+        connection.execute("UPDATE epochs SET epoch = 8")
+    moved.epoch_saved()
+    assert moved.close()
+    shutil.copytree(tmp_path / "my drive", tmp_path / "back")
+    with pytest.raises(UsageError, match="comes from a network disk") as refused:
+        resolve(home="back")
+    _type(refused)
+    back = resolve(home="back")
+    back.start()
+    assert _epochs(back) == [8]
+    shutil.copytree(tmp_path / "back", tmp_path / "again")
+    with pytest.raises(UsageError, match="comes from a local disk"):
+        resolve(drive, home="again")
+
+
+def test_a_home_with_two_databases_is_refused_on_a_network_disk(tmp_path: Path) -> None:
+    drive = {"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    home = resolve(drive, home="drive")
+    home.start()
+    with contextlib.closing(_write(home, 7)):
+        pass
+    home.epoch_saved()
+    assert home.close()
+    (tmp_path / "drive" / "tune.db").write_bytes(b"of another time")
+    with pytest.raises(UsageError, match="holds two databases"):
+        resolve(drive, home="drive")
 
 
 def test_a_damaged_database_of_a_moved_home_is_refused(tmp_path: Path) -> None:
@@ -211,33 +246,12 @@ def test_a_damaged_database_of_a_moved_home_is_refused(tmp_path: Path) -> None:
         pass
     database = tmp_path / "mine" / "tune.db"
     database.write_bytes(database.read_bytes()[:5000])
-    moved = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}, home="mine")
+    drive = {"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with pytest.raises(UsageError) as refused:
+        resolve(drive, home="mine")
+    _type(refused)
     with pytest.raises(UsageError, match="is damaged"):
-        moved.start()
-
-
-def test_a_home_copied_from_a_network_disk_to_a_local_one_brings_its_database(tmp_path: Path) -> None:
-    drive = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}, home="drive")
-    drive.start()
-    with contextlib.closing(_write(drive, 7)):
-        pass
-    drive.epoch_saved()
-    assert drive.close()
-    shutil.copytree(tmp_path / "drive", tmp_path / "mine")
-    said: list[str] = []
-    moved = resolve(home="mine")
-    moved.start("reader", say=said.append)
-    assert not (tmp_path / "mine" / "tune.db").exists()
-    moved.start(say=said.append)
-    assert _epochs(moved) == [7]
-    assert "came from a network disk" in said[0]
-    moved.start(say=said.append)
-    assert len(said) == 1
-    newest = max((tmp_path / "mine" / "database").glob("tune-*.db"))
-    newest.write_bytes(b"damaged")
-    (tmp_path / "mine" / "tune.db").unlink()
-    with pytest.raises(UsageError, match="is whole"):
-        moved.start()
+        resolve(drive, home="mine").start()
 
 
 def test_a_server_keeps_the_study_of_a_network_home_and_nothing_is_copied(tmp_path: Path) -> None:
