@@ -113,7 +113,7 @@ class Retention:
                 return True
             self._ending[prefix] = lease
             is_over = self._give_up(lease)  # where it raises, no copy of the database may know of the end yet
-            del self._ending[prefix]
+            self._ending.pop(prefix, None)  # the upload of another trial may have been faster
             return is_over
 
         return make_room(

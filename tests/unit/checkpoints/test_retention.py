@@ -357,6 +357,23 @@ def test_no_snapshot_goes_before_a_copy_of_the_database_knows_that_its_trial_is_
     assert shelf.kinds(trial) == ["best"]
 
 
+def test_two_uploads_at_once_may_end_the_same_frozen_trial(shelf: Shelf) -> None:
+    trial, segments = frozen(shelf, 0.1, 0.3), Segments(shelf.leased.worker("another"))
+    others = [True]  # an upload of another thread, which comes in between
+
+    def give_up(lease: Lease) -> bool:
+        if others:
+            others.clear()
+            keeper.make_room(100, full=False)
+        return segments.give_up(lease)
+
+    shelf.study.spec = a_spec(keep_weights=1, store_limit=1)
+    keeper = Retention(shelf.study, shelf.store, give_up=give_up)
+    keeper.make_room(100, full=False)
+    assert others == []
+    assert shelf.kinds(trial) == ["best"]
+
+
 def test_where_nobody_can_end_a_frozen_trial_its_only_snapshot_stays(shelf: Shelf) -> None:
     trial = frozen(shelf, 0.1, 0.3)
     shelf.study.spec = a_spec(keep_weights=1, store_limit=1)
