@@ -23,7 +23,7 @@ from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 from petskin_tune.study.best import ranking
-from petskin_tune.study.rows import attribute, changeable, new_attribute, to_json, waiting_trial
+from petskin_tune.study.rows import attribute, changeable, keep_attribute, new_attribute, to_json, waiting_trial
 from petskin_tune.study.space.parameters import check_settings
 from petskin_tune.study.spec import CHANGEABLE, StudySpec
 from petskin_tune.study.stored import checked, read_spec, recorded, study_attributes
@@ -170,10 +170,7 @@ class Study:
             changed = read_spec({attributes.SPEC: json.loads(row.value_json)}).model_copy(update=news)
             spec = checked(changed, "The study")
             row.value_json = json.dumps(to_json(spec))
-            if said is None:
-                session.add(new_attribute(self.id, attributes.FILE, says))
-            else:
-                said.value_json = json.dumps(says)
+            keep_attribute(session, self.id, attributes.FILE, says)
             return spec
 
         self.spec = self.storage.transaction(work)
