@@ -11,6 +11,7 @@ HEAD = 250  # of them, of a longer one, from its beginning; its end says what ca
 LONGEST_DETAIL = 6000  # characters kept of a traceback or a log
 # Names of schemes and of secrets are no longer than this: a text of one endless word takes no time with its square.
 _URL = re.compile(r"[\w+.-]{1,40}://\S+")
+_URL_TO_THE_END = re.compile(r"[\w+.-]{1,40}://.+", re.DOTALL)
 _NO_PORT = re.compile(r"^([^/?:\[\]]+:)(?![0-9]{0,5}(?:[/?,]|$))[^?]*")
 _NAME = re.compile(r"[A-Za-z_-]{1,24}")  # of a parameter; others may be a piece of a secret
 _AFTER_A_URL = "\"'`.,;:)]}>"  # of the sentence around it
@@ -45,6 +46,11 @@ def masked_url(url: str) -> str:
         rest = _NO_PORT.sub(r"\1***", rest)  # as in ``USER:PASSWORD``, the host forgotten
     place, mark, parameters = rest.partition("?")
     return f"{scheme}://{place}{mark}{'&'.join(map(_masked_parameter, parameters.split('&')))}"
+
+
+def masked_word(word: str) -> str:
+    """A word that was typed, whose URL goes on to its end: a password in it may have spaces."""
+    return _URL_TO_THE_END.sub(lambda found: masked_url(found[0]), word)
 
 
 def _masked_user(before: str) -> str:

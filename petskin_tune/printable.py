@@ -7,6 +7,7 @@ keeps every other byte as a lone surrogate (``surrogateescape``, PEP 383), which
 
 from __future__ import annotations
 
+import html
 import re
 
 LONGEST_SENTENCE = 1600  # characters: what a terminal of 24 lines of 80 columns shows, and a prompt
@@ -51,6 +52,16 @@ def _spelled(found: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def html_text(text: object, *, quote: bool = True) -> str:
+    """``text`` as printable HTML; with ``quote`` also inside of an attribute."""
+    return html.escape(printable(text), quote=quote)
+
+
+def in_json(text: str) -> str:
+    r"""JSON whose strings have what :func:`printable` spells out spelled so: ``\\u202e`` is six characters in them."""
+    return _UNSAFE.sub(lambda found: "\\" + _spelled(found), text)
 
 
 def raw(text: str) -> bytes:

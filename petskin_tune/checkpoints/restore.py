@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Generic, Literal, Protocol, TypeVar
 
 from petskin_tune.checkpoints.base import Entry, Store
-from petskin_tune.checkpoints.keys import snapshot_position
+from petskin_tune.checkpoints.keys import is_of_a_trial, snapshot_position
 from petskin_tune.files.atomic import PARTIAL
 from petskin_tune.files.durable import Damaged, Missing, read_patiently
 from petskin_tune.protocol import Position
@@ -170,7 +170,7 @@ def _least_needed_first(
     by_prefix = {holding.prefix: holding for holding in holdings}
     ranked = []
     for entry in entries:
-        if entry.key.startswith(f"{study_uid}/"):
+        if entry.key.startswith(f"{study_uid}/") and is_of_a_trial(entry.key):
             holding = by_prefix.get(_folder(entry))
             rank = _rank(entry, holding)
             if rank is not None and rank <= last:

@@ -18,6 +18,7 @@ import click
 from petskin_tune.commands.options import in_places, one_sentence
 from petskin_tune.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from petskin_tune.opening.places import Places
+from petskin_tune.printable import quoted
 from petskin_tune.text import counted, duration, place, score, size
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def delete_study(places: Places, say: Callable[[str], None], may: Callable[[str]
             raise UsageError(f"there is no study `{places.study}` in this database{hint}")
         doomed = [*_repetitions(study), study]  # the study itself last: it is by which the others are found
         for one in doomed:
+            _refuse_shared_uid(one)
             _refuse_workers(one, places)
         holdings = [_holding(one, home) for one in doomed]
         if not may(f"Delete {'; '.join(map(str, reversed(holdings)))}?"):
@@ -98,8 +100,25 @@ def _repetitions(study: Study) -> list[Study]:
     from petskin_tune.study.best.repeats import studies_about
     from petskin_tune.study.study import find_study
 
-    found = (find_study(study.storage, name) for name in studies_about(study.storage, study.uid))
+    found = (find_study(study.storage, name) for name in studies_about(study))
     return [one for one in found if one is not None]
+
+
+def _refuse_shared_uid(study: Study) -> None:
+    """Refuse a study whose files cannot be told from those of another one.
+
+    Raises:
+        UsageError: names both.
+    """
+    from petskin_tune.study import attributes
+
+    kept = ((one.study_name, one.user_attrs.get(attributes.UID)) for one in study.storage.get_all_studies())
+    named = sorted(quoted(name) for name, uid in kept if uid == study.uid)
+    if len(named) > 1:
+        raise UsageError(
+            f"The studies {' and '.join(named)} have one uid in this database: nothing tells their files apart, and "
+            "nothing is deleted."
+        )
 
 
 def _delete_rows(study: Study) -> None:
@@ -215,8 +234,9 @@ def _paths(study: Study, home: Home) -> list[Path]:
         for path in _listed(home.work / folder)
         if own.fullmatch(path.name)
     ]
-    subset = home.work / "data" / folder_name(f"subset-{study.name}")
-    return [path for path in (*found, subset) if path.exists() and not path.is_symlink()]
+    subset = folder_name(f"subset-{study.name}")
+    found += [path for path in _listed(home.work / "data") if path.name == subset]
+    return [path for path in found if path.exists() and not path.is_symlink()]
 
 
 def _listed(folder: Path) -> list[Path]:

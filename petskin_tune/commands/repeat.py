@@ -145,8 +145,9 @@ def _compared(
     against = reference_of(study.spec) if tried else "defaults"
     settings = {BEST: settings_of(best, study.spec), DEFAULTS: defaults}
     if settings[BEST] == settings[DEFAULTS]:
+        named = "defaults" if against == "defaults" else "start point"
         raise UsageError(
-            f"The best trial of {study.name}, trial {best.number}, has the settings of the defaults: "
+            f"The best trial of {study.name}, trial {best.number}, has the settings of the {named}: "
             "there is nothing to compare."
         )
     return Repeats(study=study.name, uid=study.uid, trial=best.number, against=against), settings

@@ -24,6 +24,7 @@ from petskin_tune.commands.options import (
     on_this_machine,
     one_sentence,
 )
+from petskin_tune.error_text import masked_word
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, UsageError
 from petskin_tune.interrupts import Interrupted, Signals, end_now, end_with_parent, unless
 from petskin_tune.opening.places import Places, warn_of_visible_password
@@ -324,9 +325,10 @@ def _work_until_the_end(place: Workplace, suspension: Suspension, signals: Signa
 
 
 def _typed(words: Sequence[str], request: Request) -> list[str]:
-    """What was typed, for the log, without the address that is a secret."""
+    """What was typed, for the log, without the address that is a secret and without passwords."""
     secret = request.notify
-    return [word if secret is None or secret not in word else word.replace(secret, "***") for word in words]
+    known = (word if secret is None or secret not in word else word.replace(secret, "***") for word in words)
+    return [masked_word(word) for word in known]
 
 
 # ---- several devices -------------------------------------------------------------------------------------------------

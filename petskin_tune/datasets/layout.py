@@ -195,7 +195,10 @@ def locate(root: Path, entry: str, within: Path | None = None) -> Path | None:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    return resolved(path).is_relative_to(resolved(folder))
+    try:
+        return resolved(path).is_relative_to(resolved(folder))
+    except ValueError:  # a NUL in the name: it is that of no file
+        return False
 
 
 def _groups(root: Path, raw: Mapping[str, Any], within: Path | None) -> Path | None:

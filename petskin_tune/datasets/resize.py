@@ -64,12 +64,14 @@ def resize(
         progress: called with (what, done, all).
 
     Raises:
-        UsageError: ``dest`` holds something else, two images would share a name, or nothing is left of a split.
+        UsageError: ``dest`` lies among the images or holds something else, two images would share a name, or nothing is
+            left of a split.
     """
     if imgsz < 32:
         raise UsageError("--imgsz must be at least 32 pixels.")
     dest = resolved(typed(dest))
     data_set = layout.read(data_yaml)
+    _refuse_inside(data_set, dest)
     with filling(dest), only_one(dest, wait=False):
         claim(dest, _RECORD, {"imgsz": imgsz, "source": fingerprint(data_yaml).digest})
         tasks = _tasks(data_set, dest, imgsz)
@@ -81,6 +83,17 @@ def resize(
             progress("resizing images", done, len(tasks))
         _write_records(data_set, tasks, {image for image, _ in skipped}, dest)
     return Resized(dest / "data.yaml", len(tasks) - len(skipped), tuple(sorted(skipped)))
+
+
+def _refuse_inside(data_set: layout.DataSet, dest: Path) -> None:
+    """Refuse a folder whose images would become images of the data set itself: a split has all below its folders.
+
+    Raises:
+        UsageError: names the folder that it lies in.
+    """
+    folders = {resolved(place) for places in data_set.places.values() for place in places if place.is_dir()}
+    if within := next((folder for folder in sorted(folders) if dest.is_relative_to(folder)), None):
+        raise UsageError(f"{dest} lies inside {within}, whose images are the data set's; give a folder elsewhere.")
 
 
 def _tasks(data_set: layout.DataSet, dest: Path, imgsz: int) -> list[_Task]:

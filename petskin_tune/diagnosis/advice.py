@@ -11,6 +11,15 @@ from petskin_tune.study.spec import StudySpec
 COMMON = 0.5  # share of the trials from which on a finding is the study's
 FEWEST = 2  # trials
 
+# Of findings that advise the opposite only the more frequent one is told, and neither of two that are as frequent.
+_TOO_SLOW: tuple[Kind, ...] = ("learning-rate-too-low", "stuck", "not-learning")
+_OPPOSED: Mapping[Kind, tuple[Kind, ...]] = {
+    "still-improving": ("overfitting",),
+    "overfitting": ("still-improving",),
+    "diverged": _TOO_SLOW,
+    **dict.fromkeys(_TOO_SLOW, ("diverged",)),
+}
+
 
 def _advice(epochs: int | None) -> Mapping[Kind, tuple[str, str]]:
     """What trials did, and what to do about it; ``epochs``: of a trial."""
@@ -54,11 +63,12 @@ def advice(
         complete: of them, those that trained to their end: the others cannot have improved in the end.
         spec: of the study.
     """
+    of = {kind: set(complete if kind == "still-improving" else judged) for kind in _advice(None)}
+    counts = {kind: len(set(shown.get(kind, ())) & among) for kind, among in of.items()}
+    common = {kind for kind, count in counts.items() if count >= max(FEWEST, COMMON * len(of[kind]))}
     said = []
     for kind, (what, do) in _advice(spec.epochs if spec else None).items():
-        of = complete if kind == "still-improving" else judged
-        count = len(set(shown.get(kind, ())) & set(of))
-        if count >= max(FEWEST, COMMON * len(of)):
+        if kind in common and not any(counts[other] >= counts[kind] for other in _OPPOSED.get(kind, ())):
             line = _("{count} of {total} trials {what}: {do}.")
-            said.append(line.format(count=count, total=len(of), what=what, do=do))
+            said.append(line.format(count=counts[kind], total=len(of[kind]), what=what, do=do))
     return said

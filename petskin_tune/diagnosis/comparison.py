@@ -100,8 +100,8 @@ def _floor(mine: Curves, others: Sequence[tuple[FrozenTrial, Curves]]) -> str | 
             "these images and labels."
         ).format(number=number, least=least, level=level)
     return _(
-        "None of {trials} went below its validation loss of {level:.3g} (the lowest: {least:.3g}, trial {number}): it "
-        "may well be the floor of this model on these images."
+        "None of {trials} went clearly below its validation loss of {level:.3g} (the lowest: {least:.3g}, trial "
+        "{number}): it may well be the floor of this model on these images."
     ).format(
         trials=several(len(known), _("{count} comparable trial"), _("{count} comparable trials")),
         level=level,

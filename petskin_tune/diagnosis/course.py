@@ -31,6 +31,13 @@ def no_finding(curves: Curves) -> tuple[str, list[str]]:
         )
         said = nothing.format(epochs=len(curves), score=curves.score, nothing=NOTHING_FOUND, least=LEAST_TO_FIND)
         return _("no verdict yet"), [said]
+    if last < FALLEN * best and _comes_back_no_more(curves):
+        gone = _(
+            "{score} fell from {best:.3f} (epoch {epoch}) to {last:.3f} and did not come back: the weights of epoch "
+            "{epoch} are the best; a smaller lr0 or fewer epochs may hold it."
+        )
+        epoch = curves.number(curves.best)
+        return _("worth a look"), [gone.format(score=curves.score, best=best, epoch=epoch, last=last)]
     if last < FALLEN * best:
         fell = _(
             "No verdict yet: {score} fell from {best:.3f} (epoch {epoch}) to {last:.3f}. In the first epochs that "
@@ -45,6 +52,11 @@ def no_finding(curves: Curves) -> tuple[str, list[str]]:
     if seen := unusual(curves):
         return _("worth a look"), _of_an_unusual_end(curves, seen)
     return _("nothing is wrong"), [_("No sign of trouble: {course}.").format(course=_course(curves))]
+
+
+def _comes_back_no_more(curves: Curves) -> bool:
+    """Whether a run that has fallen is over, or has had the epochs in which others recover."""
+    return curves.has_ended or len(curves) - 1 - curves.best >= COMES_BACK
 
 
 def _last(curves: Curves) -> float:
@@ -75,7 +87,7 @@ def _of_an_unusual_end(curves: Curves, seen: Sequence[str]) -> list[str]:
     elif ENDS_LOW in seen:
         best_weights = _("The weights of epoch {epoch} are the best; fewer epochs or a smaller lrf would have done.")
         ways.append(best_weights.format(epoch=curves.number(curves.best)))
-    if LATE in seen:
+    if LATE in seen and ENDS_LOW not in seen:  # a single high epoch near the end is no rise
         late = _("It was good only in the end: {epochs} epochs may make it better.")
         ways.append(late.format(epochs=2 * len(curves)))
     return [*lines, *(f"  → {way}" for way in ways)]

@@ -69,7 +69,7 @@ def of_study(study: Study, number: int | None = None) -> str:
     seen = _seen(own)
     gain, first = gain_of(study.user_attrs), best(trials, study.user_attrs)
     measured = gain if gain is not None and first is not None and gain.trial == first.number else None
-    advised = [*search.warnings(trials, spec, measured), *advice(seen.shown, seen.judged, seen.complete, spec)]
+    advised = [*search.warnings(trials, spec, first, measured), *advice(seen.shown, seen.judged, seen.complete, spec)]
     answer = _("look at this first") if advised else _answer_of(seen)
     lines = [_("study {name}: {answer}").format(name=study.study_name, answer=answer)]
     lines += [f"  → {sentence}" for sentence in advised]

@@ -10,7 +10,7 @@ from petskin_tune.diagnosis.comparison import curves_of
 from petskin_tune.diagnosis.curves import fitness_noise
 from petskin_tune.language import _
 from petskin_tune.study import attributes
-from petskin_tune.study.best.ranking import best, so_far
+from petskin_tune.study.best.ranking import so_far
 from petskin_tune.study.foreign import without_foreign
 from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.stored import recorded
@@ -28,26 +28,31 @@ USUAL_NOISE = 0.007  # of mask mAP50-95 from one epoch to the next, median of pu
 Concern = Literal["same-value", "same-failure", "no-better-than-defaults"]
 
 
-def concerns(trials: Sequence[FrozenTrial], spec: StudySpec | None, in_a_row: int = IN_A_ROW) -> dict[Concern, str]:
-    """What is wrong with the search itself, each in a sentence; empty where nothing is."""
+def concerns(
+    trials: Sequence[FrozenTrial], spec: StudySpec | None, first: FrozenTrial | None, in_a_row: int = IN_A_ROW
+) -> dict[Concern, str]:
+    """What is wrong with the search itself, each in a sentence; empty where nothing is. ``first`` is the best trial."""
     trials = without_foreign(trials)
     said: dict[Concern, str | None] = {
         "same-value": _same_value(trials, in_a_row),
         "same-failure": _same_failure(trials, in_a_row),
-        "no-better-than-defaults": _no_better_than_defaults(trials, spec),
+        "no-better-than-defaults": _no_better_than_defaults(trials, spec, first),
     }
     return {concern: sentence for concern, sentence in said.items() if sentence}
 
 
-def warnings(trials: Sequence[FrozenTrial], spec: StudySpec | None, gain: Gain | None = None) -> list[str]:
+def warnings(
+    trials: Sequence[FrozenTrial], spec: StudySpec | None, first: FrozenTrial | None, gain: Gain | None = None
+) -> list[str]:
     """The sentences of :func:`concerns`, after as many trials in a row as the study lets fail alike.
 
     Args:
         trials: of the study.
         spec: of the study; None: it is not ours.
+        first: the study's best trial; None: it has none.
         gain: what repetitions of the best trial have shown, which is more than single trials can.
     """
-    said = concerns(trials, spec, spec.max_identical_failures if spec else IN_A_ROW)
+    said = concerns(trials, spec, first, spec.max_identical_failures if spec else IN_A_ROW)
     if gain is not None and gain.verdict == "gain":
         said.pop("no-better-than-defaults", None)
     return list(said.values())
@@ -103,8 +108,10 @@ def _same_failure(trials: Sequence[FrozenTrial], in_a_row: int) -> str | None:
     return said.format(count=count, kind=kind, message=message)
 
 
-def _no_better_than_defaults(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> str | None:
-    defaults, first = defaults_trial(trials, spec), best(trials)
+def _no_better_than_defaults(
+    trials: Sequence[FrozenTrial], spec: StudySpec | None, first: FrozenTrial | None
+) -> str | None:
+    defaults = defaults_trial(trials, spec)
     finished = sum(trial.state.is_finished() for trial in trials)
     if defaults is None or first is None or not defaults.values or finished < ENOUGH_TRIALS:
         return None
@@ -118,6 +125,11 @@ def _no_better_than_defaults(trials: Sequence[FrozenTrial], spec: StudySpec | No
             "The defaults themselves are the best trial after {finished} trials: widen the ranges, or accept the "
             "defaults."
         ).format(finished=finished)
+    if ahead < -margin:
+        return _(
+            "The best trial ({number}) lies below the defaults (trial {defaults}): {ahead:+.4f}, noise {noise:.4f} "
+            "after {finished} trials: widen the ranges, or accept the defaults."
+        ).format(number=first.number, defaults=defaults.number, ahead=ahead, noise=margin / 2, finished=finished)
     return _(
         "The best trial ({number}) lies within noise of the defaults (trial {defaults}): {ahead:+.4f}, noise "
         "{noise:.4f} after {finished} trials: widen the ranges, or accept the defaults."
@@ -143,4 +155,4 @@ def reference_trial(trials: Sequence[FrozenTrial], spec: StudySpec | None) -> Fr
 
 def reference_of(spec: StudySpec | None) -> Against:
     """What :func:`reference_trial` tried."""
-    return "defaults" if spec is None or not spec.start or "defaults" in spec.start else "start point"
+    return "defaults" if spec is None or "defaults" in spec.start else "start point"

@@ -112,10 +112,13 @@ def read_names(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 to what a person named, which may be a device or a FIFO, as a shell's ``>(…)`` is: never wait for it.
 
+    What UTF-8 has not, half a pair of surrogates, is spelled out; the file is emptied when all else is ready.
+
     Raises:
         NotRegular: a FIFO that nobody reads, or a socket.
         OSError: it cannot be written.
     """
+    content = text.encode("utf-8", "backslashreplace")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -124,8 +127,8 @@ def write_text(path: Path, text: str) -> None:
             raise NotRegular(path, f"{kind_of(path.stat().st_mode)} that nobody reads") from error
         raise
     os.set_blocking(descriptor, True)  # a reader who is there is given the time to read
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(descriptor, "wb") as file:
+        file.write(content)
 
 
 def require_replaceable(path: Path) -> None:

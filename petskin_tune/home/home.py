@@ -30,7 +30,7 @@ from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.durable import StoreError
 from petskin_tune.files.paths import is_file, looks_like_url, resolved, typed
 from petskin_tune.home.astray import require_not_astray
-from petskin_tune.printable import printable, quoted
+from petskin_tune.printable import printable, quoted, raw
 
 if TYPE_CHECKING:
     from petskin_tune.checkpoints.base import Store
@@ -263,9 +263,9 @@ def resolve_home(
     network = is_network(folder) if forced is None else forced == "1"
     local = local_folder(environ) / _short_hash(str(folder)) if network else folder
     if storage is None:
-        if printable(str(local)) != str(local):
+        if printable(str(folder)) != str(folder) or printable(str(local)) != str(local):
             raise UsageError(
-                f"The home {quoted(local)} cannot be used: its path is not UTF-8, as that of a database is."
+                f"The home {quoted(folder)} cannot be used: its path is not UTF-8, as that of a database is."
             )
         storage = file_url(local / DATABASE)
         require_not_astray(local / DATABASE)
@@ -384,4 +384,4 @@ def _refuse_sqlite_on_network(storage: str) -> None:
 
 
 def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(raw(text)).hexdigest()[:16]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from petskin_tune.checkpoints.opening import check_store
 from petskin_tune.database.storage import open_storage
 from petskin_tune.errors import UsageError
-from petskin_tune.home.home import Home
+from petskin_tune.home.home import DATABASE, Home
 from petskin_tune.opening.lookup import names
 from petskin_tune.opening.patience import Say
 from petskin_tune.opening.places import Places
@@ -58,11 +58,16 @@ def _prepare_or_leave_nothing(spec: StudySpec, home: Home, folders: list[Path], 
             check_store(store)
         return prepared
     except UsageError:
-        if new:
+        if new and not _is_in_use(home):
             shutil.rmtree(home.work, ignore_errors=True)
             with contextlib.suppress(OSError):
                 home.folder.rmdir()
         raise
+
+
+def _is_in_use(home: Home) -> bool:
+    """Whether another study has begun in this home meanwhile: a large data set takes minutes to look at."""
+    return any((home.work / name).exists() for name in ("trials", "outbox")) or (home.folder / DATABASE).exists()
 
 
 @dataclass(frozen=True)

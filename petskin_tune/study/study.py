@@ -241,7 +241,7 @@ def find_study(storage: PetskinStorage, name: str) -> Study | None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of an outage are whole statements
     opened = optuna.Study(study_name=name, storage=storage)
     spec = read_spec(stored)
-    if spec.study != name or attributes.UID not in stored:
+    if spec.study != name or "/" in name or attributes.UID not in stored:
         raise UsageError(f"The study {name!r} in the database has lost its name or its uid: it cannot be gone on with.")
     return Study(storage, opened, spec, stored[attributes.UID], stored)
 

@@ -22,6 +22,7 @@ from petskin_tune.files.durable import StoreError
 from petskin_tune.protocol import TRAIN_LOG, Event, Failed, PicturesJob, PicturesMade
 from petskin_tune.study import attributes
 from petskin_tune.study.best.ranking import ranked
+from petskin_tune.study.extent import begun_here
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study, settings_of
 from petskin_tune.trial.inputs import Prepared
@@ -39,7 +40,7 @@ class NotMade(Exception):
 
 def wanted(study: Study) -> list[FrozenTrial]:
     """The trials that have pictures: the top ``keep_weights``, as long as their weights are kept; the best first."""
-    first = ranked(study.trials(*FINISHED), study.attributes)[: study.spec.keep_weights]
+    first = begun_here(ranked(study.trials(*FINISHED), study.attributes))[: study.spec.keep_weights]
     return [trial for trial in first if recorded(trial).get(attributes.WEIGHTS)]
 
 

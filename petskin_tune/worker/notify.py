@@ -28,6 +28,7 @@ EVERY_SECONDS = 60.0
 ANSWER_SECONDS = 10.0  # that a server may take
 LARGEST_FILE = 64 * 1024  # bytes of a file that holds an address
 MOST_LINES = 8  # of a message
+MOST_CHARACTERS = 1800  # of these: Discord refuses a message of more than 2000
 VARIABLE = "TUNE_NOTIFY"
 # Slack reads `text`, Discord `content`; ntfy takes its message from the body by this template.
 HEADERS = {
@@ -161,6 +162,8 @@ class Notifier:
 
 def _joined(lines: list[str]) -> str:
     left = len(lines) - MOST_LINES
+    if sum(map(len, lines[-MOST_LINES:])) > MOST_CHARACTERS:
+        lines = [shortened(line, MOST_CHARACTERS // min(len(lines), MOST_LINES)) for line in lines]
     return "\n".join(lines if left <= 0 else [f"({left} earlier messages are left out)", *lines[left:]])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from petskin_tune.diagnosis import search
 from petskin_tune.protocol import FailureKind
 from petskin_tune.search.constraints import constraint_attrs
+from petskin_tune.study.best.ranking import best
 from petskin_tune.study.foreign import without_foreign
 from petskin_tune.study.spec import StudySpec
 
@@ -23,7 +24,7 @@ class SearchWatch:
 
     def news(self, trials: Sequence[FrozenTrial], spec: StudySpec) -> list[str]:
         """Sentences on what was right when this was asked last; what passed may be said again when it comes back."""
-        concerns = search.concerns(trials, spec, spec.max_identical_failures)
+        concerns = search.concerns(trials, spec, best(trials), spec.max_identical_failures)
         new = [sentence for concern, sentence in concerns.items() if concern not in self._known]
         self._known = set(concerns)
         return new
@@ -39,4 +40,4 @@ def stopped_by_failures(trials: Sequence[FrozenTrial], spec: StudySpec) -> str |
     is_constraint = alike is not None and any(constraint_attrs(cast(FailureKind, alike[0])).values())
     if is_constraint and any(map(search.is_healthy, without_foreign(trials))):
         return None
-    return search.concerns(trials, spec, spec.max_identical_failures).get("same-failure")
+    return search.concerns(trials, spec, None, spec.max_identical_failures).get("same-failure")

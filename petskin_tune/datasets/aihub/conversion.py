@@ -107,19 +107,26 @@ def convert(
 
 
 def _read_journal(journal: Path) -> list[Converted]:
-    """The journal's whole lines; a last one that was cut short by a death is cut off."""
+    """The journal's whole lines; a last one that was cut short by a death is cut off.
+
+    A line that a power cut has left without its content is no line: its image is converted again.
+    """
     if not journal.exists():
         return []
     content = journal.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         write_whole(journal, whole)
-    return [_from_journal(json.loads(line)) for line in whole.splitlines()]
+    return [found for line in whole.splitlines() if (found := _from_journal(line)) is not None]
 
 
-def _from_journal(entry: dict[str, Any]) -> Converted:
-    counted = {key: tuple((name, number) for name, number in entry[key]) for key in ("objects", "dropped", "notes")}
-    return Converted(**{**entry, **counted})
+def _from_journal(line: bytes) -> Converted | None:
+    try:
+        entry = json.loads(line)
+        counted = {key: tuple((name, number) for name, number in entry[key]) for key in ("objects", "dropped", "notes")}
+        return Converted(**{**entry, **counted})
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _compact(converted: Converted, shared: dict[Any, Any]) -> Converted:

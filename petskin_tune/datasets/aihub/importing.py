@@ -102,8 +102,11 @@ def _former(dest: Path) -> Imported | None:
     """The complete import that is already there; None where it is not complete."""
     if not (dest / "data.yaml").exists():
         return None
-    report = json.loads((dest / REPORT).read_text(encoding="utf-8"))
-    return Imported(dest / "data.yaml", report, summary(report), already_there=True)
+    try:
+        report = json.loads((dest / REPORT).read_text(encoding="utf-8"))
+        return Imported(dest / "data.yaml", report, summary(report), already_there=True)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # a power cut has emptied it: it is written again
 
 
 def _import(listing: Listing, dest: Path, options: Options, jobs: int, progress: Progress) -> Imported:

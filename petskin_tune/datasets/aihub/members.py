@@ -22,6 +22,7 @@ from typing import IO
 
 from petskin_tune.datasets.archives.names import disk_name, is_litter, zip_entry_name
 from petskin_tune.errors import UsageError
+from petskin_tune.files.regular import open_regular
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field (APPNOTE.TXT 4.3.7)
 _ON_DISK = -1
@@ -173,7 +174,7 @@ def _size(path: str) -> int:
 
 def _in_zip(path: Path, prefix: str, container: int) -> Iterable[Member]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(open_regular(path), "rb") as file, zipfile.ZipFile(file) as archive:
             for entry in archive.infolist():
                 if not zip_entry_name(entry).endswith("/"):
                     yield _member_of(entry, prefix, container)

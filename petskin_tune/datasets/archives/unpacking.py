@@ -51,6 +51,7 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
+    UnicodeDecodeError,  # a zip's name that is not the UTF-8 that it says it is
     NotImplementedError,
 )
 
@@ -86,10 +87,9 @@ def unpack(archive: Path, cache: Path) -> Path:
     with only_one(cache):
         status = archive.stat()
         seen = cache / (_digest_of(f"{archive}|{status.st_size}|{status.st_mtime_ns}") + ".json")
-        if seen.exists():
-            folder = cache / json.loads(seen.read_text(encoding="utf-8"))["folder"]
-            if folder.is_dir():
-                return folder
+        folder = _seen(seen)
+        if folder is not None and folder.is_dir():
+            return folder
         copied = cache / ("copy" + PARTIAL)
         try:
             digest, folder = _unpack_new(archive, cache, copied)
@@ -97,6 +97,14 @@ def unpack(archive: Path, cache: Path) -> Path:
             copied.unlink(missing_ok=True)
         write_whole(seen, json.dumps({"archive": archive.name, "sha256": digest, "folder": folder.name}))
         return folder
+
+
+def _seen(note: Path) -> Path | None:
+    """The folder that a note says an archive was unpacked to; None: there is none, or a power cut has emptied it."""
+    try:
+        return note.parent / str(json.loads(note.read_text(encoding="utf-8"))["folder"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _unpack_new(archive: Path, cache: Path, copied: Path) -> tuple[str, Path]:

@@ -20,7 +20,7 @@ from petskin_tune.datasets.pictures.rendering import draft
 from petskin_tune.datasets.stratify import seeded
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
-from petskin_tune.files.atomic import write_whole
+from petskin_tune.files.atomic import replacing
 from petskin_tune.files.paths import require_folder, resolved, typed
 from petskin_tune.printable import printable
 
@@ -72,7 +72,8 @@ def contact_sheet(data_yaml: Path, target: Path, *, per_class: int = 12, seed: i
         for heading, images in _chosen(data_set, per_class, seed).items()
     }
     content = _as_html(sections) if target.suffix.lower() == ".html" else _as_png(sections)
-    write_whole(resolved(typed(target)), printable(content) if isinstance(content, str) else content)
+    with replacing(resolved(typed(target)), durable=False) as file:
+        file.write(printable(content).encode() if isinstance(content, str) else content)
     return target
 
 

@@ -99,7 +99,7 @@ def never_warmed_up(curves: Curves) -> Finding | None:
 def learning_rate_too_low(curves: Curves) -> Finding | None:
     """The rate peaked far below the usual one, and the run was still climbing when it ended."""
     rate, (window, climb), loss = peak_rate(curves), _climb(curves), curves.train_loss
-    if rate is None or climb is None or loss is None or compared(curves, rate)[0] != "low":
+    if rate is None or climb is None or loss is None or loss[0] <= 0 or compared(curves, rate)[0] != "low":
         return None
     times, usual = compared(curves, rate)[1:]
     fall = 1 - float(np.median(loss[-3:])) / float(loss[0])

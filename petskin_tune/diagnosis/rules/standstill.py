@@ -30,6 +30,8 @@ def not_learning(curves: Curves) -> Finding | None:
     loss = curves.train_loss
     if loss is None or len(curves) < LEAST_TO_LEARN or np.max(smooth(curves.fitness)) >= NOTHING_FOUND:
         return None
+    if _beginning(loss) <= 0:  # the columns are there, and nobody has filled them
+        return None
     fall = 1 - float(np.median(loss[-3:])) / _beginning(loss)
     if fall >= NOTHING_LEARNT:
         return None
@@ -52,6 +54,8 @@ def nothing_found(curves: Curves) -> Finding | None:
     """The training images are learnt, and on those of the validation set nothing is found, neither masks nor boxes."""
     loss = curves.train_loss
     if loss is None or len(curves) < LEAST_TO_FIND or np.max(smooth(curves.fitness)) >= NOTHING_FOUND:
+        return None
+    if _beginning(loss) <= 0:
         return None
     fall = 1 - float(np.median(loss[-3:])) / _beginning(loss)
     if fall < NOTHING_LEARNT or (curves.box is not None and np.max(smooth(curves.box)) >= CLEARLY_FOUND):

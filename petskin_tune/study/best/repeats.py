@@ -23,7 +23,6 @@ from petskin_tune.study.study import Study, find_study, refuse_deleted
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from petskin_tune.database.storage import PetskinStorage
 
 Kept = TypeVar("Kept", Repeats, Gain)
 
@@ -108,16 +107,22 @@ def pairs_of(spec: StudySpec) -> int:
     return spec.target_trials // 2
 
 
-def studies_about(storage: PetskinStorage, uid: str) -> list[str]:
-    """The names of the studies that repeat trials of the study with this ``uid``."""
-    kept = ((study.study_name, study.user_attrs.get(attributes.REPEATS)) for study in storage.get_all_studies())
-    return [name for name, repeats in kept if isinstance(repeats, Mapping) and repeats.get("uid") == uid]
+def studies_about(study: Study) -> list[str]:
+    """The names of the studies that repeat trials of ``study``, each called as :func:`begin` calls it."""
+    kept = ((one.study_name, one.user_attrs.get(attributes.REPEATS)) for one in study.storage.get_all_studies())
+    return [
+        name
+        for name, repeats in kept
+        if isinstance(repeats, Mapping)
+        and repeats.get("uid") == study.uid
+        and name == name_of(study.name, repeats.get("trial"))
+    ]
 
 
 # ---- beginning -------------------------------------------------------------------------------------------------------
 
 
-def name_of(study: str, trial: int) -> str:
+def name_of(study: str, trial: Any) -> str:
     """What the study of the repetitions of a trial is called."""
     return f"{study}-repeat-{trial}"
 

@@ -205,9 +205,13 @@ def check_value(name: str, value: Any) -> Any:
 def _number(name: str, value: Any, *, whole: bool) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise UsageError(f"`{name}` must be a number, not {value!r}")
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise UsageError(f"`{name}` must be a number, not one so large") from error
     if not whole:
-        return float(value)
-    if not float(value).is_integer():
+        return number
+    if not number.is_integer():
         raise UsageError(f"`{name}` must be a whole number, not {value!r}")
     return int(value)
 

@@ -196,7 +196,7 @@ def note(study: Study, leases: Sequence[Lease], options: str = "") -> str:
     from petskin_tune.views.status import collect as status
 
     shown = status.collect(study, leases, time.time(), options=options)
-    table = read(study, leases, {trial.number for trial in shown.running if trial.hold == "frozen"})
+    table = read(study, leases, {trial.number: trial.hold for trial in shown.running})
     lines = [literal(status.headline(shown))]
     if shown.repeats:
         lines += [f"**{literal(shown.repeats.sentence)}**", *([literal(shown.gain.sentence)] if shown.gain else [])]

@@ -38,6 +38,7 @@ LEFT_OUT = (attributes.HISTORY,)  # which the curves show
 
 NOTE = "dashboard:{}note_ver"  # as optuna-dashboard keeps notes, in the study's system attributes
 BODY = "dashboard:{}note_str:0"
+NOT_WRITTEN = 0  # version of a note that no person has written: what is written in its place has the next one
 
 
 class DashboardStorage(_CachedStorage):
@@ -124,7 +125,7 @@ class DashboardStorage(_CachedStorage):
         found: dict[str, Any] = {}
         for owner, text in notes.items():
             if NOTE.format(owner) not in study.system_attrs:
-                found |= {NOTE.format(owner): 1, BODY.format(owner): text}
+                found |= {NOTE.format(owner): NOT_WRITTEN, BODY.format(owner): text}
         return found
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from html import escape
 
 from petskin_tune import text as words
 from petskin_tune.diagnosis.troubles import DETAIL_LINES, DETAIL_WIDTH
 from petskin_tune.error_text import shortened, tail
+from petskin_tune.printable import html_text
 from petskin_tune.study.failures import Failure
 from petskin_tune.study.trials import failure_of
 from petskin_tune.views.report.parts import cell, plot, preformatted, quiet, section, table
@@ -78,7 +78,7 @@ def _table(found: Sequence[tuple[Row, Failure]]) -> str:
 
 def _folded(failure: Failure) -> str:
     """The message, and what was recorded beside it for those who want it."""
-    message = escape(shortened(failure.message))
+    message = html_text(shortened(failure.message))
     lines = tail(failure.detail, DETAIL_LINES, DETAIL_WIDTH) + ([f"all of it: {failure.log}"] if failure.log else [])
     if not lines:
         return message

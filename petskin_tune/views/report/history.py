@@ -34,7 +34,7 @@ def best_so_far(table: Table) -> str:
     rows = [row for row in table.rows if row.value is not None]
     over_trials = _risen(rows, lambda row: float(row.number), "trial")
     sentence = "Each dot is a trial; the line is the best so far."
-    if any(row.group in ("running", "frozen") for row in rows):
+    if any(row.group in ("running", "suspended", "frozen") for row in rows):
         sentence += " A trial that has not ended stands at its best epoch, and does not count for the line."
     figures = [plot(over_trials, "The best value so far over the number of trials.", "over trials")]
     if hours := _hours(rows):
@@ -127,7 +127,7 @@ def _curve_traces(rows: Sequence[Row], best: Row | None) -> Iterator[Trace]:
     thin = len(rows) > 100
     for group, name in GROUPS.items():
         if found := [row for row in rows if row.group == group and row is not best]:
-            dash = {"dash": "dot"} if group in ("frozen", "running") else {}
+            dash = {"dash": "dot"} if group in ("frozen", "suspended", "running") else {}
             ink = colour(group, faint(len(rows)) if group in ("complete", "pruned") else 0.8)
             yield _lines(name, found, {"color": ink, "width": 1.0 if thin else 1.4, **dash})
     if resumed := [row for row in rows if row.resumes]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petskin_tune.diagnosis import explain as diagnose
+from petskin_tune.printable import html_text
 from petskin_tune.views.report import failures, history, parameters, pictures, relations, results, timeline, trials
 from petskin_tune.views.report.imported import imported
 from petskin_tune.views.report.parts import anchor, preformatted, section
@@ -73,7 +73,7 @@ def render(
 def _halves(study: Study, now: float, leases: Sequence[Lease], options: str) -> tuple[str, str]:
     """What comes before the pictures, and what comes after them."""
     shown = status.collect(study, leases, now, options=options)
-    table = read(study, leases, {trial.number for trial in shown.running if trial.hold == "frozen"})
+    table = read(study, leases, {trial.number: trial.hold for trial in shown.running})
     shares = parameters.importances(table)
     before = f"{summary(table, shown)}{_links(table)}{''.join(_before_pictures(table, shares))}"
     after = "".join(_after_pictures(study, table, now))
@@ -81,14 +81,16 @@ def _halves(study: Study, now: float, leases: Sequence[Lease], options: str) -> 
 
 
 def _before_pictures(table: Table, shares: dict[str, float]) -> Iterator[str]:
-    yield results.best_beside_defaults(table)
+    if not table.is_of_repetitions:
+        yield results.best_beside_defaults(table)
     yield history.best_so_far(table)
     yield history.learning_curves(table)
     yield parameters.importance_section(table, shares)
     yield parameters.each_parameter(table, shares)
     yield relations.map_of_two(table, shares)
     yield relations.together(table)
-    yield results.classes(table)
+    if not table.is_of_repetitions:
+        yield results.classes(table)
 
 
 def _after_pictures(study: Study, table: Table, now: float) -> Iterator[str]:
@@ -99,10 +101,14 @@ def _after_pictures(study: Study, table: Table, now: float) -> Iterator[str]:
     yield imported(study)
 
 
+def _linked(table: Table) -> Iterator[str]:
+    return (title for title in LINKS if not (table.is_of_repetitions and title in ("Best settings", "Classes")))
+
+
 def _links(table: Table) -> str:
     if not table.rows:
         return ""
-    links = "".join(f'<a href="#{anchor(title)}">{escape(title)}</a>' for title in LINKS)
+    links = "".join(f'<a href="#{anchor(title)}">{html_text(title)}</a>' for title in _linked(table))
     return f"<nav>{links}</nav>"
 
 
@@ -115,9 +121,9 @@ def _head(name: str) -> str:
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{escape(name)} · petskin-tune</title><style>{_own('page.css')}</style>"
+        f"<title>{html_text(name)} · petskin-tune</title><style>{_own('page.css')}</style>"
     )
-    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(name)}</h1>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{html_text(name)}</h1>'
 
 
 def _foot(texts: str) -> str:

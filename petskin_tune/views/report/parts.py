@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
 
+from petskin_tune.printable import html_text
 from petskin_tune.views.report.style import Figure, Trace, as_json
 
 
 def section(title: str, sentence: str | None, *content: str) -> str:
     """A titled part of the page: what it shows in a sentence, and the content, which is HTML."""
-    said = f"<p>{escape(sentence)}</p>" if sentence else ""
-    return f'<section id="{anchor(title)}"><h2>{escape(title)}</h2>{said}{"".join(content)}</section>'
+    said = f"<p>{html_text(sentence)}</p>" if sentence else ""
+    return f'<section id="{anchor(title)}"><h2>{html_text(title)}</h2>{said}{"".join(content)}</section>'
 
 
 def missing(title: str, reason: str) -> str:
@@ -29,9 +29,9 @@ def plot(figure: Figure, says: str, title: str | None = None) -> str:
     """A figure, drawn by ``page.js``; ``says`` is read to those who do not see it."""
     height = figure["layout"]["height"]
     keys = _keys(figure)
-    head = f"<figcaption>{escape(title)}</figcaption>" if title else ""
+    head = f"<figcaption>{html_text(title)}</figcaption>" if title else ""
     data = f'<script type="application/json">{as_json(figure)}</script>'
-    drawn = f'<div class="plot" role="img" aria-label="{escape(says)}" style="height:{height}px">{data}</div>'
+    drawn = f'<div class="plot" role="img" aria-label="{html_text(says)}" style="height:{height}px">{data}</div>'
     return f"<figure>{head}{keys}{drawn}</figure>"
 
 
@@ -62,7 +62,7 @@ def grid(figures: Iterable[str], kind: str = "") -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells that are HTML already."""
-    first = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    first = "".join(f"<th>{html_text(cell)}</th>" for cell in head)
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -70,14 +70,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def cell(text: str, *, kind: str = "") -> str:
     """A cell of a table."""
     kinds = f"{kind} text".strip() if len(text) > 40 else kind
-    return f'<td class="{kinds}">{escape(text)}</td>' if kinds else f"<td>{escape(text)}</td>"
+    return f'<td class="{kinds}">{html_text(text)}</td>' if kinds else f"<td>{html_text(text)}</td>"
 
 
 def preformatted(text: str) -> str:
     """Lines as they are."""
-    return f"<pre>{escape(text)}</pre>"
+    return f"<pre>{html_text(text)}</pre>"
 
 
 def quiet(text: str) -> str:
     """A remark."""
-    return f'<p class="quiet">{escape(text)}</p>'
+    return f'<p class="quiet">{html_text(text)}</p>'

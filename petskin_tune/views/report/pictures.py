@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from petskin_tune import text as words
 from petskin_tune.checkpoints import artifacts
 from petskin_tune.checkpoints.pictures import Picture
 from petskin_tune.files import regular
+from petskin_tune.printable import html_text
 from petskin_tune.study.best.ranking import best
 from petskin_tune.views.report.parts import missing, section
 
@@ -91,15 +91,15 @@ def picture_section(galleries: Sequence[Gallery], more: Sequence[Picture] = ()) 
 def _gallery(gallery: Gallery, *, is_open: bool) -> str:
     title = f"Trial {gallery.number}, mask mAP {words.score(gallery.value)}"
     return (
-        f'<details class="pictures"{" open" if is_open else ""}><summary>{escape(title)}</summary>'
+        f'<details class="pictures"{" open" if is_open else ""}><summary>{html_text(title)}</summary>'
         f"{_figures(gallery.pictures, f'Trial {gallery.number}: ')}</details>"
     )
 
 
 def _figures(pictures: Iterable[Picture], before: str = "") -> str:
     figures = "".join(
-        f'<figure><img alt="{escape(before + picture.title)}" loading="lazy" src="data:{picture.mimetype};base64,'
-        f'{base64.b64encode(picture.content).decode()}"><figcaption>{escape(picture.title)}</figcaption></figure>'
+        f'<figure><img alt="{html_text(before + picture.title)}" loading="lazy" src="data:{picture.mimetype};base64,'
+        f'{base64.b64encode(picture.content).decode()}"><figcaption>{html_text(picture.title)}</figcaption></figure>'
         for picture in pictures
     )
     return f'<div class="grid pictures">{figures}</div>'

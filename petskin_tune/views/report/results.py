@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from petskin_tune import text as words
 from petskin_tune.diagnosis.curves import PER_CLASS
+from petskin_tune.printable import html_text
 from petskin_tune.study import attributes
 from petskin_tune.study.space.arguments import arguments
 from petskin_tune.study.stored import recorded
@@ -126,7 +126,7 @@ def _bars(rows: list[tuple[str, str, dict[str, float]]]) -> Figure:
         {
             "type": "bar",
             "orientation": "h",
-            "name": escape(title),
+            "name": html_text(title),
             "y": list(range(len(names))),
             "x": [round(values.get(name, math.nan), 4) for name in names],
             "text": [words.score(values[name]) if name in values else "" for name in names],

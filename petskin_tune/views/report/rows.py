@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ from petskin_tune.diagnosis.explain import kinds_of
 from petskin_tune.diagnosis.search import USUAL_NOISE, reference_trial
 from petskin_tune.study import attributes
 from petskin_tune.study.best.ranking import ranked
-from petskin_tune.study.best.repeats import gain_of
+from petskin_tune.study.best.repeats import gain_of, repeats_of
 from petskin_tune.study.foreign import without_foreign
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_kind, spec_of
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from petskin_tune.leases.lease import Lease
     from petskin_tune.study.best.gain import Gain
     from petskin_tune.study.spec import StudySpec
+    from petskin_tune.views.holds import Hold
 
 ENOUGH_FOR_NOISE = 4  # epochs of a curve
 
 _STATES = {"FAIL": "failed"}
 
-Group = Literal["complete", "pruned", "frozen", "running", "failed", "waiting"]
+Group = Literal["complete", "pruned", "frozen", "suspended", "running", "failed", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Row:
     """One trial.
 
     Attributes:
-        state: Optuna's in small letters, "failed", or "frozen".
+        state: Optuna's in small letters, "failed", "frozen", or "suspended": nobody trains it now.
         kind: of the failure that ended it; such a trial may be "pruned" for Optuna.
         value: its value, or its best epoch so far; mask mAP50-95.
         curve: (epoch, fitness) of its epochs, fitness finite.
@@ -109,6 +110,7 @@ class Table:
         noise: of mask mAP from one epoch to the next: the median of the study's own curves.
         noise_curves: of how many; 0: it is what public runs show.
         gain: what repetitions of its best trial have shown.
+        is_of_repetitions: it repeats trials of another study; the best of its own is the luckiest.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Table:
     noise: float
     noise_curves: int
     gain: Gain | None = None
+    is_of_repetitions: bool = False
 
     @property
     def best(self) -> Row | None:
@@ -143,42 +146,44 @@ class Table:
         return {name: known for name, known in self.space.items() if not known.single()}
 
 
-def read(study: Study, leases: Sequence[Lease], frozen: Collection[int]) -> Table:
+def read(study: Study, leases: Sequence[Lease], holds: Mapping[int, Hold]) -> Table:
     """Read a study, ours or anybody's, without the runs of elsewhere; nothing is written.
 
     Args:
         study: of Optuna.
         leases: of the study.
-        frozen: numbers of the trials that the search has paused.
+        holds: who holds each trial that has not ended, by its number.
     """
     trials = sorted(without_foreign(study.get_trials(deepcopy=False)), key=lambda trial: trial.number)
     held = {lease.number: lease for lease in leases}
-    rows = tuple(_row(trial, held.get(trial.number), trial.number in frozen) for trial in trials)
+    rows = tuple(_row(trial, held.get(trial.number), holds.get(trial.number)) for trial in trials)
     spec = spec_of(study)
     median, curves = _noise(rows)
+    is_of_repetitions = repeats_of(study.user_attrs) is not None
     table = Table(
         name=study.study_name,
         spec=spec,
         rows=rows,
-        order=tuple(trial.number for trial in ranked(trials, study.user_attrs)),
+        order=() if is_of_repetitions else tuple(trial.number for trial in ranked(trials, study.user_attrs)),
         space=_space(trials, spec),
         defaults=None,
         noise=median,
         noise_curves=curves,
         gain=gain_of(study.user_attrs),
+        is_of_repetitions=is_of_repetitions,
     )
     start = reference_trial(trials, spec)
     return table if start is None else replace(table, defaults=table.row(start.number))
 
 
-def _row(trial: FrozenTrial, lease: Lease | None, frozen: bool) -> Row:
+def _row(trial: FrozenTrial, lease: Lease | None, hold: Hold | None) -> Row:
     known = recorded(trial)
     curve = tuple((e, float(v)) for e, v in sorted(trial.intermediate_values.items()) if math.isfinite(v))
     values = [value for value in trial.values or () if math.isfinite(value)] or [value for _, value in curve]
     value = max(values, default=None)
     return Row(
         trial=trial,
-        state="frozen" if frozen else _STATES.get(trial.state.name, trial.state.name.lower()),
+        state=_state(trial, hold),
         kind=failure_kind(trial),
         value=value,
         curve=curve,
@@ -190,6 +195,12 @@ def _row(trial: FrozenTrial, lease: Lease | None, frozen: bool) -> Row:
         lost=lease.seconds_lost if lease else 0.0,
         findings=kinds_of(trial),
     )
+
+
+def _state(trial: FrozenTrial, hold: Hold | None) -> str:
+    if hold is None or hold == "training":
+        return _STATES.get(trial.state.name, trial.state.name.lower())
+    return "frozen" if hold == "frozen" else "suspended"
 
 
 def _duration(trial: FrozenTrial) -> float:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from petskin_tune import text as words
+from petskin_tune.printable import html_text, in_json
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -35,6 +35,7 @@ GROUPS: Mapping[str, str] = {
     "complete": "complete",
     "failed": "ended by a failure",
     "frozen": "frozen",
+    "suspended": "suspended",
     "running": "running",
 }
 
@@ -51,7 +52,7 @@ def faint(lines: int) -> float:
 
 def plain(text: object) -> str:
     """Text of others as plotly.js shows it unchanged: it reads some HTML."""
-    return escape(str(text), quote=False)
+    return html_text(str(text), quote=False)
 
 
 def label(text: object) -> str:
@@ -187,6 +188,7 @@ MARKERS: Mapping[str, Mapping[str, Any]] = {
     "pruned": {"size": 5, "opacity": 0.6},
     "failed": {"size": 6, "symbol": "x-thin", "line": {"width": 1.5, "color": colour("failed")}},
     "frozen": {"size": 6, "symbol": "circle-open", "line": {"width": 1.5}},
+    "suspended": {"size": 6, "symbol": "circle-open", "line": {"width": 1.5}},
     "running": {"size": 6, "symbol": "circle-open", "line": {"width": 1.5}},
 }
 
@@ -233,7 +235,7 @@ def as_json(content: Any) -> str:
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except ValueError:
         text = json.dumps(_finite(content), separators=(",", ":"), ensure_ascii=False)
-    return text.replace("<", "\\u003c")
+    return in_json(text).replace("<", "\\u003c")
 
 
 def _finite(content: Any) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
 
 from petskin_tune import text as words
+from petskin_tune.printable import html_text
 from petskin_tune.views.report.parts import quiet
 from petskin_tune.views.report.rows import Row, Table
 from petskin_tune.views.report.style import percent
@@ -18,6 +18,7 @@ _ENDS = {  # of a trial that came higher than the best one
     "frozen": "before it was frozen",
     "failed": "before it failed",
     "running": "and is not over",
+    "suspended": "and is not over",
 }
 _NOT_KEPT = "in one epoch, which counts less than how it went on"
 SURE = 6.0  # times the noise: a smaller one may be another seed's
@@ -27,17 +28,17 @@ def summary(table: Table, shown: status.Status) -> str:
     """The study in a few sentences and figures."""
     lines = [quiet(status.headline(shown))]
     if shown.repeats is not None:
-        lines.append(f'<p class="lead"><b>{escape(_capital(shown.repeats.sentence))}</b></p>')
-        lines += [f"<p>{escape(_capital(shown.gain.sentence))}.</p>"] if shown.gain else []
+        lines.append(f'<p class="lead"><b>{html_text(_capital(shown.repeats.sentence))}</b></p>')
+        lines += [f"<p>{html_text(_capital(shown.gain.sentence))}.</p>"] if shown.gain else []
     elif shown.best is None:
         lines.append(quiet(NONE_COMPLETE))
     else:
-        lines.append(f'<p class="lead"><b>{escape(status.best_line(shown.best))}</b></p>')
-        lines += [f"<p>{escape(sentence)}</p>" for sentence in (*worth(table), *_by_luck(table)) if sentence]
+        lines.append(f'<p class="lead"><b>{html_text(status.best_line(shown.best))}</b></p>')
+        lines += [f"<p>{html_text(sentence)}</p>" for sentence in (*worth(table), *_by_luck(table)) if sentence]
     lines.append(_tiles(table))
-    lines += [f"<p>{escape(cost)}</p>" for cost in costs(table)]
-    lines.append(f"<p>{escape(_capital(shown.next_reason))}. Next, type:</p>")
-    lines.append(f'<pre class="typed">{escape(shown.next_command)}</pre>')
+    lines += [f"<p>{html_text(cost)}</p>" for cost in costs(table)]
+    lines.append(f"<p>{html_text(_capital(shown.next_reason))}. Next, type:</p>")
+    lines.append(f'<pre class="typed">{html_text(shown.next_command)}</pre>')
     return "".join(lines)
 
 
@@ -74,6 +75,11 @@ def _verdict(lead: float, table: Table, name: str) -> str:
     times = lead / table.noise
     from_where = "in this study" if table.noise_curves else "in public runs"
     wavers = f"a curve wavers by {table.noise:.3f} from one epoch to the next {from_where}"
+    if times <= -CLEAR:
+        return (
+            f"It lies {-lead:.3f} below {name}, {-times:.0f} times the noise ({wavers}): it is named for how its whole "
+            "curve went, not for its highest epoch."
+        )
     if times < CLEAR:
         where = "above" if lead >= 0 else "below"
         return f"It lies {abs(lead):.3f} {where} {name}, within the noise ({wavers}): as good as the same."
@@ -136,7 +142,7 @@ def _spared(row: Row, table: Table) -> float:
 def _lost(rows: Sequence[Row]) -> str:
     resumes, seconds = sum(row.resumes for row in rows), sum(row.lost for row in rows)
     if not resumes:
-        return "No trial was interrupted."
+        return "" if any(row.group == "suspended" for row in rows) else "No trial was interrupted."
     lost = f"{words.duration(seconds)} of training had to be done twice" if seconds else "nothing was done twice"
     return f"Trials were interrupted {_counted(resumes, 'time')} and went on; {lost}."
 
@@ -154,7 +160,7 @@ def _tiles(table: Table) -> str:
         ("epochs", f"{sum(len(row.curve) for row in table.rows):,}"),
         ("of training", words.duration(hours) if hours else None),
     ]
-    shown = "".join(f"<div><b>{escape(value)}</b>{escape(name)}</div>" for name, value in tiles if value)
+    shown = "".join(f"<div><b>{html_text(value)}</b>{html_text(name)}</div>" for name, value in tiles if value)
     return f'<div class="tiles">{shown}</div>'
 
 

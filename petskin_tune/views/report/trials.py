@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from petskin_tune import text as words
+from petskin_tune.printable import html_text
 from petskin_tune.views.report.parts import quiet, section
 from petskin_tune.views.report.rows import Row, Table
 from petskin_tune.views.report.style import number
@@ -28,7 +28,7 @@ def all_trials(study: Table) -> str:
 
 
 def _controls(states: Sequence[str]) -> str:
-    options = "".join(f"<option>{escape(state)}</option>" for state in states)
+    options = "".join(f"<option>{html_text(state)}</option>" for state in states)
     return (
         '<div class="controls">'
         '<input type="search" placeholder="filter: adamw, map&gt;0.3, lr0&lt;0.001, …" aria-label="filter">'
@@ -48,7 +48,7 @@ def _table(rows: Sequence[Row], names: Sequence[str]) -> str:
 
 
 def _head(name: str, *, more: bool) -> str:
-    return f'<th{_kind(more)} tabindex="0" aria-sort="none">{escape(name)}</th>'
+    return f'<th{_kind(more)} tabindex="0" aria-sort="none">{html_text(name)}</th>'
 
 
 def _kind(more: bool) -> str:
@@ -75,4 +75,4 @@ def _cells(row: Row, names: Sequence[str]) -> list[str]:
 def _cell(text: str, key: float | None = None, *, more: bool = False) -> str:
     """``key``: what it is sorted by where that is not the text."""
     by = "" if key is None or not text else f' data-v="{key:.6g}"'
-    return f"<td{_kind(more)}{by}>{escape(text)}</td>"
+    return f"<td{_kind(more)}{by}>{html_text(text)}</td>"

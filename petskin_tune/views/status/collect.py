@@ -94,6 +94,7 @@ def collect(
         command = f"petskin-tune best {whose} --repeat {pairs_of(spec)}"
     workers = sum(trial.hold == "training" for trial in running)
     left = work_left(spec, ours, so_far)
+    warnings = search.warnings(trials, spec, first, _of_the_best(gain, first))
     return Status(
         study=study.study_name,
         at=now,
@@ -111,7 +112,7 @@ def collect(
         store=study.user_attrs.get(attributes.STORE),
         next_command=command,
         next_reason=reason,
-        notes=(*search.warnings(trials, spec, _of_the_best(gain, first)), *_outlook(study, so_far), *_notes(trials)),
+        notes=(*warnings, *_outlook(study, so_far), *_notes(trials)),
         troubles=tuple(trouble for trial in trials if (trouble := trouble_of(trial))),
         options=named,
         environment=tuple(_news(study, trials, home)) if home else (),

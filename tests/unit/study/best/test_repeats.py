@@ -65,7 +65,7 @@ def test_the_study_trains_as_the_one_that_it_repeats_and_nothing_is_searched_or_
     assert (spec.budget, spec.stop_at, spec.start, spec.keep_weights) == (None, None, (), 0)
     assert (study.store, study.attributes[attributes.MODEL]) == ("home:checkpoints", "yolov8l-seg.pt (SHA-256 0123)")
     assert repeats_of(study.attributes) == about(made.study)
-    assert studies_about(made.storage, made.study.uid) == [study.name]
+    assert studies_about(made.study) == [study.name]
     assert made.study.trials() == []
 
 

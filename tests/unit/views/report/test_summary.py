@@ -20,7 +20,7 @@ def a_search(*values: float, start: bool = True) -> Table:
         curve = {epoch: value - 0.01 + wave for epoch, wave in enumerate(WAVES, start=1)}
         origin = "start point" if start and not number else "search"
         add(study, "COMPLETE", value, curve=curve, **{attributes.ORIGIN: origin, attributes.SECONDS: 3600.0})
-    return rows.read(study, (), ())
+    return rows.read(study, (), {})
 
 
 def said(table: Table) -> str:
@@ -33,7 +33,7 @@ def test_the_noise_is_the_studys_own() -> None:
     assert table.noise_curves == 3
     bare = a_study(a_spec())
     add(bare, "COMPLETE", 0.3, curve={1: 0.3})
-    assert rows.read(bare, (), ()).noise_curves == 0
+    assert rows.read(bare, (), {}).noise_curves == 0
 
 
 def test_a_clear_lead_is_more_than_noise_and_a_small_one_is_none() -> None:
@@ -56,7 +56,7 @@ def test_defaults_that_were_pruned_are_no_measure() -> None:
     study = a_study(a_spec(start=("defaults",)))
     add(study, "PRUNED", 0.1, curve={1: 0.1}, **{attributes.ORIGIN: "start point"})
     add(study, "COMPLETE", 0.5, curve={1: 0.4, 2: 0.5}, **{attributes.ORIGIN: "search"})
-    assert "ended early at 0.100 (pruned), so that the lead of +0.400 says little" in said(rows.read(study, (), ()))
+    assert "ended early at 0.100 (pruned), so that the lead of +0.400 says little" in said(rows.read(study, (), {}))
 
 
 def test_a_start_point_of_a_persons_own_is_not_called_the_defaults_that_were_pruned() -> None:
@@ -64,7 +64,7 @@ def test_a_start_point_of_a_persons_own_is_not_called_the_defaults_that_were_pru
     add(study, "COMPLETE", 0.3, curve={1: 0.3}, **{attributes.ORIGIN: "start point"})
     add(study, "PRUNED", 0.1, curve={1: 0.1}, **{attributes.ORIGIN: "start point"})
     add(study, "COMPLETE", 0.5, curve={1: 0.4, 2: 0.5}, **{attributes.ORIGIN: "search"})
-    assert "Ultralytics' defaults (trial 1) ended early at 0.100" in said(rows.read(study, (), ()))
+    assert "Ultralytics' defaults (trial 1) ended early at 0.100" in said(rows.read(study, (), {}))
 
 
 def test_what_repetitions_have_shown_is_said_instead_of_what_single_trials_show() -> None:
@@ -73,9 +73,9 @@ def test_what_repetitions_have_shown_is_said_instead_of_what_single_trials_show(
     add(study, "COMPLETE", 0.302, curve={1: 0.302}, **{attributes.ORIGIN: "search"})
     gain = Gain(trial=1, against="defaults", best=[0.34, 0.35, 0.345], defaults=[0.3, 0.31, 0.305])
     study.set_user_attr(attributes.GAIN, gain.model_dump())
-    assert said(rows.read(study, (), ())) == f"T{gain.sentence()[1:]}."
+    assert said(rows.read(study, (), {})) == f"T{gain.sentence()[1:]}."
     add(study, "COMPLETE", 0.4, curve={1: 0.4}, **{attributes.ORIGIN: "search"})
-    both = said(rows.read(study, (), ()))
+    both = said(rows.read(study, (), {}))
     assert "by now it is trial 2. It lies 0.100 above Ultralytics' defaults" in both
 
 
@@ -103,7 +103,7 @@ def by_luck(*values: tuple[str, float]) -> str:
     for state, value in values:
         curve = {epoch: value - 0.01 + wave for epoch, wave in enumerate(WAVES, start=1)}
         add(study, state, value, curve=curve, **{attributes.ORIGIN: "search"})
-    return " ".join(summary._by_luck(rows.read(study, (), ())))
+    return " ".join(summary._by_luck(rows.read(study, (), {})))
 
 
 def test_a_trial_that_came_clearly_higher_than_the_best_is_named_and_not_called_noise() -> None:
