@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from petskin_tune.database.storage import open_storage
 from tests.support.browser import CHROMIUM, PATIENCE, browser
+from tests.support.made_up import ELSEWHERE, MadeUp
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -23,9 +25,11 @@ SERVE = """
 import signal, sys, optuna
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job inherits it ignored
 from petskin_tune.database.storage import open_storage
+from petskin_tune.leases.lease import read_leases
 from petskin_tune.views.dashboard.server import serve
 storage = open_storage(sys.argv[1])
-serve(storage, optuna.load_study(study_name="petskin", storage=storage), port=0,
+study = optuna.load_study(study_name="petskin", storage=storage)
+serve(storage, study, port=0, read_leases=lambda: read_leases(storage, study._study_id),
       say=lambda line: print(line, flush=True))
 """
 
@@ -50,6 +54,12 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def address(url: str) -> Iterator[str]:
+    with served(url) as address:
+        yield address
+
+
+@contextmanager
+def served(url: str) -> Iterator[str]:
     process = subprocess.Popen([sys.executable, "-c", SERVE, url], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -81,3 +91,23 @@ def test_a_name_that_somebody_else_points_to_this_machine_reads_nothing(address:
     answer = page.goto(f"http://evil.example:{port}/api/studies")
     assert answer.status == 403
     assert "petskin" not in page.content()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_who_works_on_what_is_followed_live(tmp_path: Path, page: Any, width: int) -> None:
+    made = MadeUp(tmp_path)
+    made.add(best=0.131, hours_ago=20)
+    made.add("RUNNING", 0.121, 12, lease="running", worker="colab-one", identity=ELSEWHERE)
+    page.set_viewport_size({"width": width, "height": 844})
+    troubles: list[str] = []
+    page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    with served(f"sqlite:///{tmp_path}/tune.db") as address:
+        page.goto(address.partition("/dashboard")[0] + "/workers")
+        page.get_by_text("colab-one").wait_for()
+        made.add("RUNNING", 0.1, 3, lease="running", worker="colab-two", identity=ELSEWHERE)
+        page.get_by_text("colab-two").wait_for()  # without a reload
+        page.screenshot(path=os.environ.get("TUNE_SCREENSHOTS", str(tmp_path)) + f"/workers-{width}.png")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_text("no answer").wait_for()
+    assert [text for text in troubles if "ERR_CONNECTION_REFUSED" not in text] == []

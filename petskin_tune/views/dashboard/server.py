@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 
     from petskin_tune.checkpoints.artifacts import Artifacts
     from petskin_tune.leases.lease import Lease
+    from petskin_tune.views.status.facts import Status
 
 PORT = 8080
 LOOPBACK = "127.0.0.1"
 READS = ("GET", "HEAD")
 THIS_MACHINE = ("127.0.0.1", "localhost", "[::1]")
 REASON = "this dashboard is for looking only; to change the study here, start it with --write"
-BANNER = f"""<div style="position:fixed;right:8px;bottom:8px;z-index:9999;padding:2px 10px;border-radius:6px;
-font:12px system-ui,sans-serif;background:#1f2933;color:#fff;opacity:.85;max-width:90vw">{REASON}</div>"""
+BANNER = """<div style="position:fixed;right:8px;bottom:8px;z-index:9999;padding:2px 10px;border-radius:6px;
+font:12px system-ui,sans-serif;background:#1f2933;color:#fff;opacity:.85;max-width:90vw"
+>{reason}<a href="/workers" style="color:#9ecbff">workers</a></div>"""
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -54,9 +56,10 @@ class Guarded:
             return _refuse(start_response, "405 Method Not Allowed", REASON, ("Allow", ", ".join(READS)))
         if not reads and not _is_of_this_machine(environ.get("HTTP_ORIGIN")):
             return _refuse(start_response, "403 Forbidden", "only the dashboard's own pages may change the study")
-        if self._write or not environ.get("PATH_INFO", "").startswith("/dashboard"):
+        if not environ.get("PATH_INFO", "").startswith("/dashboard"):
             return self._application(environ, start_response)
-        return _with_banner(self._application, environ, start_response)
+        banner = BANNER.format(reason="" if self._write else f"{REASON} · ")
+        return _with_banner(self._application, banner, environ, start_response)
 
 
 def _name_of(host: str) -> str:
@@ -70,12 +73,14 @@ def _is_of_this_machine(origin: str | None) -> bool:
     return origin is None or _name_of(origin.partition("://")[2]) in THIS_MACHINE
 
 
-def _with_banner(application: Application, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """The application's page, which says that it is for looking only."""
+def _with_banner(
+    application: Application, banner: str, environ: Environ, start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    """The application's page with what we say on it: that it is for looking only, and where the workers are."""
     answer: list[Any] = []
     fresh = {name: value for name, value in environ.items() if name != "HTTP_IF_MODIFIED_SINCE"}
     page = b"".join(application({**fresh, "HTTP_ACCEPT_ENCODING": "identity"}, lambda *given: answer.extend(given)))
-    page = page.replace(b"</body>", BANNER.encode() + b"</body>")
+    page = page.replace(b"</body>", banner.encode() + b"</body>")
     kept = [(name, value) for name, value in answer[1] if name.lower() not in ("content-length", "last-modified")]
     length = [("Content-Length", str(len(page)))] if environ["REQUEST_METHOD"] == "GET" else []
     start_response(answer[0], [*kept, *length])
@@ -105,6 +110,7 @@ def make_server(
     note_of_study: Callable[[int], str | None] = lambda study_id: None,
     artifacts: Artifacts | None = None,
     study_id: int | None = None,
+    collect: Callable[[], Status | None] = lambda: None,
 ) -> WSGIServer:
     """A server of the dashboard on 127.0.0.1, bound and not yet serving; port 0 takes a free one.
 
@@ -115,6 +121,7 @@ def make_server(
         note_of_study: see :class:`petskin_tune.views.dashboard.storage.DashboardStorage`.
         artifacts: of the study ``study_id``; None: no page shows any.
         study_id: Optuna's.
+        collect: gives the study as it is now, for the page of its workers; None: it is gone.
 
     Raises:
         UsageError: the port is taken or not allowed.
@@ -123,10 +130,11 @@ def make_server(
 
     from petskin_tune.views.dashboard.artifacts import ForTheDashboard, ToLookAt
     from petskin_tune.views.dashboard.storage import DashboardStorage
+    from petskin_tune.views.dashboard.workers import WithWorkers
 
     seen = DashboardStorage(storage, note_of_study, lambda shown: artifacts if shown == study_id else None)
     pages = optuna_dashboard.wsgi(seen, artifact_store=ForTheDashboard(artifacts) if artifacts else None)
-    application = Guarded(ToLookAt(pages), write=write)
+    application = Guarded(WithWorkers(ToLookAt(pages), collect), write=write)
     try:
         server = _Server((LOOPBACK, port), _QuietHandler)
     except OSError as error:
@@ -164,16 +172,22 @@ def serve(
         UsageError: the port is taken or not allowed.
     """
 
+    from petskin_tune.views.dashboard.workers import PATH
+
     number = study._study_id
+
+    def collect() -> Status | None:
+        return status_if_there(study, read_leases, options)
 
     def note_of_study(study_id: int) -> str | None:
         return note_if_there(study, read_leases, options) if study_id == number else None
 
     with make_server(
-        storage, port, write=write, note_of_study=note_of_study, artifacts=artifacts, study_id=number
+        storage, port, write=write, note_of_study=note_of_study, artifacts=artifacts, study_id=number, collect=collect
     ) as server:
-        where = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{number}"
-        say(f"dashboard of study {study.study_name}: {where} (Ctrl-C ends it)")
+        where = f"http://{LOOPBACK}:{server.server_port}"
+        say(f"dashboard of study {study.study_name}: {where}/dashboard/studies/{number} (Ctrl-C ends it)")
+        say(f"its workers, live: {where}{PATH}")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -184,6 +198,16 @@ def note_if_there(study: Study, read_leases: Callable[[], Sequence[Lease]], opti
     """See :func:`note`; None where somebody has deleted the study while it is shown."""
     try:
         return note(study, read_leases(), options)
+    except (KeyError, UsageError):
+        return None
+
+
+def status_if_there(study: Study, read_leases: Callable[[], Sequence[Lease]], options: str = "") -> Status | None:
+    """The study as it is now; None where somebody has deleted it while it is shown."""
+    from petskin_tune.views.status import collect as status
+
+    try:
+        return status.collect(study, read_leases(), time.time(), options=options)
     except (KeyError, UsageError):
         return None
 
