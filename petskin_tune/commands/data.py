@@ -179,9 +179,9 @@ def check(source: str, sheet: Path | None, per_class: int, as_json: bool, jobs: 
 def _prepared(source: str) -> Path:
     """The data set that an argument means; what must be unpacked or made lies in the user's cache."""
     from petskin_tune.datasets.source import prepare
+    from petskin_tune.files.disks import local_folder
 
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return prepare(source, base=Path.cwd(), cache=Path(home) / "petskin-tune")
+    return prepare(source, base=Path.cwd(), cache=local_folder(os.environ))
 
 
 @contextmanager

@@ -76,8 +76,8 @@ def local_folder(environ: Mapping[str, str]) -> Path:
         if not is_network(shared, known) and (folder := _mine_in(shared)) is not None:
             return folder
     raise UsageError(
-        "This machine has no folder of its own that this user may write, for the database of a home on a network disk: "
-        "set XDG_CACHE_HOME to one."
+        "This machine has no folder of its own that this user may write, for what must not lie on a network disk: set "
+        "XDG_CACHE_HOME to one."
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ultralytics.utils.metrics import Metric
 
+from petskin_tune.datasets.names import told_apart
 from petskin_tune.files.atomic import replacing
 from petskin_tune.files.results_csv import render
 from petskin_tune.protocol import MASK_MAP
@@ -20,12 +21,13 @@ def by_class(masks: Metric, names: Mapping[int, str]) -> dict[str, float]:
 
     Args:
         masks: What the validator found last.
-        names: Of all classes.
+        names: Of all classes, by their number; a name that two of them have is told apart.
     """
     if not 2 <= len(names) <= MOST_CLASSES:
         return {}
     found = zip(masks.ap_class_index, masks.ap, strict=True)
-    return {f"{MASK_MAP}/{names[int(index)]}": round(float(value), 5) for index, value in found}
+    apart = dict(zip(names, told_apart(list(names.values())), strict=True))
+    return {f"{MASK_MAP}/{apart[int(index)]}": round(float(value), 5) for index, value in found}
 
 
 def write(path: Path, history: Sequence[Mapping[str, float]], times: Sequence[float]) -> None:
