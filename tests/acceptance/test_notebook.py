@@ -10,10 +10,12 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import types
 import zipfile
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ from tests.support import workers
 from tests.support.places import PROJECT
 
 NOTEBOOK = PROJECT / "notebooks" / "colab.ipynb"
+NOTEBOOKS = sorted(NOTEBOOK.parent.glob("*.ipynb"))
 COLAB_DRIVE = "/content/drive"
 PATIENCE = 240.0
 
@@ -218,7 +221,8 @@ def test_run_all_disconnect_run_all_again_ends_the_study_with_the_trial_that_was
     assert colab.output["install"] == f"installed from PACKAGE, {colab.wheel}\n"
     assert "a full trial of 3 epochs" in colab.output["doctor"]
     assert [shown for shown in colab.shown if shown.startswith("<iframe") and "Plotly" in shown]
-    assert "port 8080" in colab.shown
+    (port,) = [shown for shown in colab.shown if shown.startswith("port ")]
+    assert port != "port 8080", "it is Colab's own"
     assert f"ultralytics=={version('ultralytics')}\n" in (colab.home / "environment.txt").read_text()
     assert not colab.unassigned
 
@@ -325,7 +329,13 @@ def run_in(colab: Colab) -> dict[str, Any]:
     return {"cwd": colab.disk, "env": colab.environment(), "check": True, "capture_output": True, "text": True}
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOK.parent.glob("*.ipynb")), ids=lambda path: path.name)
+def cells_of(notebook: Path) -> list[dict[str, Any]]:
+    """The cells, each with its source as one text."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_is_stored_without_outputs_and_installs_in_one_cell_alone(path: Path) -> None:
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
@@ -334,6 +344,163 @@ def test_a_notebook_is_stored_without_outputs_and_installs_in_one_cell_alone(pat
         compile(re.sub(r"^( *)!.*$", r"\1pass", source, flags=re.MULTILINE), cell["id"], "exec")
         assert not re.search(r"^ *[%!].*(install|apt|wget|curl)", source, re.MULTILINE)
         assert ("pip" in source and "install" in source) is (cell["id"] in ("install", "settings"))
+
+
+def test_both_notebooks_do_the_same_in_what_is_no_matter_of_the_place() -> None:
+    colab, kaggle = ({cell["id"]: cell["source"] for cell in cells_of(path)} for path in NOTEBOOKS)
+    differ = [name for name in kaggle if name in colab and kaggle[name] != colab[name]]
+    assert differ == ["about", "settings"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_every_command_that_reads_the_data_set_is_told_where_it_is(path: Path) -> None:
+    lines = [line for cell in cells_of(path) for line in cell["source"].splitlines() if line.strip().startswith("!")]
+    asked = [line for line in lines if re.search("petskin-tune (doctor|report|train|best .*--yaml) ", line)]
+    assert {line.split()[1] for line in asked} == {"doctor", "report", "train", "best"}
+    assert [line for line in asked if "$DATA_OPTION" not in line] == []
+
+
+# ---- a kernel that was started again ---------------------------------------------------------------------------------
+
+
+class Kernel:
+    """The names of a notebook's kernel, on a machine whose commands are stand-ins; what `!` calls is left out."""
+
+    def __init__(self, notebook: Path, disk: Path) -> None:
+        self._cells = {cell["id"]: cell["source"] for cell in cells_of(notebook)}
+        self.names: dict[str, Any] = {"subprocess": subprocess, "shlex": shlex, "time": time, "Path": Path}
+        self.names |= {"LOCAL": str(disk / "local"), "OPTIONS": "--study demo", "DATA_OPTION": "", "HOURS_OPTION": ""}
+        self.names |= {"FOLLOW_MINUTES": 30, "END_SESSION": True}
+
+    def run(self, cell: str) -> str:
+        """Run a cell; what it printed."""
+        python = re.sub(r"^( *)!.*$", r"\1pass", self._cells[cell], flags=re.MULTILINE)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(compile(python, cell, "exec"), self.names)
+        return printed.getvalue()
+
+
+@pytest.fixture
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Kernel]]:
+    """Starts the kernel of a notebook; what it started ends with the test."""
+    started: list[Kernel] = []
+
+    def start(notebook: Path) -> Kernel:
+        started.append(Kernel(notebook, tmp_path))
+        return started[-1]
+
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    yield start
+    for kernel in started:
+        for process in (kernel.names.get("WORKER"), kernel.names.get("DASHBOARD")):
+            if process is not None:
+                process.kill()
+                process.wait()
+
+
+def stand_in(path: Path, script: str) -> None:
+    path.write_text(script)
+    path.chmod(0o755)
+
+
+SUSPENDED_AT_AN_END = """#!/bin/sh
+echo "$$ begins"
+while [ ! -e "$0.end" ]; do sleep 0.1; done
+echo "$$ is suspended"
+exit 75
+"""
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_worker_of_a_former_kernel_is_recognised_followed_and_not_doubled(
+    notebook: Path, kernels: Callable[[Path], Kernel], tmp_path: Path
+) -> None:
+    stand_in(tmp_path / "tune-worker", SUSPENDED_AT_AN_END)
+    former, kernel = kernels(notebook), kernels(notebook)
+    former.run("work")
+    first = former.names["WORKER"].pid
+    kernel.run("work")
+    assert "WORKER" not in kernel.names
+    kernel.names["FOLLOW_MINUTES"] = 0
+    assert "the worker goes on in the background" in kernel.run("live")
+
+    (tmp_path / "tune-worker.end").touch()
+    kernel.names["FOLLOW_MINUTES"] = 30
+    assert kernel.run("live") == (
+        f"{first} begins\n{first} is suspended\n\n"
+        "the worker has ended: a former kernel started it; its log has the reason\n"
+    )
+    kernel.run("work")
+    second = kernel.names["WORKER"].pid
+    said = kernel.run("live")
+    assert said.startswith(f"{first} begins\n{first} is suspended\n{second} begins\n"), "the log of the first is kept"
+    assert said.endswith("the worker has ended: suspended with work left: run all cells again\n")
+
+
+def test_the_last_cell_waits_for_a_worker_of_a_former_kernel(
+    kernels: Callable[[Path], Kernel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path / "tune-worker", SUSPENDED_AT_AN_END)
+    former, kernel = kernels(NOTEBOOK), kernels(NOTEBOOK)
+    former.run("work")
+    kernel.run("work")
+
+    def sleep(_: float) -> None:
+        (tmp_path / "tune-worker.end").touch()
+        former.names["WORKER"].wait(PATIENCE)
+
+    ended_with: list[int | None] = []
+    runtime = types.SimpleNamespace(unassign=lambda: ended_with.append(former.names["WORKER"].poll()))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(runtime=runtime))
+    drive = types.SimpleNamespace(flush_and_unmount=lambda: None)
+    kernel.names |= {"time": types.SimpleNamespace(sleep=sleep), "drive": drive}
+    kernel.run("end")
+    assert ended_with == [75]
+
+
+# ---- the dashboard in a frame ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frames(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ports that cells have shown."""
+    shown: list[int] = []
+    output = types.SimpleNamespace(serve_kernel_port_as_iframe=lambda port, **_: shown.append(port))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(output=output))
+    return shown
+
+
+def test_the_dashboard_takes_a_free_port_and_is_started_once(
+    kernels: Callable[[Path], Kernel], frames: list[int], tmp_path: Path
+) -> None:
+    listen = "with socket.create_server(('127.0.0.1', int(sys.argv[-1]))): signal.pause()"
+    stand_in(tmp_path / "petskin-tune", f"#!{sys.executable}\nimport signal, socket, sys\n{listen}\n")
+    (tmp_path / "local").mkdir()
+    kernel = kernels(NOTEBOOK)
+    kernel.run("dashboard")
+    first = kernel.names["DASHBOARD"]
+    kernel.run("dashboard")
+    assert kernel.names["DASHBOARD"] is first
+    assert frames == [int(first.args[-1])] * 2
+    assert 8080 not in frames, "it is Colab's own"
+
+    first.kill()
+    first.wait()
+    kernel.run("dashboard")
+    assert frames[2:] == [int(kernel.names["DASHBOARD"].args[-1])]
+    assert kernel.names["DASHBOARD"].poll() is None
+
+
+def test_a_dashboard_that_has_ended_says_why_instead_of_an_empty_frame(
+    kernels: Callable[[Path], Kernel], frames: list[int], tmp_path: Path
+) -> None:
+    stand_in(tmp_path / "petskin-tune", "#!/bin/sh\necho There is no study demo here. >&2\nexit 2\n")
+    (tmp_path / "local").mkdir()
+    assert kernels(NOTEBOOK).run("dashboard") == "There is no study demo here.\n\n"
+    assert frames == []
+
+
+# ---- Kaggle ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "minutes"), [("Interactive", 1), ("Batch", 690.0)])

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,33 @@ def stack() -> dict[str, Any]:
 
 def test_every_published_port_is_on_loopback_and_only_the_login_has_one(stack: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in stack["services"].items() if "ports" in service}
-    assert list(published) == ["dashboard"]
+    assert list(published) == ["login"]
     here = ("127.0.0.1:", "${TLS_ADDRESS:-127.0.0.1}:")  # others only where somebody says so, and by https
     assert all(port.startswith(here) for ports in published.values() for port in ports)
-    assert stack["services"]["login"]["network_mode"] == "service:dashboard"
-    inside = published["dashboard"][0].rsplit(":", 1)[1]
+    inside = published["login"][0].rsplit(":", 1)[1]
     assert f"listen {inside};" in (DOCKER / "login/dashboard.conf.template").read_text()
+
+
+def test_the_dashboard_may_end_and_start_again_in_the_network_of_the_login(stack: dict[str, Any]) -> None:
+    """Whoever joins a container's network is cut off when that container starts again."""
+    joined = {name: of["network_mode"] for name, of in stack["services"].items() if "network_mode" in of}
+    assert joined == {"dashboard": "service:login", "tls": "service:login"}
+    for name in joined:  # compose itself restarts them with their network
+        assert stack["services"][name]["depends_on"]["login"]["restart"] is True
+    login = (DOCKER / "login/dashboard.conf.template").read_text()
+    (port,) = re.findall(r"proxy_pass http://127\.0\.0\.1:(\d+);", login)
+    assert stack["services"]["dashboard"]["command"][-2:] == ["--port", port]
+
+
+def test_no_service_waits_for_itself(stack: dict[str, Any]) -> None:
+    TopologicalSorter({name: of.get("depends_on", {}) for name, of in stack["services"].items()}).prepare()
+
+
+def test_one_service_builds_the_image_which_nobody_pulls_from_a_registry(stack: dict[str, Any]) -> None:
+    ours = {name: of for name, of in stack["services"].items() if of["image"] == stack["services"]["init"]["image"]}
+    assert set(ours) == {"init", "worker", "worker-gpu", "tools", "tools-gpu", "dashboard"}
+    assert [name for name, of in stack["services"].items() if "build" in of] == ["init"]  # two of one tag would race
+    assert {of["pull_policy"] for of in ours.values()} == {"never"}
 
 
 def test_no_secret_has_a_default_and_each_is_named_in_the_example(stack: dict[str, Any]) -> None:
@@ -78,8 +100,10 @@ def test_everything_that_others_wait_for_has_a_health_check_and_what_may_train_h
         for name, condition in service.get("depends_on", {}).items():
             if condition["condition"] == "service_healthy":
                 assert "healthcheck" in services[name]
-    assert services["worker"]["stop_grace_period"] == "3m"
-    assert services["worker"]["init"] is True  # or a process of pid 1 ignores SIGTERM
+    for name in ("worker", "worker-gpu", "tools", "tools-gpu"):
+        assert services[name]["stop_grace_period"] == "3m", name
+        assert services[name]["shm_size"] == "2gb", name
+        assert services[name]["init"] is True  # or a process of pid 1 ignores SIGTERM
 
 
 def test_only_the_profiles_that_are_named_run(stack: dict[str, Any]) -> None:
@@ -88,18 +112,24 @@ def test_only_the_profiles_that_are_named_run(stack: dict[str, Any]) -> None:
         "worker": ["cpu"],
         "worker-gpu": ["gpu"],
         "tools": ["tools"],
+        "tools-gpu": ["tools"],
         "tls": ["tls"],
         "backup": ["backup"],
     }
     assert "\nCOMPOSE_PROFILES=cpu\n" in (DOCKER / ".env.example").read_text()
     gpu = stack["services"]["worker-gpu"]
     assert gpu["command"][-2:] == ["--device", "all"]
-    assert gpu["stop_grace_period"] == stack["services"]["worker"]["stop_grace_period"]
     assert gpu["depends_on"] == stack["services"]["worker"]["depends_on"]
 
 
+def test_a_command_can_have_the_gpus_of_the_workers(stack: dict[str, Any]) -> None:
+    tools, gpu = stack["services"]["tools"], stack["services"]["tools-gpu"]
+    assert gpu["deploy"]["resources"] == stack["services"]["worker-gpu"]["deploy"]["resources"]
+    assert {name: of for name, of in gpu.items() if name != "deploy"} == tools
+
+
 def test_studies_are_mounted_and_what_comes_out_lies_in_a_folder(stack: dict[str, Any]) -> None:
-    for name in ("init", "worker", "worker-gpu", "tools"):
+    for name in ("init", "worker", "worker-gpu", "tools", "tools-gpu"):
         mounts = dict(
             volume.rsplit(":", 2)[-2:] if volume.endswith(":ro") else (volume.rsplit(":", 1)[1], "rw")
             for volume in stack["services"][name]["volumes"]
@@ -117,8 +147,7 @@ def test_https_is_in_front_of_the_login_and_asks_it_for_everything(stack: dict[s
     (door,) = re.findall(r"listen (\d+);", login)
     assert re.findall(r"proxy_pass (\S+);", https) == [f"http://127.0.0.1:{door}"]
     (inside,) = re.findall(r"listen (\d+) ssl;", https)
-    assert f"${{TLS_ADDRESS:-127.0.0.1}}:${{TLS_PORT:-8443}}:{inside}" in stack["services"]["dashboard"]["ports"]
-    assert stack["services"]["tls"]["network_mode"] == "service:dashboard"
+    assert f"${{TLS_ADDRESS:-127.0.0.1}}:${{TLS_PORT:-8443}}:{inside}" in stack["services"]["login"]["ports"]
     assert "*.pem" in (DOCKER / "tls/.gitignore").read_text()
 
 
@@ -132,6 +161,15 @@ def test_no_env_file_gets_into_the_image() -> None:
     lines = (DOCKER.parent / ".dockerignore").read_text().splitlines()
     assert lines[0] == "*"
     assert not any(".env" in line for line in lines)
+
+
+def test_no_study_of_a_person_gets_into_the_image_and_no_weights() -> None:
+    if not (PROJECT / ".git").exists():
+        pytest.skip("not a checkout: nobody knows whose the studies are")
+    listed = subprocess.run(["git", "ls-files", "studies"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    lines = (PROJECT / ".dockerignore").read_text().splitlines()
+    admitted = [line.removeprefix("!") for line in lines if line.startswith("!studies")]
+    assert sorted(admitted) == sorted(listed.stdout.split())
 
 
 # ---- docker/worker.sh -----------------------------------------------------------------------------------------------
