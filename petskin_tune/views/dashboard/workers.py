@@ -12,7 +12,7 @@ from typing import Any
 from petskin_tune import text as words
 from petskin_tune.printable import html_text
 from petskin_tune.views.holds import EXPLAINED, WORDS
-from petskin_tune.views.report.parts import cell, quiet, table
+from petskin_tune.views.report.parts import quiet, table
 from petskin_tune.views.status.collect import ahead_line, best_line, how_far
 from petskin_tune.views.status.facts import Running, Status
 
@@ -20,6 +20,18 @@ PATH = "/workers"
 NOW = "/workers/now"  # the part of the page that changes
 MOST_FROZEN = 8  # trials that are listed, the best ones
 HEAD = ("trial", "state", "epoch", "mask mAP", "an epoch takes", "for", "last heard of", "a kill costs", "worker")
+# On a phone a trial is a card: no table of so many columns fits there.
+STYLE = """
+main th { white-space: nowrap; }
+main table { margin: .8rem 0; }
+@media (max-width: 700px) {
+  main table, main tbody { display: block; }
+  main thead { display: none; }
+  main tr { display: block; border: 1px solid var(--line); border-radius: 8px; padding: .4rem .7rem; margin: .6rem 0; }
+  main td { display: grid; grid-template-columns: 9rem 1fr; white-space: normal; border: 0; padding: .1rem 0; }
+  main td::before { content: attr(data-name); color: var(--quiet); }
+}
+"""
 SCRIPT = """
 const place = document.getElementById("now"), state = document.getElementById("state");
 const look = async () => {
@@ -81,7 +93,7 @@ def page(found: str) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>workers · petskin-tune</title><style>{style}</style></head><body><h1>Workers</h1>"
+        f"<title>workers · petskin-tune</title><style>{style}{STYLE}</style></head><body><h1>Workers</h1>"
         '<nav><a href="/dashboard">the dashboard</a></nav><p class="quiet" id="state">live</p>'
         f'<main id="now">{found}</main><script>{SCRIPT}</script></body></html>\n'
     )
@@ -109,12 +121,16 @@ def _workers(status: Status) -> Iterator[str]:
         yield quiet("Nobody works on it now.")
     if not shown:
         return
-    yield table(HEAD, [[cell(text) for text in _cells(trial)] for trial in shown])
+    yield table(HEAD, [[_cell(name, text) for name, text in zip(HEAD, _cells(trial), strict=True)] for trial in shown])
     if len(frozen) > MOST_FROZEN:
         yield quiet(f"{len(frozen) - MOST_FROZEN} more are frozen.")
     for word in dict.fromkeys(WORDS[trial.hold] for trial in shown):
         if word in EXPLAINED:
             yield quiet(f"{word}: {EXPLAINED[word]}.")
+
+
+def _cell(name: str, text: str) -> str:
+    return f'<td data-name="{name}">{html_text(text)}</td>'
 
 
 def _cells(trial: Running) -> tuple[str, ...]:

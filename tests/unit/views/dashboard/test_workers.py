@@ -37,7 +37,7 @@ def other(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 def test_every_trial_that_is_not_over_stands_beside_its_worker_and_what_a_kill_costs(status: Status) -> None:
     shown = workers.now(status)
-    for word in ("코랩-세션-하나", "training", "worker died", "suspended", "frozen", "12/27", "0.121"):
+    for word in ("코랩-세션-하나", "training", "worker died", "suspended", "frozen", "12/27", "0.114"):
         assert word in shown
     assert "its worker has ended without a word" in shown
 
