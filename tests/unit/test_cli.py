@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import re
+import sqlite3
 from pathlib import Path
 
 import click
@@ -15,8 +18,10 @@ from petskin_tune.files.durable import Unavailable
 from petskin_tune.opening.places import Places, warn_of_visible_password
 from petskin_tune.opening.refusals import SCREEN, as_refusal
 from tests.support.click_tree import COMMANDS
+from tests.support.made_up import a_varied_study
 from tests.support.places import PROJECT
 
+PAGE = 4096  # bytes of SQLite's
 TRAIN = ["train", "--epochs", "3"]
 LONG = "x" * 90_000
 
@@ -125,6 +130,44 @@ def test_an_error_that_nobody_foresaw_is_told_as_damage_where_the_database_is_da
     assert ".recover" in refused.output
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a study with every kind of trial."""
+    home = tmp_path_factory.mktemp("whole")
+    a_varied_study(home, "mine").storage.engine.dispose()
+    return home / "tune.db"
+
+
+def written_over(whole: Path, what: str) -> bytes:
+    """``whole`` with junk in the middle of the file, or where a table begins: what only reads others still works."""
+    content = whole.read_bytes()
+    count = len(content) // PAGE
+    first, last = count // 4, count * 3 // 4
+    if what != "the middle":
+        with contextlib.closing(sqlite3.connect(whole)) as connection:
+            [[first]] = connection.execute("SELECT rootpage - 1 FROM sqlite_master WHERE name = ?", [what])
+        last = first + 1
+    return content[: PAGE * first] + b"\xaa" * PAGE * (last - first) + content[PAGE * last :]
+
+
+@pytest.mark.parametrize("what", ["the middle", "study_user_attributes", "trial_params"])
+@pytest.mark.parametrize("name", ["status", "trials", "best", "report", "doctor", "tune-worker"])
+def test_a_database_whose_pages_were_written_over_is_one_sentence(
+    name: str, what: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tune.db").write_bytes(written_over(whole, what))
+    command, words = (tune_worker, []) if name == "tune-worker" else (petskin_tune, [name])
+    refused = CliRunner().invoke(command, [*words, "--study", "mine"])
+    assert refused.exit_code == 2, refused.exception or refused.output
+    (said,) = re.findall(r"^(?:error|problem +database): (.*)$", refused.output, re.MULTILINE)
+    assert "is damaged" in said or "database disk image is malformed" in said
+    assert "sqlite3 tune.db '.recover'" in said
+    assert "Traceback" not in refused.output
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_what_a_disk_or_a_store_refuses_is_one_sentence_no_longer_than_a_screen() -> None:
     said = as_refusal(OSError(errno.ENOSPC, "No space left on device", "/home/x"))
     assert str(said) == "This machine's disk refuses: /home/x: No space left on device."
@@ -175,6 +218,52 @@ def test_a_password_that_ps_shows_is_warned_of_in_one_line(
     assert said.err == (
         "warning: other users can see the password in --storage (by `ps`); TUNE_STORAGE hides it\n" * warned
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@Secret@h/db",
+        "postgresql://u:p@ss/Secret@h/db",
+        "postgresql://u:p@h/db?passwd=Secret",
+        "postgresql://u:p@h/db?pass=Secret",
+        "postgresql://u:p@h/db?PASSWORD=Secret",
+        "postgresql://u:Secret@h:port/db",
+        "postgresql://u:Secret@h/db\n",
+        "sqlite:///tune.db?key=Secret",
+        "mysql://u:Secret@h/db",
+        "host=h password=Secret",
+    ],
+)
+@pytest.mark.parametrize("name", ["status", "studies", "doctor", "tune-worker"])
+def test_a_url_in_the_environment_is_refused_as_one_that_was_typed_and_nothing_secret_of_it_is_said(
+    name: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command, words = (tune_worker, []) if name == "tune-worker" else (petskin_tune, [name])
+    words += [] if name == "studies" else ["--study", "demo"]
+    typed = CliRunner().invoke(command, [*words, "--storage", url])
+    monkeypatch.setenv("TUNE_STORAGE", url)
+    refused = CliRunner().invoke(command, words)
+    assert refused.exit_code == typed.exit_code == 2, refused.exception
+    assert refused.output == typed.output
+    assert re.fullmatch(r"error: (The storage|The URL|The parameters).*\n", refused.output), refused.output
+    assert "secret" not in refused.output.lower()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "x" * 201, "피" * 256, "a\nb", "\x1b[2J", "\udcc7"])
+def test_a_workers_name_that_no_database_holds_is_wrong_usage(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(tune_worker, ["--study", "demo", "--name", name])
+    assert refused.exit_code == 2, refused.exception
+    *_usage, said = refused.stderr.splitlines()
+    assert said == (
+        "Error: Invalid value for '--name': a worker's name has at most 200 characters, all of them printable."
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

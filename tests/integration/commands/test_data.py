@@ -12,6 +12,7 @@ import pytest
 import rich.console
 from click.testing import CliRunner, Result
 
+from petskin_tune.cli import petskin_tune
 from petskin_tune.commands import data as commands
 from petskin_tune.commands.data import data
 from petskin_tune.datasets import demo
@@ -56,6 +57,28 @@ def test_a_mistake_is_answered_with_one_sentence_and_exit_code_2(tmp_path: Path)
         assert refused.stderr.startswith("error: ")
         assert refused.stderr.count("\n") == 1
         assert not (tmp_path / "out").exists()
+
+
+def test_names_of_files_and_classes_do_not_command_the_terminal_of_who_checks_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images = demo.make(tmp_path / "demo", train=4, val=2, imgsz=48).parent / "images/train"
+    name = "\x1b]0;title\x07\x9b2J\u202egpj.bmp"
+    (images / "train_00001.bmp").unlink()
+    (images / name).write_bytes(b"")
+    (tmp_path / "demo/data.yaml").write_text("train: images/train\nval: images/val\nnames: [a, '\u202eb', c]\n")
+    typed = ["data", "check", str(tmp_path / "demo"), "--jobs", "1"]
+
+    checked = CliRunner().invoke(petskin_tune, [*typed, "--sheet", str(tmp_path / "sheet.html")])
+    for said in (checked.output, (tmp_path / "sheet.html").read_text()):
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
+        assert r"train/\x1b]0;title\x07\x9b2J\u202egpj.bmp" in said
+    resized = CliRunner().invoke(petskin_tune, ["data", "resize", *typed[2:], str(tmp_path / "out"), "--imgsz", "32"])
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(resized.output)
+    as_json = CliRunner().invoke(petskin_tune, [*typed, "--json"])
+    assert json.loads(as_json.stdout)["problems"]["damaged image, empty file"] == [f"images/train/{name}"]
+    assert [ended.exit_code for ended in (checked, resized, as_json)] == [1, 0, 1]
 
 
 def test_an_interruption_is_answered_with_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

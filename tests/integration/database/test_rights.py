@@ -177,6 +177,17 @@ def test_a_home_that_may_only_be_read_is_shown_and_stays_as_it_is(left: str, clo
     assert {path: path.read_bytes() for path in home.iterdir()} == before
 
 
+@pytest.mark.parametrize("below", ["", "mine/runs"])
+def test_a_home_in_a_folder_that_may_not_be_entered_is_refused(below: str, closed: Path, here: Path) -> None:
+    (closed / "home").mkdir(mode=0o000)
+    here.chmod(0o777)
+    with nobody():
+        for words in (*VIEWS, *WRITERS, ["best"], ["trials"], ["doctor"]):
+            code, said = typed(*words, home=closed / "home" / below)
+            assert (code, said.startswith("error: "), "Permission denied" in said) == (2, True, True), (words, said)
+    assert list(here.iterdir()) == []
+
+
 def test_an_older_database_that_may_only_be_read_is_refused(closed: Path) -> None:
     home = home_with_a_study(closed, "nothing")
     with contextlib.closing(sqlite3.connect(home / "tune.db")) as connection:

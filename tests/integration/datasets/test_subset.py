@@ -1,4 +1,5 @@
 import csv
+import os
 import random
 import shutil
 from collections import Counter
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petskin_tune.datasets import demo, layout, stratify, subset
+from petskin_tune.datasets.check import check
+from petskin_tune.datasets.resize import resize
 from petskin_tune.errors import UsageError
 
 
@@ -127,6 +130,26 @@ def test_images_of_one_name_in_two_folders_are_all_drawn_from(tmp_path: Path) ->
     assert len(set(drawn)) == 16
     drawn = layout.read(subset.write(merged, 8, None, 0, tmp_path / "half")).images["train"]
     assert {image.relative_to(tmp_path).parts[0] for image in drawn} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [("/dev/zero", "a device"), ("pipe", "a FIFO"), (".", "a folder"), ("none.csv", "No such file")],
+)
+def test_a_record_of_groups_that_is_no_file_is_refused_and_not_waited_for(
+    tmp_path: Path, groups: str, said: str
+) -> None:
+    data_yaml = demo.make(tmp_path / "data", train=2, val=1, imgsz=32)
+    os.mkfifo(data_yaml.parent / "pipe")
+    data_yaml.write_text(f"{data_yaml.read_text()}groups: {groups}\n")
+
+    for read in (
+        lambda: subset.write(data_yaml, 1, None, 0, tmp_path / "subset"),
+        lambda: check(data_yaml),
+        lambda: resize(data_yaml, tmp_path / "small", 32),
+    ):
+        with pytest.raises(UsageError, match=f"the record of what belongs together, cannot be read: .*{said}"):
+            read()
 
 
 def test_more_than_there_is_is_refused(tmp_path: Path) -> None:

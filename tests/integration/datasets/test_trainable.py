@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 
+from petskin_tune.commands.data import data
 from petskin_tune.datasets import demo
 from petskin_tune.datasets.check import check
 from petskin_tune.datasets.fingerprint import fingerprint
@@ -117,6 +120,22 @@ def test_a_picture_that_ends_every_training_is_named_by_init_and_check(demo_yaml
     assert [names for what, names in found.items() if what.startswith("damaged image")] == [
         [f"images/train/{image.name}"]
     ]
+
+
+@pytest.mark.parametrize("kind", ["a bomb", "a short header", "an odd PPM", "a long text", "half an AVIF"])
+def test_a_sheet_is_drawn_of_a_data_set_with_a_picture_that_is_none(demo_yaml: Path, kind: str) -> None:
+    suffix, make, reason = BAD[kind]
+    image, sheet = put(demo_yaml, suffix, make()), demo_yaml.parent / "sheet.html"
+
+    checked = CliRunner().invoke(data, ["check", str(demo_yaml), "--sheet", str(sheet), "--jobs", "1"])
+
+    assert checked.exit_code == 1, checked.output
+    assert isinstance(checked.exception, SystemExit)
+    assert re.search(rf"^PROBLEM: damaged image, .*({reason}).*: images/train/{image.name}$", checked.stdout, re.M)
+    assert checked.stdout.endswith(f"contact sheet: {sheet}\n")
+    drawn = sheet.read_text()
+    assert drawn.count("<img ") >= 6
+    assert f">train/{image.name} (damaged)</figcaption>" in drawn
 
 
 @pytest.mark.parametrize("kind", GOOD)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import re
 import shutil
 import socket
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from petskin_tune.cli import petskin_tune, tune_worker
 from petskin_tune.commands.study import enqueue, init_study
 from petskin_tune.datasets import demo
+from petskin_tune.doctor import checks
 from petskin_tune.errors import UsageError
 from petskin_tune.opening import beginning, lookup, patience
 from petskin_tune.opening.places import Places
@@ -296,17 +303,93 @@ def test_a_study_is_not_named_like_a_file_on_the_command_line_either(places: Pla
     assert not Path(places.home or "").exists()
 
 
-@pytest.mark.parametrize("command", ["tune-worker", "init", "best"])
-def test_a_changed_store_that_cannot_be_used_is_one_sentence(mine: Places, tmp_path: Path, command: str) -> None:
+@pytest.fixture(params=["a file", "a bucket without credentials", "a bucket without its package"])
+def unusable(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A store that cannot even be looked at."""
+    if request.param == "a file":
+        (tmp_path / "file").touch()
+        yield str(tmp_path / "file" / "store")
+        return
+    if request.param == "a bucket without its package":
+
+        def missing(*_: object, **__: object) -> None:
+            raise ImportError("Install s3fs to access S3")
+
+        monkeypatch.setattr(fsspec, "filesystem", missing)
+        yield "s3://bucket/x"
+        return
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # of the machine itself, if it is one of Amazon's
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield "s3://bucket/x"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_changed_store_that_cannot_be_used_is_one_sentence(
+    mine: Places, tmp_path: Path, unusable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_or_create(mine, silent).home.close()
-    (tmp_path / "file").touch()
-    where = ["--study", "mine", "--checkpoints", str(tmp_path / "file" / "store")]
-    words = {"tune-worker": [], "init": ["init"], "best": ["best", "--weights", str(tmp_path / "best.pt")]}[command]
-    refused = CliRunner().invoke(tune_worker if command == "tune-worker" else petskin_tune, [*words, *where])
-    assert refused.exit_code == 2, refused.output
-    assert refused.stderr.startswith("error: The store ")
-    assert refused.stderr.count("\n") == 1
+    monkeypatch.setattr(checks, "_by_training", lambda _: iter(()))
+    where = ["--study", "mine", "--checkpoints", unusable]
+    needs = "Snapshots in s3:// need a package that is not installed: pip install s3fs.\n"
+    for words in ([], ["init"], ["best", "--weights", "best.pt"], ["doctor"]):
+        refused = CliRunner().invoke(petskin_tune if words else tune_worker, [*words, *where])
+        assert refused.exit_code == 2, refused.output
+        said = refused.stderr.removeprefix("error: ")
+        if words == ["doctor"]:
+            (said,) = re.findall(r"^problem +store: (.*\n)", refused.stdout, re.MULTILINE)
+            assert refused.stdout.endswith("1 problem: the study cannot run here yet\n")
+        assert said == needs or re.fullmatch(f"The store {re.escape(unusable)} cannot be looked at: listing .*\n", said)
     assert not (tmp_path / "best.pt").exists()
+
+
+def typed(*words: str) -> Result:
+    return CliRunner().invoke(petskin_tune, words)
+
+
+def test_a_study_on_file_names_that_are_not_utf_8_is_checked_begun_and_examined(
+    mine: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `unzip` leaves of a zip that was made on a Korean Windows."""
+    monkeypatch.setattr(checks, "_by_training", lambda _: iter(()))
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    for kind in ("images", "labels"):
+        for file in Path("data", kind).rglob("*.*"):
+            file.rename(file.with_name(os.fsdecode("피부_".encode("cp949")) + file.name))
+    write("mine", subset={"train": 4})
+    assert typed("data", "check", "data", "--jobs", "1").exit_code == 0
+    for _repeated in range(2):  # the second one compares with what is in the database
+        begun = typed("init", "--study", "mine.yaml")
+        assert begun.exit_code == 0, begun.output
+        assert "study mine is ready" in begun.stdout
+    examined = typed("doctor", "--study", "mine")
+    assert examined.exit_code == 0, examined.output
+    assert re.search(r"^ok +data: ", examined.stdout, re.MULTILINE)
+
+
+MODELS = {
+    "data/data.yaml": "data/data.yaml is no architecture of a model: it has no `backbone` and `head`",
+    "detects.pt": "detects.pt is no segmentation model, its task is `detect`",
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("command", ["init", "doctor"])
+def test_a_model_that_no_trial_can_train_is_refused_with_what_it_is(mine: Places, model: str, command: str) -> None:
+    layers = {"nc": 1, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
+    with zipfile.ZipFile("detects.pt", "w") as saved:
+        saved.writestr("archive/data.pkl", pickle.dumps({"model": SimpleNamespace(yaml=layers)}))
+    write("mine", model=model)
+    refused = typed(command, "--study", "mine.yaml")
+    assert refused.exit_code == 2, refused.output
+    said = refused.stderr if command == "init" else refused.stdout
+    (line,) = re.findall(r"^(?:error|problem +weights): (.*)$", said, re.MULTILINE)
+    assert MODELS[model] in line
+    assert command == "doctor" or not Path("runs").exists()
 
 
 def test_a_study_is_shown_with_the_comments_of_its_file_as_long_as_that_says_the_same(mine: Places) -> None:

@@ -104,8 +104,11 @@ def test_class_names_come_from_a_list_a_mapping_or_a_number(demo_yaml: Path) -> 
 SPLITS = "train: images/train\nval: images/val\n"
 
 
-@pytest.mark.parametrize("test", ["../test/images", "nowhere", "false", "5", "[1, 2]", "/dev/zero", "''", "images/val"])
+@pytest.mark.parametrize(
+    "test", ["../test/images", "nowhere", "empty", "false", "5", "[1, 2]", "/dev/zero", "''", "images/val"]
+)
 def test_a_split_that_no_trial_looks_at_is_not_required(demo_yaml: Path, test: str) -> None:
+    (demo_yaml.parent / "empty").mkdir()
     demo_yaml.write_text(f"{SPLITS}test: {test}\nnames: [a, b, c]\n")
 
     data_set = layout.read(demo_yaml)

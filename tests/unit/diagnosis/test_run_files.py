@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -89,13 +92,33 @@ def test_a_name_of_no_file_is_refused(tmp_path: Path, name: str) -> None:
     assert refused(tmp_path / name).startswith("There is no ")
 
 
-def test_an_error_of_the_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> bytes:
-        raise OSError(5, "Input/output error")
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """The disk refuses to open a file of that name: nothing else does so to the user root."""
 
+    def refuse(name: str, number: int) -> None:
+        opened = os.open
+
+        def open_unless(path: str | os.PathLike[str], *how: Any, **more: Any) -> int:
+            if os.path.basename(path) == name:
+                raise OSError(number, os.strerror(number), str(path))
+            return opened(path, *how, **more)
+
+        monkeypatch.setattr(os, "open", open_unless)
+
+    return refuse
+
+
+OF_THE_DISK = [(errno.EIO, "Input/output error"), (errno.EACCES, "Permission denied"), (errno.ESTALE, "Stale file")]
+
+
+@pytest.mark.parametrize(("number", "said"), OF_THE_DISK)
+def test_an_error_of_the_disk_is_one_sentence(
+    tmp_path: Path, refuse: Callable[[str, int], None], number: int, said: str
+) -> None:
     results(tmp_path, *run(3, 0.1))
-    monkeypatch.setattr("petskin_tune.diagnosis.run_files.read_bytes", broken)
-    assert refused(tmp_path).endswith("results.csv cannot be read: Input/output error.")
+    refuse("results.csv", number)
+    assert f"results.csv cannot be read: {said}" in refused(tmp_path)
 
 
 def test_an_endless_file_is_refused(tmp_path: Path) -> None:
@@ -124,6 +147,26 @@ def test_a_run_is_diagnosed_without_arguments_that_are_broken_and_it_is_said(tmp
     (remark,) = read_run(tmp_path).remarks
     assert remark.startswith("The diagnosis does without args.yaml: ")
     assert len(remark) < SCREEN
+
+
+@pytest.mark.parametrize(("number", "said"), OF_THE_DISK)
+def test_a_run_is_diagnosed_without_arguments_that_the_disk_refuses(
+    tmp_path: Path, refuse: Callable[[str, int], None], number: int, said: str
+) -> None:
+    results(tmp_path, *run(9, 0.5))
+    (tmp_path / "args.yaml").write_text("epochs: 15\n")
+    refuse("args.yaml", number)
+    assert f"The diagnosis does without args.yaml: {said}" in of_run(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["a device", "a FIFO", "a folder"])
+def test_a_run_is_diagnosed_without_arguments_that_are_no_file(tmp_path: Path, kind: str) -> None:
+    results(tmp_path, *run(9, 0.5))
+    arguments = tmp_path / "args.yaml"
+    {"a device": lambda: arguments.symlink_to("/dev/zero"), "a FIFO": lambda: os.mkfifo(arguments)}.get(
+        kind, arguments.mkdir
+    )()
+    assert f"The diagnosis does without args.yaml: it is {kind}, not a file." in of_run(tmp_path)
 
 
 def test_a_name_that_looks_like_a_date_costs_no_argument(tmp_path: Path) -> None:

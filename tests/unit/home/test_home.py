@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -305,6 +306,20 @@ def test_a_database_elsewhere_with_snapshots_here_is_refused_unless_insisted_upo
     assert resolve(storage="postgresql://tuner@localhost/tune").store_for(None, nothing_held)
     mounted(monkeypatch, (tmp_path, "nfs4"))
     assert resolve(storage=POSTGRES).store_for(None, nothing_held)
+
+
+@pytest.mark.parametrize(
+    ("storage", "host"),
+    [
+        ("postgresql://u@/db?host=db.example.com", "db.example.com"),
+        ("postgresql://u@localhost/db?hostaddr=192.0.2.1", "192.0.2.1"),
+        ("postgresql://u@localhost,db.example.com/db", "db.example.com"),
+    ],
+)
+def test_a_database_elsewhere_is_known_by_every_spelling_of_its_host(storage: str, host: str) -> None:
+    for named in ({"storage": storage}, {"environ": {"TUNE_STORAGE": storage}}):
+        with pytest.raises(UsageError, match=rf"database is on {re.escape(host)} but .* on this machine's disk"):
+            resolve(**named).store_for(None, nothing_held)
 
 
 def test_snapshots_here_that_were_insisted_upon_once_need_not_be_insisted_upon_again(tmp_path: Path) -> None:

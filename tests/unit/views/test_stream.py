@@ -5,6 +5,7 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import click
@@ -12,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
 
 from petskin_tune.cli import petskin_tune
 from petskin_tune.commands.lazy import FilteredCommand
@@ -22,9 +25,11 @@ from petskin_tune.views.live import LiveProgress
 from petskin_tune.views.progress import Progress
 from petskin_tune.views.status.text import watch
 from petskin_tune.views.stream import FilteredStream, encodable
+from tests.support.made_up import MadeUp
 
 ANYTHING = st.text(alphabet=st.characters(exclude_categories=()))
 EVIL = "\x1b]0;title\x07\x1b[2J\x9b1m\udcc7\r"
+OF_OTHERS = "\x1b]0;title\x07\x1b[2J\x9b1m\u202egpj\r"  # which a database holds
 SPELLED = r"\x1b]0;title\x07\x1b[2J\x9b1m\xc7\x0d"
 
 
@@ -47,6 +52,51 @@ def test_a_name_that_a_person_typed_is_refused_in_plain_letters(command: list[st
     assert refused.exit_code == 2
     assert "\x1b" not in refused.output
     assert "\x9b" not in refused.output
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study in which everything that others may name commands a terminal."""
+    made = MadeUp(tmp_path_factory.mktemp("home"))
+    named = {"worker": OF_OTHERS, "device_model": OF_OTHERS}
+    made.add(best=0.2, notes=[OF_OTHERS], findings={"stuck": OF_OTHERS}, **named)
+    failure = dict.fromkeys(("kind", "message", "detail", "log"), OF_OTHERS)
+    made.add("FAIL", 0.1, 3, failure=failure, **named)
+    made.add("RUNNING", 0.1, 3, lease="released", of_lease={"reason": OF_OTHERS}, given_back=failure, **named)
+    made.add("RUNNING", 0.1, 3, lease="running", **named)
+    made.add("WAITING", epochs=0, params={}, origin="person", fixed={"lr0": OF_OTHERS})
+    made.study.optuna.enqueue_trial({OF_OTHERS: OF_OTHERS})
+    one = CategoricalDistribution((OF_OTHERS,))
+    made.study.optuna.add_trial(create_trial(value=0.1, params={OF_OTHERS: OF_OTHERS}, distributions={OF_OTHERS: one}))
+    made.storage.engine.dispose()
+    return made.home
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("status", True),
+        ("status --json", False),
+        ("trials", True),
+        ("trials --trial 1", True),
+        ("trials --trial 2", True),
+        ("trials --trial 5", True),
+        ("trials --csv", True),
+        ("diagnose", True),
+        ("diagnose --trial 1", True),
+        ("best", False),
+        ("studies", False),
+    ],
+)
+def test_nothing_that_others_keep_with_a_study_commands_the_terminal_of_who_looks(
+    words: str, shown: bool, home: Path
+) -> None:
+    ended = CliRunner().invoke(petskin_tune, [*words.split(), "--home", str(home)])
+    assert ended.exit_code == 0, ended.output
+    assert not {"\x1b", "\x07", "\x9b", "\r", "\u202e"} & set(ended.output)
+    assert r"\x1b]0;title" in ended.output or not shown
+    if "--json" in words:
+        assert repr(OF_OTHERS)[1:-1] in repr(json.loads(ended.stdout))
 
 
 def test_a_stream_that_says_cp949_gets_what_it_can_say() -> None:

@@ -310,6 +310,22 @@ def test_trials_that_all_fail_alike_end_the_worker(begin: Callable[..., Life]) -
     assert life.states() == ["FAIL"] * 3
 
 
+def test_a_device_that_is_not_here_costs_a_trial_nothing_however_often_the_worker_is_started(
+    begin: Callable[..., Life],
+) -> None:
+    missing = [Failed("machine", "ValueError: Invalid CUDA 'device=0' requested", "")]
+    life = begin(*[missing] * 7, TRAINS, target=1)
+    trial = life.held_by_another()
+    trial.release("SIGTERM")
+    for _ in range(7):
+        with pytest.raises(UsageError, match="Training cannot start on this machine: ValueError: Invalid CUDA"):
+            Life(life.place, life.script).work()
+        (lease,) = read_leases(life.place.study.storage, life.place.study.id)
+        assert (lease.number, lease.state, lease.crashes, lease.vanishes) == (trial.number, "released", 0, 0)
+    assert Life(life.place, life.script).work() == EXIT_DONE
+    assert (set(life.trained()), life.states()) == ({trial.number}, ["COMPLETE"])
+
+
 def test_a_home_that_is_taken_over_ends_the_worker(begin: Callable[..., Life], monkeypatch: pytest.MonkeyPatch) -> None:
     life = begin()
 
@@ -396,6 +412,20 @@ def test_a_person_s_trials_of_every_kind_keep_no_worker_from_its_own(begin: Call
     assert life.trained() == [2]
     assert "mosaic" not in life.script.jobs[0].arguments, "what a person notes is no setting"
     assert life.states() == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_a_point_whose_names_and_values_would_command_a_terminal_is_refused_in_plain_letters(
+    begin: Callable[..., Life],
+) -> None:
+    life = begin(target=3)
+    for evil in ({"\x1b]0;name\x07": 0.1}, {"cos_lr": "\u202e\x1b[2J"}):
+        noted = {attributes.FIXED: evil, attributes.ORIGIN: "person"}
+        life.study.enqueue_trial({"lr0": 0.01}, user_attrs=noted)
+    assert life.work() == EXIT_DONE
+    assert life.states() == ["FAIL", "FAIL", "COMPLETE"]
+    assert not {"\x1b", "\x07", "\u202e"} & set(life.said)
+    assert r"\x1b]0;name\x07" in life.said
+    assert r"\u202e\x1b[2J" in life.said
 
 
 def test_what_was_enqueued_before_names_had_a_prefix_is_trained_as_it_was_asked(begin: Callable[..., Life]) -> None:

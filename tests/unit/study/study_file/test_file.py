@@ -121,6 +121,7 @@ REFUSED = {
     "epochs searched": (changed("  mosaic:", "  epochs: [10, 20]"), 12, "the same for all trials"),
     "fraction searched": (changed("  mosaic:", "  fraction: [0.1, 1]"), 12, "`subset`"),
     "fraction fixed": (changed("train:", "train: {fraction: 0.2, warmup_epochs: 1}"), 6, "`subset`"),
+    "classes made one": (changed("train:", "train: {single_cls: true, warmup_epochs: 1}"), 6, "merge the classes"),
     "a name of the tool": (changed("train:", "train: {device: 0, warmup_epochs: 1}"), 6, "--device"),
     "another task's name": (changed("  mosaic:", "  pose: [1, 20]"), 12, "no effect on segmentation"),
     "a wrong type": (changed("train:", "train: {batch: many, warmup_epochs: 1}"), 6, "number"),

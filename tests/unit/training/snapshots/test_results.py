@@ -22,6 +22,15 @@ def test_classes_with_objects_are_told_by_name_and_the_others_not_at_all():
     assert results.by_class(masks, names) == {f"{MASK_MAP}/papule": 0.12346, f"{MASK_MAP}/ulcer": 0.0}
 
 
+def test_classes_of_one_name_have_a_score_each():
+    names = {0: "lesion", 1: "lesion", 2: "ulcer"}
+    assert results.by_class(found(0.1, 0.2, 0.3), names) == {
+        f"{MASK_MAP}/lesion (class 0)": 0.1,
+        f"{MASK_MAP}/lesion (class 1)": 0.2,
+        f"{MASK_MAP}/ulcer": 0.3,
+    }
+
+
 @pytest.mark.parametrize("count", [1, results.MOST_CLASSES + 1])
 def test_one_class_is_the_mean_and_very_many_are_too_much_for_a_history(count):
     assert results.by_class(found(*[0.1] * count), {number: str(number) for number in range(count)}) == {}
