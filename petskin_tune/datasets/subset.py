@@ -57,6 +57,8 @@ def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: 
 def read_groups(data_set: layout.DataSet) -> dict[str, str]:
     """The recorded group of each image, by :func:`petskin_tune.datasets.layout.image_name`; empty without a record.
 
+    An image whose row names no group is one of its own.
+
     Raises:
         UsageError: the record is named but cannot be read.
     """
@@ -64,7 +66,7 @@ def read_groups(data_set: layout.DataSet) -> dict[str, str]:
         return {}
     try:
         rows = csv.DictReader(io.StringIO(regular.read_names(data_set.groups), newline=""))
-        return {row["image"]: row["group"] for row in rows}
+        return {row["image"]: row["group"] for row in rows if row["group"]}
     except (OSError, KeyError, csv.Error, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise UsageError(f"{data_set.groups}, the record of what belongs together, cannot be read: {said}.") from error

@@ -77,6 +77,17 @@ def test_recorded_groups_are_in_whole_or_not_at_all(tmp_path: Path) -> None:
     assert all(40 <= share[number] <= 60 for number in range(4))
 
 
+def test_an_image_without_a_recorded_group_is_one_of_its_own(tmp_path: Path) -> None:
+    data_yaml = make_data_set(tmp_path / "data", [0] * 4, ["a", "", "b", "a"])
+    with open(tmp_path / "data" / "groups.csv", "a") as file:
+        file.write("images/val/0000.jpg\n")
+    assert subset.read_groups(layout.read(data_yaml)) == {
+        "images/train/0000.jpg": "a",
+        "images/train/0002.jpg": "b",
+        "images/train/0003.jpg": "a",
+    }
+
+
 def test_groups_larger_than_a_class_deserves_are_in_a_subset_all_the_same(tmp_path: Path) -> None:
     groups = [f"animal {number // 18}" for number in range(24 * 18)]
     classes: list[int | None] = [number // 18 % 4 for number in range(24 * 18)]
