@@ -11,7 +11,7 @@ from petskin_tune.study.spec import StudySpec
 COMMON = 0.5  # share of the trials from which on a finding is the study's
 FEWEST = 2  # trials
 
-# Of findings that advise the opposite only the more frequent one is told, and neither of two that are as frequent.
+# Of common findings that advise the opposite only the more frequent one is told, and neither of two as frequent ones.
 _TOO_SLOW: tuple[Kind, ...] = ("learning-rate-too-low", "stuck", "not-learning")
 _OPPOSED: Mapping[Kind, tuple[Kind, ...]] = {
     "still-improving": ("overfitting",),
@@ -68,7 +68,8 @@ def advice(
     common = {kind for kind, count in counts.items() if count >= max(FEWEST, COMMON * len(of[kind]))}
     said = []
     for kind, (what, do) in _advice(spec.epochs if spec else None).items():
-        if kind in common and not any(counts[other] >= counts[kind] for other in _OPPOSED.get(kind, ())):
+        opposed = common.intersection(_OPPOSED.get(kind, ()))
+        if kind in common and not any(counts[other] >= counts[kind] for other in opposed):
             line = _("{count} of {total} trials {what}: {do}.")
             said.append(line.format(count=counts[kind], total=len(of[kind]), what=what, do=do))
     return said

@@ -27,7 +27,7 @@ from petskin_tune.error_text import tail
 from petskin_tune.language import _, several
 from petskin_tune.study import attributes
 from petskin_tune.study.best.ranking import best
-from petskin_tune.study.best.repeats import gain_of
+from petskin_tune.study.best.repeats import gain_of, repeats_of
 from petskin_tune.study.failures import Failure
 from petskin_tune.study.foreign import Foreign, foreign_of, without_foreign
 from petskin_tune.study.stored import recorded
@@ -67,7 +67,9 @@ def of_study(study: Study, number: int | None = None) -> str:
         return words.page(_trial_lines(find_trial(study.study_name, trials, number), trials))
     spec, own = spec_of(study), without_foreign(trials)
     seen = _seen(own)
-    gain, first = gain_of(study.user_attrs), best(trials, study.user_attrs)
+    # Of repetitions the best is the luckiest.
+    first = None if repeats_of(study.user_attrs) else best(trials, study.user_attrs)
+    gain = gain_of(study.user_attrs)
     measured = gain if gain is not None and first is not None and gain.trial == first.number else None
     advised = [*search.warnings(trials, spec, first, measured), *advice(seen.shown, seen.judged, seen.complete, spec)]
     answer = _("look at this first") if advised else _answer_of(seen)

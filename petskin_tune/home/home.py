@@ -263,7 +263,7 @@ def resolve_home(
     network = is_network(folder) if forced is None else forced == "1"
     local = local_folder(environ) / _short_hash(str(folder)) if network else folder
     if storage is None:
-        if printable(str(folder)) != str(folder) or printable(str(local)) != str(local):
+        if printable(str(local)) != str(local) or not _is_utf8(folder):
             raise UsageError(
                 f"The home {quoted(folder)} cannot be used: its path is not UTF-8, as that of a database is."
             )
@@ -381,6 +381,14 @@ def _refuse_sqlite_on_network(storage: str) -> None:
             f"SQLite gets damaged on a network disk ({file.parent}): use --home {file.parent} instead of --storage, "
             "which keeps the database on this machine and copies it there."
         )
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _short_hash(text: str) -> str:

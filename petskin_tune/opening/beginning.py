@@ -67,7 +67,8 @@ def _prepare_or_leave_nothing(spec: StudySpec, home: Home, folders: list[Path], 
 
 def _is_in_use(home: Home) -> bool:
     """Whether another study has begun in this home meanwhile: a large data set takes minutes to look at."""
-    return any((home.work / name).exists() for name in ("trials", "outbox")) or (home.folder / DATABASE).exists()
+    left = (home.work / "trials", home.work / "outbox", home.logs, home.work.parent / DATABASE)
+    return any(path.exists() for path in left)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from petskin_tune.datasets.aihub.writing import KEPT, Placed
 from petskin_tune.datasets.archives.writing import require_writable_archive, write_archive
 from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import claim, only_one, write_whole
-from petskin_tune.files.paths import resolved, typed
+from petskin_tune.files.paths import is_file, resolved, typed
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is, how much there is
 
@@ -100,7 +100,7 @@ def _leave_if_nothing_was_done(dest: Path) -> None:
 
 def _former(dest: Path) -> Imported | None:
     """The complete import that is already there; None where it is not complete."""
-    if not (dest / "data.yaml").exists():
+    if not is_file(dest / "data.yaml") or not (dest / "data.yaml").stat().st_size:
         return None
     try:
         report = json.loads((dest / REPORT).read_text(encoding="utf-8"))

@@ -115,14 +115,15 @@ def studies_about(study: Study) -> list[str]:
         for name, repeats in kept
         if isinstance(repeats, Mapping)
         and repeats.get("uid") == study.uid
-        and name == name_of(study.name, repeats.get("trial"))
+        and isinstance(trial := repeats.get("trial"), int)
+        and name == name_of(study.name, trial)
     ]
 
 
 # ---- beginning -------------------------------------------------------------------------------------------------------
 
 
-def name_of(study: str, trial: Any) -> str:
+def name_of(study: str, trial: int) -> str:
     """What the study of the repetitions of a trial is called."""
     return f"{study}-repeat-{trial}"
 

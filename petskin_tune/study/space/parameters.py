@@ -201,12 +201,15 @@ def _place(name: str, value: Any, searched: Range | Choices) -> Scalar | None:
 
 def _nearest(value: Any, searched: Range | Choices) -> float | None:
     """The nearest number in the space; None for words and for what has no number."""
-    if isinstance(value, (bool, str)) or not isinstance(value, (int, float)) or math.isnan(value):
+    if isinstance(value, (bool, str)) or not isinstance(value, (int, float)) or value != value:
         return None
     if isinstance(searched, Choices):
         numbers = [choice for choice in searched.choices if isinstance(choice, (int, float))]
-        return min(numbers, key=lambda number: abs(number - value)) if numbers else None
-    clipped = min(max(float(value), searched.low), searched.high)
+        if not numbers:
+            return None
+        within = min(max(value, min(numbers)), max(numbers))
+        return min(numbers, key=lambda number: abs(number - within))
+    clipped = float(min(max(value, searched.low), searched.high))  # a whole number may be larger than any float
     if searched.step is not None:
         clipped = searched.low + round((clipped - searched.low) / searched.step) * searched.step
     # A step may lead a little beyond the end, because decimal steps are no exact binary numbers.

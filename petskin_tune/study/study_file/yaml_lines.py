@@ -115,7 +115,7 @@ class Entry:
     def number(self, low: float = -math.inf, high: float = math.inf) -> float:
         """Its value, a finite number from ``low`` to ``high``."""
         value = self.value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
             raise self.refused(f"must be a number, not {_kind(value)}")
         if not low <= value <= high:
             bounds = f"at least {low:g}" if value < low and high >= MOST else f"from {low:g} to {high:g}"

@@ -33,6 +33,7 @@ LINKS = (
     "Pictures",
     "Trials",
 )
+OF_A_SEARCH = ("Best settings", "Each parameter", "Classes")  # of them, what no study of repetitions has
 
 
 class Page:
@@ -81,16 +82,17 @@ def _halves(study: Study, now: float, leases: Sequence[Lease], options: str) -> 
 
 
 def _before_pictures(table: Table, shares: dict[str, float]) -> Iterator[str]:
-    if not table.is_of_repetitions:
-        yield results.best_beside_defaults(table)
+    if table.is_of_repetitions:  # which search nothing and have no best
+        yield history.learning_curves(table)
+        return
+    yield results.best_beside_defaults(table)
     yield history.best_so_far(table)
     yield history.learning_curves(table)
     yield parameters.importance_section(table, shares)
     yield parameters.each_parameter(table, shares)
     yield relations.map_of_two(table, shares)
     yield relations.together(table)
-    if not table.is_of_repetitions:
-        yield results.classes(table)
+    yield results.classes(table)
 
 
 def _after_pictures(study: Study, table: Table, now: float) -> Iterator[str]:
@@ -101,14 +103,11 @@ def _after_pictures(study: Study, table: Table, now: float) -> Iterator[str]:
     yield imported(study)
 
 
-def _linked(table: Table) -> Iterator[str]:
-    return (title for title in LINKS if not (table.is_of_repetitions and title in ("Best settings", "Classes")))
-
-
 def _links(table: Table) -> str:
     if not table.rows:
         return ""
-    links = "".join(f'<a href="#{anchor(title)}">{html_text(title)}</a>' for title in _linked(table))
+    titles = [title for title in LINKS if not (table.is_of_repetitions and title in OF_A_SEARCH)]
+    links = "".join(f'<a href="#{anchor(title)}">{html_text(title)}</a>' for title in titles)
     return f"<nav>{links}</nav>"
 
 

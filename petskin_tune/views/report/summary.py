@@ -142,7 +142,7 @@ def _spared(row: Row, table: Table) -> float:
 def _lost(rows: Sequence[Row]) -> str:
     resumes, seconds = sum(row.resumes for row in rows), sum(row.lost for row in rows)
     if not resumes:
-        return "" if any(row.group == "suspended" for row in rows) else "No trial was interrupted."
+        return "" if any(row.state == "suspended" for row in rows) else "No trial was interrupted."
     lost = f"{words.duration(seconds)} of training had to be done twice" if seconds else "nothing was done twice"
     return f"Trials were interrupted {_counted(resumes, 'time')} and went on; {lost}."
 

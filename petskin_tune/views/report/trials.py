@@ -15,7 +15,7 @@ MORE = ("best epoch", "resumes", "worker", "curves")
 
 
 def all_trials(study: Table) -> str:
-    """Every trial, the best first."""
+    """Every trial, the best first; repetitions in the order of their pairs."""
     title = f"Trials ({len(study.rows)})"
     if not study.rows:
         return section(title, None, quiet("None has begun yet."))
@@ -23,7 +23,8 @@ def all_trials(study: Table) -> str:
     place = {number: index for index, number in enumerate(study.order)}
     rows = sorted(study.rows, key=lambda row: (place.get(row.number, len(place)), row.number))
     states = sorted({row.state for row in rows})
-    sentence = "The best first. Press a column's head to sort by it."
+    first = "" if study.is_of_repetitions else "The best first. "
+    sentence = f"{first}Press a column's head to sort by it."
     return f'<div class="broad">{section(title, sentence, _controls(states), _table(rows, names))}</div>'
 
 

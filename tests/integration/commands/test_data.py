@@ -44,6 +44,18 @@ def test_a_demo_is_made_checked_and_resized_from_the_command_line(tmp_path: Path
     assert "damaged image, empty file" in json.loads(damaged.stdout)["problems"]
 
 
+@pytest.mark.parametrize("suffix", ["html", "png"])
+def test_a_sheet_takes_the_place_of_its_own_file_alone(tmp_path: Path, suffix: str) -> None:
+    demo.make(tmp_path / "demo", train=2, val=1, imgsz=32)
+    sheet, mine = tmp_path / f"sheet.{suffix}", tmp_path / f"sheet.{suffix}.partial"
+    sheet.write_text("of yesterday")
+    mine.write_text("mine")
+    assert run("check", tmp_path / "demo", "--sheet", sheet, "--jobs", 1).exit_code == 0
+    assert sheet.read_bytes() != b"of yesterday"
+    assert mine.read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"demo", sheet.name, mine.name}
+
+
 def test_a_mistake_is_answered_with_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     for arguments in (
         ("aihub", tmp_path / "nowhere", tmp_path / "out"),

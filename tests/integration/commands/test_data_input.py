@@ -48,6 +48,16 @@ def test_a_place_that_cannot_be_written_to_is_named(here: Path, place: str) -> N
     assert [path.name for path in here.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("place", ["images/train", "images/train/small", "images/val/a/b", "link/small"])
+def test_a_copy_among_the_images_that_it_is_made_of_is_refused(here: Path, place: str) -> None:
+    (here.parent / "images/link").symlink_to(here.parent / "images/images/val")
+    before = sorted(here.parent.rglob("*"))
+    said = refused("resize", "../images", f"../images/{place}", "--imgsz", 32, "--jobs", 1)
+    assert "whose images are the data set's; give a folder elsewhere" in said
+    assert sorted(here.parent.rglob("*")) == before
+    assert run("resize", "../images", "../images/images/small", "--imgsz", 32, "--jobs", 1).exit_code == 0
+
+
 @pytest.mark.parametrize("source", [LONG, f"{LONG}.zip", "~nobody/data.yaml", "file", "file/data.yaml", ""])
 def test_a_source_that_is_none_is_named(here: Path, source: str) -> None:
     (here / "file").write_text("no data set")

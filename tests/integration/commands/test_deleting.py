@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.cli import petskin_tune, tune_worker
 from petskin_tune.files.durable import Unavailable
+from petskin_tune.study import attributes
+from petskin_tune.study.best.gain import Repeats
 from tests.support.made_up import ELSEWHERE, GONE, MadeUp, a_spec
 from tests.support.soak import first
 
@@ -166,3 +168,45 @@ def test_a_study_of_somebody_elses_is_not_deleted(kept: Kept) -> None:
     ended = CliRunner().invoke(petskin_tune, ["delete", "foreign", "--yes", "--home", str(kept.home)])
     assert ended.exit_code == 2
     assert "did not create" in ended.stderr
+
+
+def called(made: MadeUp, name: str) -> None:
+    """A study has the name that somebody gave it in the database itself."""
+    spec = made.study.optuna.user_attrs[attributes.SPEC]
+    made.study.optuna.set_user_attr(attributes.SPEC, {**spec, "study": name})
+    with made.storage.engine.begin() as connection:
+        row = {"name": name, "id": made.study.id}
+        connection.execute(sqlalchemy.text("UPDATE studies SET study_name = :name WHERE study_id = :id"), row)
+
+
+def test_a_study_whose_name_leads_to_another_folder_is_not_deleted(kept: Kept) -> None:
+    called(MadeUp(kept.home, a_spec("odd")), "doomed/../mine")
+    ended = CliRunner().invoke(petskin_tune, ["delete", "doomed/../mine", "--yes", "--home", str(kept.home)])
+    assert ended.exit_code == 2, ended.output
+    assert "'doomed/../mine' in the database has lost its name or its uid" in ended.stderr
+    assert [path for path in kept.persons + kept.files if not path.exists()] == []
+
+
+@pytest.mark.parametrize("trial", [0, "0", None, "x/../../data/mine"])
+def test_a_study_that_is_not_called_as_repetitions_are_stays_whatever_it_says_of_itself(
+    kept: Kept, trial: object
+) -> None:
+    about = Repeats(study="doomed", uid=kept.uid, trial=0, against="defaults").model_dump()
+    kept.other.study.optuna.set_user_attr(attributes.REPEATS, {**about, "trial": trial})
+    if isinstance(trial, str):
+        odd = MadeUp(kept.home, a_spec("odd"))
+        odd.study.optuna.set_user_attr(attributes.REPEATS, {**about, "trial": trial})
+        called(odd, f"doomed-repeat-{trial}")
+    ended = delete(kept, "--yes")
+    assert ended.exit_code == 0, ended.output
+    assert [path for path in kept.persons + kept.others if not path.exists()] == []
+    assert len(kept.other.study.trials()) == 4
+
+
+def test_of_two_studies_with_one_uid_neither_is_deleted(kept: Kept) -> None:
+    kept.other.study.set_attribute(attributes.UID, kept.uid)
+    ended = delete(kept, "--yes")
+    assert ended.exit_code == 2
+    assert "The studies doomed and other have one uid in this database" in ended.stderr
+    assert all(path.exists() for path in kept.files)
+    assert len(kept.doomed.study.trials()) == 4

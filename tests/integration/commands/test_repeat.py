@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -176,6 +177,19 @@ def test_a_study_of_repetitions_is_shown_as_what_it_is(done: Kept) -> None:
     assert "seed: 1\n" in Path("best.yaml").read_text()
 
 
+def test_no_view_crowns_the_luckiest_of_repetitions(done: Kept) -> None:
+    said = done.type("diagnose", "--study", "petskin-repeat-1")
+    assert "6 trials: 6 complete" in said
+    assert "best trial" not in said
+    done.type("report", "--study", "petskin-repeat-1", "-o", "repeats.html")
+    page = re.sub(r"<(script|style)[ >].*?</\1>", "", Path("repeats.html").read_text(), flags=re.DOTALL)
+    assert set(re.findall(r'<section id="([^"]+)">', page)) >= {"learning-curves", "trials", "diagnosis"}
+    titles = ("best-settings", "best-so-far", "each-parameter", "classes")
+    assert not [title for title in titles if f'id="{title}"' in page or f'href="#{title}"' in page]
+    assert "more than noise" in page
+    assert not re.findall(r"(?i)best so far|best first|best: trial|mask mAP of the best|best trial", page)
+
+
 def test_the_settings_name_the_data_set_where_it_is_here(done: Kept, tmp_path: Path) -> None:
     moved = demo.make(tmp_path / "moved", train=8, val=4)
     done.type("best", "--study", "petskin", "--yaml", "best.yaml", "--data", str(moved.parent))
@@ -249,6 +263,19 @@ def test_where_no_trial_tried_the_defaults_ultralytics_own_are_repeated(kept: Ke
     rates = {job.arguments["lr0"] for job in kept.jobs[1::2]}
     assert rates == {0.002}, "what `auto` makes of one class"
     assert kept.jobs[1].arguments["optimizer"] == "AdamW"
+
+
+def test_what_another_study_offered_is_not_called_the_defaults(kept: Kept) -> None:
+    """As ``init --from`` makes a study: its first start points are the best trials of another one."""
+    offered = MadeUp(kept.home, a_spec("offered", epochs=EPOCHS, target_trials=2, start=()))
+    offered.add(best=0.2, epochs=EPOCHS, params=kept.params(USUAL), origin="start point")
+    offered.add(best=0.4, epochs=EPOCHS, params=kept.params(GOOD), origin="search")
+    said = kept.type("best", "--study", "offered", "--repeat", "2")
+    assert "trial 1 of offered and the start point, repeated under further seeds" in said
+    assert "Ultralytics' defaults" not in said
+    offered.add(best=0.9, epochs=EPOCHS, params=dict(offered.study.trials()[0].params), origin="search")
+    said = kept.type("best", "--study", "offered", "--repeat", "2", code=2)
+    assert said.endswith("trial 2, has the settings of the start point: there is nothing to compare.")
 
 
 def test_the_defaults_are_not_taken_from_another_data_set(kept: Kept) -> None:

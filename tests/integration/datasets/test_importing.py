@@ -513,6 +513,32 @@ def test_a_complete_import_is_not_done_again(folder: Path, tmp_path: Path) -> No
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == times
 
 
+@pytest.mark.parametrize("content", [b"", bytes(500)])
+def test_a_report_that_a_power_cut_has_emptied_is_written_again(small: Path, tmp_path: Path, content: bytes) -> None:
+    first = import_aihub([small], tmp_path / "data", Options(imgsz=320))
+    before = digests(tmp_path / "data")
+    (tmp_path / "data" / importing.REPORT).write_bytes(content)
+
+    again = import_aihub([small], tmp_path / "data", Options(imgsz=320))
+
+    assert (again.report, again.summary, again.already_there) == (first.report, first.summary, False)
+    assert digests(tmp_path / "data") == before
+
+
+def test_an_image_whose_line_of_the_journal_a_power_cut_has_emptied_is_converted_again(
+    small: Path, tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    fault = {"TUNE_FAULTS": "image-placed=kill@1", "TUNE_FAULTS_LOG": str(tmp_path / "fired")}
+    assert run_import(small, tmp_path, 1, **fault).wait() == -signal.SIGKILL
+    journal = tmp_path / "data" / importing._WORK / "converted.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[1:3] = [bytes(len(lines[1])) + b"\n", bytes(len(lines[2])) + lines[3]]
+    journal.write_bytes(b"".join(lines))
+
+    assert run_import(small, tmp_path, 1).wait() == 0
+    assert digests(tmp_path / "data") == undisturbed
+
+
 def test_other_options_other_files_and_other_folders_are_refused(folder: Path, tree: Tree, tmp_path: Path) -> None:
     import_aihub([folder], tmp_path / "data", Options(imgsz=320))
     before = digests(tmp_path / "data")

@@ -176,6 +176,19 @@ def test_the_same_archive_under_another_name_is_not_unpacked_again(
     assert source.prepare("copy.tar", base=tmp_path, cache=cache) == first
 
 
+@pytest.mark.parametrize("content", [b"", bytes(60), b"[]", b"{}", b"\xff"])
+def test_a_note_of_the_cache_that_a_power_cut_has_emptied_costs_a_second_look_and_no_more(
+    demo_yaml: Path, tmp_path: Path, cache: Path, content: bytes
+) -> None:
+    archive = pack(demo_yaml.parent, tmp_path / "data.zip")
+    first = source.prepare(archive.name, base=tmp_path, cache=cache)
+    (note,) = [path for path in (cache / "archives").glob("*.json") if b"sha256" in path.read_bytes()]
+    before = note.read_bytes()
+    note.write_bytes(content)
+    assert source.prepare(archive.name, base=tmp_path, cache=cache) == first
+    assert note.read_bytes() == before
+
+
 def test_a_changed_archive_is_unpacked_anew(demo_yaml: Path, tmp_path: Path, cache: Path) -> None:
     first = source.prepare(str(pack(demo_yaml.parent, tmp_path / "data.tar")), base=tmp_path, cache=cache)
     (demo_yaml.parent / "labels/train/train_00000.txt").write_text("")
@@ -280,6 +293,12 @@ def test_a_zip_whose_stated_sizes_lie_is_refused(tmp_path: Path, cache: Path) ->
     path.write_bytes(content)
 
     assert "damaged" in refusal("liar.zip", tmp_path, cache)
+
+
+def test_a_zip_whose_names_are_not_the_utf_8_that_it_says_is_damaged(tmp_path: Path, cache: Path) -> None:
+    path = malicious_zip(tmp_path / "odd.zip", "털.bmp")
+    path.write_bytes(path.read_bytes().replace("털".encode(), b"\xff\xfe\xfd"))
+    assert "damaged" in refusal("odd.zip", tmp_path, cache)
 
 
 def test_damaged_archives_are_refused_and_leave_nothing_behind(demo_yaml: Path, tmp_path: Path, cache: Path) -> None:
@@ -460,6 +479,16 @@ def test_nothing_that_an_archive_names_may_lie_outside_of_it(
     demo_yaml.write_text(OUTSIDE[kind].format(outside=outside, name=outside.name))
     pack(demo_yaml.parent, tmp_path / "data.zip")
     assert "outside of the archive" in refusal("data.zip", tmp_path, cache)
+
+
+@pytest.mark.parametrize("key", ["train", "val", "groups"])
+def test_a_name_with_a_nul_in_an_archive_is_that_of_no_file(
+    demo_yaml: Path, tmp_path: Path, cache: Path, key: str
+) -> None:
+    names = {"train": "images/train", "val": "images/val", key: "images/a\0b", "names": ["a", "b", "c"]}
+    demo_yaml.write_text(yaml.safe_dump(names))
+    pack(demo_yaml.parent, tmp_path / "data.zip")
+    assert r"images/a\x00b" in refusal("data.zip", tmp_path, cache)
 
 
 def test_an_archive_whose_yaml_is_one_level_off_is_read_where_it_was_unpacked(

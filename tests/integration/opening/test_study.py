@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import re
@@ -26,12 +27,13 @@ from petskin_tune.doctor import checks
 from petskin_tune.errors import UsageError
 from petskin_tune.opening import beginning, lookup, patience
 from petskin_tune.opening.places import Places
-from petskin_tune.opening.study import NotBegun, open_or_create, open_study
+from petskin_tune.opening.study import NotBegun, Opened, open_or_create, open_study
 from petskin_tune.study import attributes
 from petskin_tune.study.creation import create_study
 from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.study import Study
 from petskin_tune.study.wanted import wanted
+from petskin_tune.trial import inputs
 from petskin_tune.views.status import text as status_text
 from petskin_tune.views.status.facts import Status
 from tests.support.foreign_runs import rising, run_folder
@@ -143,6 +145,34 @@ def test_a_study_whose_store_is_refused_is_not_created(mine: Places, tmp_path: P
     (tmp_path / "file").unlink()
     assert sorted(tmp_path.rglob("*")) == before
     assert open_or_create(replace(mine, checkpoints=str(tmp_path / "store")), silent).prepared is not None
+
+
+@pytest.mark.parametrize("where", ["here", "on a network disk", "with another database"])
+def test_a_new_study_that_is_refused_deletes_nothing_of_one_that_began_meanwhile(
+    where: str, mine: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "on a network disk":
+        monkeypatch.setenv("TUNE_NETWORK_HOME", "1")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    elif where == "with another database":
+        mine = replace(mine, storage=f"sqlite:///{tmp_path}/other.db")
+    faster: list[Opened] = []
+    genuine, calls = inputs.prepare, itertools.count()
+
+    def slow(*arguments: Any) -> Any:
+        if next(calls):
+            return genuine(*arguments)
+        faster.append(open_or_create(mine, silent))
+        faster[0].home.logs.mkdir()  # as a worker does then
+        raise UsageError("the data set is none")
+
+    monkeypatch.setattr(inputs, "prepare", slow)
+    with pytest.raises(UsageError, match="the data set is none"):
+        open_or_create(mine, silent)
+    home = faster[0].home
+    assert home.work.is_dir()
+    assert home.folder.is_dir()
+    home.close()
 
 
 @pytest.mark.parametrize("differs", ["file", "data"])

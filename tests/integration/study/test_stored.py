@@ -151,6 +151,8 @@ def test_a_study_of_before_is_shown_as_it_was() -> None:
         ({"lease": float("nan")}, "finite"),
         ({"epochs": 10**18}, "`epochs` must be from 1 to"),
         ({"epochs": 0}, "`epochs` must be at least 1"),
+        ({"epochs": 10**400}, "`epochs` must be a number, not 1000"),
+        ({"train": {"degrees": 10**400}}, "`degrees` must be a number, not one so large"),
         ({"target_trials": -1}, "`target_trials` must be at least 1"),
         ({"store_limit": -5}, "`store_limit`"),
         ({"model": "http://127.0.0.1/evil.txt"}, "`model` must be weights"),
@@ -166,7 +168,7 @@ def test_a_study_of_before_is_shown_as_it_was() -> None:
         ),
         ({"study": ["a"]}, "`study`"),
     ],
-    ids=str,
+    ids=lambda part: str(part)[:60],
 )
 def test_a_stored_spec_that_breaks_a_rule_of_the_study_file_is_refused_in_one_sentence(
     changes: Mapping[str, Any], said: str

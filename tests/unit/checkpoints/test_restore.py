@@ -227,3 +227,13 @@ def test_the_only_snapshot_of_a_trial_that_is_not_given_up_stays_and_the_next_on
     freed = make_room(shelf.store, entries, UID, holdings, limit=None, incoming=SIZE, full=True, give_up=give_up)
     assert freed.deleted == (spared,)
     assert asked == [f"{UID}/trial-000001", f"{UID}/trial-000002"]
+
+
+def test_a_persons_files_among_those_of_a_study_are_no_orphans(shelf: Shelf) -> None:
+    mine = [f"{UID}/notes.txt", f"{UID}/trial-1/best.pt", f"{UID}/mine/trial-000001/best.pt"]
+    for key in mine:
+        shelf.put(key, age=2 * ORPHAN_SECONDS)
+    orphan = shelf.snapshot(1, 9, age=2 * ORPHAN_SECONDS)
+    freed = make_room(shelf.store, shelf.store.entries(), UID, [], limit=0, incoming=0)
+    assert freed.deleted == (orphan,)
+    assert shelf.keys() == set(mine)

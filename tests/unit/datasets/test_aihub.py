@@ -478,6 +478,12 @@ def test_sources_that_cannot_be_are_refused(tmp_path: Path) -> None:
         list_sources([tmp_path / "a/TL01", tmp_path / "b/TL01"])
 
 
+def test_a_pipe_that_is_called_like_a_zip_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "TL01.zip")
+    with pytest.raises(UsageError, match=r"TL01\.zip is damaged \(.*it is a FIFO, not a file"):
+        list_sources([tmp_path])
+
+
 def test_the_line_that_joins_the_parts_of_a_zip_joins_them_in_the_order_of_their_bytes(tmp_path: Path) -> None:
     folder = tmp_path / "내려받은 것"
     folder.mkdir()

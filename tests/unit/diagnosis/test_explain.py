@@ -348,3 +348,14 @@ def test_a_run_without_masks_is_judged_by_its_boxes() -> None:
     curves = from_history(history)
     assert curves.fitness_name == "box mAP"
     assert curves.fitness[curves.best] == max(history[BOX])
+
+
+@pytest.mark.parametrize("make", [made.never_learning, made.climbing, made.healthy])
+@pytest.mark.parametrize("finds", [True, False])
+def test_loss_columns_that_nobody_has_filled_are_no_evidence(make: Callable[[int], made.History], finds: bool) -> None:
+    history = {name: np.zeros(len(v)) if "loss" in name else np.asarray(v) for name, v in make(0).items()}
+    history["lr/pg0"] = np.full(len(history[MASK]), 1e-7)
+    if not finds:
+        history |= {MASK: np.zeros(len(history[MASK])), BOX: np.zeros(len(history[MASK]))}
+    unlikely = {"not-learning", "nothing-found", "learning-rate-too-low"}
+    assert not unlikely & set(kinds(history, arguments(len(history[MASK]))))  # type: ignore[arg-type]

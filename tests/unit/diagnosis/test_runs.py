@@ -76,6 +76,17 @@ def test_a_run_whose_score_fell_in_its_first_epochs_is_told_to_wait(tmp_path: Pa
     assert "Diverged" not in text
 
 
+@pytest.mark.parametrize(("done", "planned"), [(8, 8), (16, 100)], ids=["over", "long after its best"])
+def test_a_run_whose_score_cannot_come_back_any_more_gets_a_verdict(tmp_path: Path, done: int, planned: int) -> None:
+    history = {name: values[:done] for name, values in made.healthy(0).items()}
+    history[MASK] = np.array([0.2, 0.2, 0.5] + [0.2] * (done - 3))
+    history[BOX] = history[MASK]
+    text = of_run(write(tmp_path, history, made.arguments(planned)))
+    assert text.partition("\n")[0].endswith(": worth a look")
+    assert "mask mAP fell from 0.500 (epoch 3) to 0.200 and did not come back: the weights of epoch 3 are" in text
+    assert "No verdict yet" not in text
+
+
 def test_a_run_that_was_validated_in_its_last_epoch_only_is_not_judged_by_the_others(tmp_path: Path) -> None:
     """``val: false``: Ultralytics writes 0 for every score and loss that it has not measured."""
     history = made.healthy(0, epochs=50)
@@ -119,6 +130,15 @@ def test_a_run_that_ends_far_below_its_best_is_never_called_untroubled(tmp_path:
     assert "the last epochs lie 36.0% below the best (2.7% is usual)" in text
     assert "→ The best epoch may be luck" in text
     assert "No sign of trouble" not in text
+
+
+def test_a_single_high_epoch_near_the_end_is_no_reason_to_train_longer(tmp_path: Path) -> None:
+    history = made.healthy(0, decline=0.1)
+    history[MASK][91] = 0.6  # type: ignore[index]
+    text = of_run(write(tmp_path, history, made.arguments()))
+    assert "90 % of the best was there at epoch 92" in text
+    assert text.count("  → ") == 1
+    assert "may make it better" not in text
 
 
 def test_a_short_run_is_told_that_it_is_too_short(tmp_path: Path) -> None:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+import optuna
 import pytest
 
+from petskin_tune.diagnosis.advice import advice
 from petskin_tune.diagnosis.explain import of_study
 from petskin_tune.diagnosis.search import identical_failures, warnings
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
+from petskin_tune.study.best.ranking import best
+from petskin_tune.study.spec import StudySpec
+from petskin_tune.views.status.collect import collect
 from tests.support import curves as made
 from tests.support.curves import MASK
-from tests.support.studies import a_spec, a_study, add, failing, trained
+from tests.support.studies import NOW, a_spec, a_study, add, failing, trained
+
+
+def warned(study: optuna.Study, spec: StudySpec) -> list[str]:
+    return warnings(study.trials, spec, best(study.trials))
 
 
 def test_a_stuck_trial_beside_one_that_went_lower_is_told_that_its_loss_is_no_floor() -> None:
@@ -114,17 +123,17 @@ def test_trials_in_a_row_with_the_same_value_are_no_search() -> None:
     study = a_study(a_spec())
     for value in (0.1, 0.2, 0.2, 0.2, 0.2, 0.2):
         add(study, "COMPLETE", value)
-    (said,) = warnings(study.trials, a_spec())
+    (said,) = warned(study, a_spec())
     assert "The last 5 complete trials have the same value, 0.2" in said
     add(study, "COMPLETE", 0.3)
-    assert warnings(study.trials, a_spec()) == []
+    assert warned(study, a_spec()) == []
 
 
 def test_trials_that_all_fail_in_the_same_way_are_counted_and_told() -> None:
     study = a_study(a_spec())
     failing(study, ["data", None, *["out-of-memory"] * 5])
     assert identical_failures(study.trials) == ("out-of-memory", 5)
-    (said,) = warnings(study.trials, a_spec())
+    (said,) = warned(study, a_spec())
     assert said == "The last 5 trials all failed in the same way, out-of-memory: out-of-memory!"
 
 
@@ -139,19 +148,19 @@ def test_failures_of_two_kinds_in_turn_are_not_identical() -> None:
     study = a_study(a_spec())
     failing(study, ["data", "crashed", "data", "crashed", "data", "crashed"])
     assert identical_failures(study.trials) == ("crashed", 1)
-    assert warnings(study.trials, a_spec()) == []
+    assert warned(study, a_spec()) == []
 
 
-@pytest.mark.parametrize(("best", "told"), [(0.205, True), (0.25, False)])
-def test_a_best_within_noise_of_the_defaults_is_told(best: float, told: bool) -> None:
+@pytest.mark.parametrize(("value", "told"), [(0.205, True), (0.25, False)])
+def test_a_best_within_noise_of_the_defaults_is_told(value: float, told: bool) -> None:
     spec = a_spec(start=("defaults", {"lr0": 1e-4}))
     study = a_study(spec)
     add(study, "COMPLETE", 0.2, **{attributes.ORIGIN: "start point"})
     add(study, "COMPLETE", 0.1, **{attributes.ORIGIN: "start point"})
     for _ in range(7):
         add(study, "PRUNED")
-    add(study, "COMPLETE", best)
-    said = warnings(study.trials, spec)
+    add(study, "COMPLETE", value)
+    said = warned(study, spec)
     assert any("lies within noise of the defaults (trial 0)" in sentence for sentence in said) is told
 
 
@@ -161,5 +170,49 @@ def test_defaults_that_nobody_beat_are_told() -> None:
     add(study, "COMPLETE", 0.2, **{attributes.ORIGIN: "start point"})
     for number in range(9):
         add(study, "COMPLETE", 0.1 + 0.001 * number)
-    (said,) = warnings(study.trials, spec)
+    (said,) = warned(study, spec)
     assert said.startswith("The defaults themselves are the best trial after 10 trials")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.201, "The best trial (10) lies within noise of the defaults (trial 0): +0.0010"),
+        (0.1, "The best trial (10) lies below the defaults (trial 0): -0.1000"),
+    ],
+)
+def test_the_trial_that_the_search_recommends_is_the_best_in_every_sentence(value: float, said: str) -> None:
+    study = a_study(a_spec(start=("defaults",)))
+    add(study, "COMPLETE", 0.2, **{attributes.ORIGIN: "start point"})
+    for _ in range(8):
+        add(study, "PRUNED")
+    add(study, "COMPLETE", 0.3)
+    add(study, "COMPLETE", value)
+    study.set_user_attr(attributes.RECOMMENDED, {"trial": 10, "ended": 11, "reason": ""})
+    text = of_study(study)
+    assert said in text
+    assert "The best trial:\ntrial 10 (complete)" in text
+    shown = collect(study, [], NOW)
+    assert shown.best is not None
+    assert shown.best.number == 10
+    assert any(said in note for note in shown.notes)
+
+
+@pytest.mark.parametrize(
+    ("shown", "complete", "told"),
+    [
+        ({"still-improving": [0, 1, 2], "overfitting": [3, 4, 5]}, 6, []),
+        ({"still-improving": [0, 1, 2, 3], "overfitting": [3, 4, 5]}, 6, ["still improved when they ended"]),
+        ({"still-improving": [0, 1, 2], "overfitting": [2, 3, 4, 5]}, 6, ["overfitted"]),
+        ({"still-improving": [0, 1], "overfitting": [4, 5]}, 2, ["still improved when they ended"]),
+        ({"diverged": [0, 1, 2], "stuck": [3, 4, 5]}, 6, []),
+        ({"diverged": [0, 1, 2, 3], "not-learning": [3, 4, 5]}, 6, ["diverged"]),
+        ({"diverged": [0, 1, 2], "learning-rate-too-low": [2, 3, 4, 5]}, 6, ["learnt too slowly"]),
+        ({"diverged": [0, 1, 2], "overfitting": [3, 4, 5]}, 6, ["diverged", "overfitted"]),
+    ],
+)
+def test_a_study_is_not_advised_the_opposite_of_what_it_is_advised(
+    shown: dict[str, list[int]], complete: int, told: list[str]
+) -> None:
+    said = advice(shown, range(6), range(complete), a_spec())
+    assert [sentence.partition(" trials ")[2].partition(":")[0] for sentence in said] == told

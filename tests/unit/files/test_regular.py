@@ -170,3 +170,9 @@ def test_text_takes_the_place_of_longer_text_and_goes_into_devices(tmp_path: Pat
     regular.write_text(tmp_path / "file", "short")
     assert (tmp_path / "file").read_text() == "short"
     regular.write_text(Path("/dev/null"), "nothing")
+
+
+def test_what_utf_8_has_not_is_spelled_out_and_never_empties_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    regular.write_text(tmp_path / "file", "다 \ud800 \udcc7")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == r"다 \ud800 \udcc7"

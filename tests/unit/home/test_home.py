@@ -136,6 +136,18 @@ def test_on_a_network_home_database_and_work_lie_on_this_machine(
     assert resolve(environ, home="drive/other").database != found.database
 
 
+def test_a_home_on_a_network_disk_whose_path_is_not_utf_8_needs_another_database(tmp_path: Path) -> None:
+    environ = {"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    odd = os.fsdecode("털".encode("cp949"))
+    with pytest.raises(UsageError, match=r"The home .*xc5.xd0 cannot be used: its path is not UTF-8"):
+        resolve(environ, home=odd)
+    found = resolve(environ, home=odd, storage=POSTGRES)
+    assert found.work != resolve(environ, home="털", storage=POSTGRES).work
+    hidden = resolve(environ, home="zero\u200bwidth")  # which only the path of a database may not have
+    assert hidden.database is not None
+    assert hidden.database.is_relative_to(tmp_path / "cache")
+
+
 def test_logs_lie_in_the_home_unless_that_is_slow_to_append_to(tmp_path: Path) -> None:
     assert resolve(home="here").logs == tmp_path / "here" / "logs"
     network = resolve({"TUNE_NETWORK_HOME": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}, home="here")

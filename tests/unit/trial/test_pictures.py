@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, create_trial
 
 from petskin_tune.checkpoints import pictures
 from petskin_tune.checkpoints.folder import FolderStore
@@ -125,6 +125,7 @@ def test_the_top_trials_whose_weights_are_kept_have_pictures(tmp_path: Path) -> 
     for best in (0.1, 0.3, 0.2, 0.4):
         studio.add(best)
     studio.made.add("RUNNING", 0.9)
+    studio.study.optuna.add_trial(create_trial(value=0.9))  # a person's own, whose weights nobody keeps
     assert [trial.number for trial in wanted(studio.study)] == [3, 1, 2]
     studio.made.add(best=0.5)  # one without weights, of a person or of long ago
     assert [trial.number for trial in wanted(studio.study)] == [3, 1]

@@ -14,6 +14,7 @@ from petskin_tune.study import attributes
 from petskin_tune.views import report
 from tests.support import curves as made
 from tests.support.curves import MASK
+from tests.support.made_up import GONE
 from tests.support.studies import NOW, a_lease, a_spec, a_study, add
 
 
@@ -43,6 +44,12 @@ def figures_in(html: str, section: str) -> list[dict[str, Any]]:
     content = html.split(f'<section id="{section}">')[1].split("</section>")[0]
     found = re.findall(r'class="plot".*?<script type="application/json">(.*?)</script>', content, flags=re.DOTALL)
     return [json.loads(text) for text in found]
+
+
+def traces_of(html: str) -> list[dict[str, Any]]:
+    """The traces of "Workers and trials"."""
+    (figure,) = figures_in(html, "workers-and-trials")
+    return list(figure["data"])
 
 
 def test_the_report_shows_best_diagnosis_plots_trials_and_failures() -> None:
@@ -94,6 +101,22 @@ def test_what_a_study_says_can_put_no_markup_into_its_report() -> None:
     assert attack.replace("<", "&lt;").replace(">", "&gt;") in html
 
 
+def test_what_a_study_says_can_neither_turn_the_page_nor_keep_it_from_being_written() -> None:
+    study = a_searched_study(4)
+    odd = "\u202egpj\ud800\udcc7"
+    failure = {"kind": odd, "message": odd, "detail": odd, "log": odd}
+    add(study, "FAIL", failure=failure, worker=odd)
+    add(study, "COMPLETE", 0.9, curve={1: 0.9}, worker=odd, optimizer="SGD")
+    study.set_user_attr("note", odd)
+    html = report.render(study, NOW)
+    assert "\u202e" not in html
+    assert html.encode("utf-8")
+    spelled = r"\u202egpj\ud800\xc7"
+    assert f"<td>{spelled}</td>" in html.replace('<td class="more">', "<td>")
+    (figure,) = figures_in(html, "workers-and-trials")
+    assert spelled in figure["layout"]["yaxis"]["ticktext"]
+
+
 def test_writing_a_report_leaves_the_study_and_optunas_verbosity_as_they_were(tmp_path: Path) -> None:
     study = a_searched_study(4)
     before, verbosity = repr(study.trials), optuna.logging.get_verbosity()
@@ -121,10 +144,24 @@ def test_what_was_recorded_of_a_failure_is_in_the_report_its_end_above_all() -> 
     assert text.count("in between") < 30
 
 
-def test_a_frozen_trial_is_called_so() -> None:
+HOLDS: dict[str, tuple[dict[str, Any] | None, str]] = {
+    "trained": ({}, "running"),
+    "frozen": ({"state": "frozen"}, "frozen"),
+    "given back": ({"state": "released"}, "suspended"),
+    "its worker is dead": ({"identity": GONE}, "suspended"),
+    "its worker is silent": ({"expires_in": -5.0}, "suspended"),
+    "it died at birth": (None, "suspended"),
+}
+
+
+@pytest.mark.parametrize("hold", HOLDS)
+def test_a_trial_that_has_not_ended_is_called_by_who_holds_it(hold: str) -> None:
+    lease, word = HOLDS[hold]
     study = a_searched_study(1)
-    frozen = add(study, "RUNNING", curve={1: 0.1})
-    assert "running" in text_of(report.render(study, NOW))
-    shown = text_of(report.render(study, NOW, [a_lease(frozen, Position(1, 0), state="frozen")]))
-    assert "running" not in shown
-    assert "frozen" in shown
+    trial = add(study, "RUNNING", curve={1: 0.1})
+    leases = [] if lease is None else [a_lease(trial, Position(1, 0), **lease)]
+    html = report.render(study, NOW, leases)
+    assert {"running", "frozen", "suspended"} & {figure["name"] for figure in traces_of(html)} == {word}
+    text = text_of(html)
+    assert ("No trial was interrupted." in text) is (word != "suspended")
+    assert f"<td>{word}</td>" in html

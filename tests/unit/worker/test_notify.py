@@ -136,6 +136,21 @@ def test_a_message_is_no_longer_than_a_screen_and_calls_nobody() -> None:
     assert len(told) < 500
 
 
+@pytest.mark.parametrize("count", [1, MOST_LINES, MOST_LINES + 3])
+def test_what_is_joined_is_no_longer_than_any_server_takes(count: int) -> None:
+    sent: list[str] = []
+    notifier = Notifier("https://example.org/x", every=0.0, send=lambda _, text: sent.append(text))
+    with notifier._changed:
+        for number in range(count):
+            notifier.tell(f"trial {number} failed: {'@' * 9000} the end of {number}")
+    notifier.close(PATIENCE)
+    (text,) = sent
+    assert len(text) <= 2000
+    last = text.splitlines()[-1]
+    assert last.startswith(f"trial {count - 1} failed: ")
+    assert last.endswith(f"the end of {count - 1}")
+
+
 @pytest.mark.parametrize("code", [404, 500, 302])
 def test_a_server_that_refuses_is_a_line_of_the_log_without_the_address(
     code: int, caplog: pytest.LogCaptureFixture
@@ -208,6 +223,15 @@ def test_the_address_is_neither_logged_with_what_was_typed_nor_typed_again_nor_s
     assert words == ["tune-worker", "--notify", "***", "--notify=***", "--study", "x"]
     assert SECRET not in repr(request)
     assert SECRET not in request.typed
+
+
+@pytest.mark.parametrize("typed", ["{}", "--storage={}"])
+def test_nothing_of_a_password_that_was_typed_is_logged_whatever_is_in_it(typed: str) -> None:
+    url = "postgresql://me:one two://three@four@host/db"
+    assert _typed(["tune-worker", typed.format(url)], Request()) == [
+        "tune-worker",
+        typed.format("postgresql://me:***@host/db"),
+    ]
 
 
 def test_what_nobody_will_wait_for_is_left_out() -> None:

@@ -169,6 +169,24 @@ def test_a_note_that_somebody_wrote_stays(storage: PetskinStorage) -> None:
         assert json.loads(ask(port, "GET", "/api/studies/1")[1])["note"]["body"] == "mine"
 
 
+def test_with_write_a_note_that_was_made_is_edited_and_stays_as_it_was_written(storage: PetskinStorage) -> None:
+    """optuna-dashboard takes a note whose version is the one after that of the note in the database."""
+    with serving(storage, note_of_study=lambda _: "made", write=True) as port:
+
+        def shown(of_trial: bool) -> Any:
+            study = json.loads(ask(port, "GET", "/api/studies/1")[1])
+            return study["trials"][0]["note"] if of_trial else study["note"]
+
+        for of_trial in (False, True):
+            path = "/api/studies/1/1/note" if of_trial else "/api/studies/1/note"
+            for body in ("mine", "mine, again"):
+                before = shown(of_trial)
+                assert before["body"]
+                edited = json.dumps({"version": before["version"] + 1, "body": body}).encode()
+                assert ask(port, "PUT", path, body=edited)[0] == 204
+                assert shown(of_trial) == {"version": before["version"] + 1, "body": body}
+
+
 def test_the_trials_that_get_notes_are_the_best_and_those_in_trouble() -> None:
     trials = made(300, 3, running=5).study.get_trials(deepcopy=False)
     chosen = asked_about(trials)

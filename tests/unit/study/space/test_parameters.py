@@ -181,6 +181,19 @@ def test_the_nearest_value_lies_in_the_range_and_is_whole_where_it_must_be():
     assert fit_point({"translate": 0.35, "close_mosaic": 5.5}, search)[0] == {"translate": 0.3, "close_mosaic": 6}
 
 
+@pytest.mark.parametrize("name", ["lr0", "close_mosaic"])
+def test_a_whole_number_beyond_every_float_is_no_value_and_its_nearest_one_is_an_end(name):
+    for value in (10**400, -(10**400)):
+        with pytest.raises(UsageError, match=f"`{name}` must be a number, not one so large"):
+            check_value(name, value)
+    search = {
+        "lr0": Range(low=1e-5, high=1e-2, log=True),
+        "close_mosaic": Choices(choices=(0, 5, 10)),
+    }
+    assert fit_point({name: 10**400}, search)[0] == {name: 1e-2 if name == "lr0" else 10}
+    assert fit_point({name: -(10**400)}, search)[0] == {name: 1e-5 if name == "lr0" else 0}
+
+
 @pytest.mark.parametrize("name", ["lr", "Mosaic", "epoch", "mossaic", "hsv"])
 def test_an_unknown_name_is_refused_with_the_nearest_one(name):
     with pytest.raises(UsageError, match="did you mean"):

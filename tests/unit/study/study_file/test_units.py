@@ -39,3 +39,10 @@ def test_what_is_no_duration_or_size_is_refused(text):
 )
 def test_sizes_are_read_as_people_write_them(text, size):
     assert parse_size(text) == size
+
+
+def test_a_whole_number_beyond_every_float_is_too_much_of_anything():
+    with pytest.raises(ValueError, match="is too long"):
+        parse_duration(10**400)
+    with pytest.raises(ValueError, match="is more than any disk holds"):
+        parse_size(10**400)

@@ -26,12 +26,12 @@ def searched() -> Made:
 
 @pytest.fixture
 def table(searched: Made) -> Table:
-    return rows.read(searched.study, searched.leases, {57, 59})
+    return rows.read(searched.study, searched.leases, {57: "frozen", 59: "frozen"})
 
 
 def test_the_parameter_that_decides_is_the_most_important() -> None:
     searched = made(200, 10)  # of 60, six are the best tenth: too few to tell
-    table = rows.read(searched.study, searched.leases, set())
+    table = rows.read(searched.study, searched.leases, {})
     shares = parameters.importances(table)
     assert next(iter(shares)) == "lr0"
     assert sum(shares.values()) == pytest.approx(1)

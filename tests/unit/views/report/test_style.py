@@ -52,5 +52,11 @@ def test_json_in_a_page_cannot_end_its_script_and_has_no_nan() -> None:
     assert json.loads(text) == {"name": "</script><!--", "y": [1.5, None, None], "7": None}
 
 
+def test_json_in_a_page_spells_out_what_would_turn_the_page() -> None:
+    text = style.as_json({"name": "\\\u202e\x7f\ud800 \n가"})
+    assert text.isprintable()
+    assert json.loads(text) == {"name": "\\\\u202e\\x7f\\ud800 \n가"}
+
+
 def test_long_names_leave_room_for_the_plot() -> None:
     assert len(style.label("x" * 300)) == style.LONGEST_LABEL

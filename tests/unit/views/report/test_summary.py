@@ -13,13 +13,16 @@ from tests.support.studies import a_spec, a_study, add
 WAVES = (0.00, 0.01, -0.01, 0.01, 0.00, -0.01, 0.01, 0.00)
 
 
-def a_search(*values: float, start: bool = True) -> Table:
+def a_search(*values: float, start: bool = True, recommended: int | None = None) -> Table:
     """Complete trials of these values, the first of them the defaults; their curves waver by 0.01."""
     study = a_study(a_spec(start=("defaults",) if start else ()))
     for number, value in enumerate(values):
         curve = {epoch: value - 0.01 + wave for epoch, wave in enumerate(WAVES, start=1)}
         origin = "start point" if start and not number else "search"
         add(study, "COMPLETE", value, curve=curve, **{attributes.ORIGIN: origin, attributes.SECONDS: 3600.0})
+    if recommended is not None:
+        named = {"trial": recommended, "ended": len(values), "reason": ""}
+        study.set_user_attr(attributes.RECOMMENDED, named)
     return rows.read(study, (), {})
 
 
@@ -42,6 +45,16 @@ def test_a_clear_lead_is_more_than_noise_and_a_small_one_is_none() -> None:
     assert "within the noise" in said(a_search(0.3, 0.305))
     between = said(a_search(0.3, 0.3 + 4 * a_search(0.3).noise))
     assert "another seed may move it as far" in between
+
+
+def test_a_best_that_is_recommended_for_its_curve_may_lie_far_below_the_defaults() -> None:
+    below = said(a_search(0.4, 0.2, recommended=1))
+    assert "It lies 0.200 below Ultralytics' defaults (trial 0, 0.400), " in below
+    assert " times the noise (" in below
+    assert "within the noise" not in below
+    assert "0.005 below Ultralytics' defaults (trial 0, 0.305), within the noise" in said(
+        a_search(0.305, 0.3, recommended=1)
+    )
 
 
 def test_defaults_that_are_the_best_are_called_so() -> None:
@@ -82,7 +95,7 @@ def test_what_repetitions_have_shown_is_said_instead_of_what_single_trials_show(
 def test_hours_are_added_up_with_what_pruning_saved_and_disconnects_cost() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = made(40, 10, running=2)
-    table = rows.read(study.study, study.leases, {39})
+    table = rows.read(study.study, study.leases, {39: "frozen"})
     (sentence,) = costs(table)
     trained = sum(trial.user_attrs[attributes.SECONDS] for trial in study.study.trials)
     assert trained == sum(len(row.curve) for row in table.rows) * 41.0
@@ -95,7 +108,7 @@ def test_hours_are_added_up_with_what_pruning_saved_and_disconnects_cost() -> No
 
 
 def test_a_study_that_has_trained_nothing_has_no_costs() -> None:
-    assert list(costs(rows.read(a_study(a_spec()), (), ()))) == []
+    assert list(costs(rows.read(a_study(a_spec()), (), {}))) == []
 
 
 def by_luck(*values: tuple[str, float]) -> str:
