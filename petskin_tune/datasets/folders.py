@@ -15,6 +15,7 @@ from petskin_tune.files.paths import resolved
 IMAGE_SUFFIXES = frozenset(
     (".avif", ".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 )
+_OF_THE_DISK = "lost+found"  # at the top of a disk, for its administrator alone
 MOST_ENTRIES = 5_000_000  # files and folders that are looked through for the images of a split
 _NOBODYS_DATA = tuple(Path(name) for name in ("/", "/proc", "/sys", "/dev"))  # where a walk ends nowhere
 _PSEUDO = tuple(Path(name) for name in ("/proc", "/sys"))
@@ -103,9 +104,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is not hidden in a folder; nothing where it may not be looked into."""
+    """What is not hidden in a folder.
+
+    Raises:
+        UsageError: it cannot be listed: what lies in it would be missing from the data set without a word.
+    """
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        if folder.name == _OF_THE_DISK:
+            return []
+        raise UsageError(f"{folder} cannot be listed: {error.strerror or error}.") from error

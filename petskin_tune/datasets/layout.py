@@ -68,7 +68,16 @@ def read(yaml_path: Path, within: Path | None = None) -> DataSet:
     Raises:
         UsageError: a key, a folder or a list is missing or wrong, or train or val has no images.
     """
-    yaml_path = resolved(yaml_path)
+    beside, target = resolved(yaml_path.parent) / yaml_path.name, resolved(yaml_path)
+    try:
+        return _read(beside, within)
+    except UsageError:
+        if target == beside:
+            raise
+    return _read(target, within)  # of a link, what it names may also lie beside what it leads to
+
+
+def _read(yaml_path: Path, within: Path | None) -> DataSet:
     raw = load_yaml(yaml_path)
     names = class_names(yaml_path, raw)
     _require_channels(yaml_path, raw)

@@ -21,7 +21,9 @@ from petskin_tune.files.paths import filling, resolved, typed
 from petskin_tune.printable import raw
 
 
-def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: Path) -> Path:
+def write(
+    data_yaml: Path, train: int | None, val: int | None, seed: int, dest: Path, *, whole_groups: bool = True
+) -> Path:
     """Write a data set that names a subset of another's images, and return its ``data.yaml``.
 
     It lies in a folder of its own, named by its content: a training that reads one subset keeps it, whatever is asked
@@ -36,12 +38,13 @@ def write(data_yaml: Path, train: int | None, val: int | None, seed: int, dest: 
         val: images to keep for validation; None keeps all.
         seed: of the draw.
         dest: folder for the folder with ``data.yaml``, ``train.txt`` and ``val.txt``; no image is copied.
+        whole_groups: off, images are drawn one by one, for what measures nothing.
 
     Raises:
-        UsageError: more is wanted than there is, or a number is not positive.
+        UsageError: more is wanted than there is, no group is so small, or a number is not positive.
     """
     data_set = layout.read(data_yaml)
-    group_of = read_groups(data_set)
+    group_of = read_groups(data_set) if whole_groups else {}
     asked = {split: wanted for split, wanted in (("train", train), ("val", val)) if wanted is not None}
     chosen = {split: _draw(data_set, split, wanted, seed, group_of) for split, wanted in asked.items()}
     content = absolute(data_set)
@@ -84,6 +87,12 @@ def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of
     for name, stratum in stratum_of.items():
         groups[group_of.get(name, name)][stratum] += 1
     chosen = stratify.choose(groups, wanted, seed)
+    if not chosen:
+        least = min(group.total() for group in groups.values())
+        raise UsageError(
+            f"The subset asks for {wanted} {split} images, and the smallest group of images that belong together "
+            f"({data_set.groups}) has {least}; ask for {least} or more."
+        )
     return sorted(path for name, path in by_name.items() if group_of.get(name, name) in chosen)
 
 

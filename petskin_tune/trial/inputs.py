@@ -34,6 +34,7 @@ class Prepared:
         fingerprint: of the data set in force.
         classes: how many.
         train_images: of the whole data set, for the final run.
+        taken: the fingerprint as it was taken here; None: nobody looks whether the data set stays as it is.
     """
 
     data: Path
@@ -41,6 +42,7 @@ class Prepared:
     fingerprint: fingerprints.Fingerprint
     classes: int
     train_images: int
+    taken: fingerprints.Fingerprint | None = None
 
 
 def prepare(spec: StudySpec, home: Home, folders: Sequence[Path], data: str | None = None) -> Prepared:
@@ -118,13 +120,31 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
         wanted = (spec.subset.train, spec.subset.val)
         in_force = subset.write(whole, *wanted, spec.seed, cache / folder_name(f"subset-{spec.study}"))
     data_set = layout.read(whole)
+    taken = fingerprints.fingerprint(in_force, cache, for_training=True)
     return Prepared(
         data=in_force,
         model=model,
-        fingerprint=fingerprints.fingerprint(in_force, cache, for_training=True),
+        fingerprint=taken,
         classes=len(data_set.names),
         train_images=len(data_set.images["train"]),
+        taken=taken,
     )
+
+
+def require_unchanged(prepared: Prepared, home: Home) -> None:
+    """Look at the data set again, before one more trial: a worker is at work for days. Costs a look at each file.
+
+    Raises:
+        UsageError: it is not what it was when this worker looked first; says what differs.
+    """
+    if prepared.taken is None:
+        return
+    now = fingerprints.fingerprint(prepared.data, home.work / "data")
+    if difference := fingerprints.difference(prepared.taken, now):
+        raise UsageError(
+            f"The data set has changed since this worker began: {difference}. Put it back as it was and type the same "
+            "command, or begin another study."
+        )
 
 
 def data_of(study: Study, home: Home, data: str | None = None) -> Prepared:

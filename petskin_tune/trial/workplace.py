@@ -28,7 +28,7 @@ from petskin_tune.study import attributes
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study
 from petskin_tune.trial.freezing import Freezing
-from petskin_tune.trial.inputs import Prepared, data_of, model_identity, of_study, prepare
+from petskin_tune.trial.inputs import Prepared, data_of, model_identity, of_study, prepare, require_unchanged
 from petskin_tune.trial.outbox import Outbox
 from petskin_tune.trial.process.runner import Runner, free_folder, is_unused
 from petskin_tune.trial.timings import Deadline, Times
@@ -123,6 +123,8 @@ class Workplace:
             UsageError: they are not there, cannot be used, or are not the study's.
         """
         self.processes.warm_up()
+        if self._inputs is not None:
+            require_unchanged(self._inputs, self.home)
         if self._inputs is None or not self._inputs.model:
             self._inputs = of_study(
                 prepare(self.study.spec, self.home, self.study.folders, self.options.data), self.study
@@ -148,6 +150,8 @@ class Workplace:
         """
         if self._inputs is None:
             self._inputs = data_of(self.study, self.home, self.options.data)
+        else:
+            require_unchanged(self._inputs, self.home)
         return self._inputs
 
     def _require_same_model(self, mine: str) -> None:

@@ -54,7 +54,9 @@ def finish(state: SearchState, clear: float = 0.0) -> Continue | None:
         return None
     standing = {trial.number: trial.standing for trial in state.trials}
     complete = max((one.mean for one in found.forecasts if standing[one.number] == "complete"), default=-np.inf)
-    if found.forecasts and complete + clear >= found.forecasts[0].mean:
+    reachable = ("complete", "leaving", "frozen")  # of the others nothing more can come
+    best = next((one.mean for one in found.forecasts if standing[one.number] in reachable), -np.inf)
+    if complete > -np.inf and complete + clear >= best:
         return None
     for number in [forecast.number for forecast in found.forecasts] or [found.number]:
         if standing[number] in ("complete", "leaving"):

@@ -67,7 +67,7 @@ def _pauses(entry: Entry | None, epochs: int, warm_up: float) -> tuple[int, ...]
         found = found if found[-1] == epochs else (*found, epochs)
     if any(later <= earlier for earlier, later in itertools.pairwise(found)):
         raise entry.refused(f"must be increasing epochs, not {list(found)}")
-    if warm_up > found[0]:
+    if warm_up > found[0] and found[0] < epochs:  # the last epoch is no pause
         raise entry.refused(
             f"pauses trials after epoch {found[0]}, in mid warm-up (`warmup_epochs` up to {warm_up:g}): "
             f"begin at epoch {math.ceil(warm_up)} or later, or shorten the warm-up under `train`"

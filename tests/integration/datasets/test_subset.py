@@ -77,6 +77,13 @@ def test_recorded_groups_are_in_whole_or_not_at_all(tmp_path: Path) -> None:
     assert all(40 <= share[number] <= 60 for number in range(4))
 
 
+def test_where_no_group_is_small_enough_it_is_said_and_images_can_be_drawn_one_by_one(tmp_path: Path) -> None:
+    data_yaml = make_data_set(tmp_path / "data", [0] * 40, [f"animal {number // 20}" for number in range(40)])
+    with pytest.raises(UsageError, match=r"asks for 10 train images.* has 20; ask for 20 or more"):
+        subset.write(data_yaml, 10, None, 0, tmp_path / "subset")
+    assert len(chosen(subset.write(data_yaml, 10, None, 0, tmp_path / "subset", whole_groups=False))) == 10
+
+
 def test_an_image_without_a_recorded_group_is_one_of_its_own(tmp_path: Path) -> None:
     data_yaml = make_data_set(tmp_path / "data", [0] * 4, ["a", "", "b", "a"])
     with open(tmp_path / "data" / "groups.csv", "a") as file:

@@ -158,3 +158,37 @@ def test_a_path_of_windows_is_refused_with_how_to_write_it(tmp_path: Path) -> No
     (tmp_path / "data.yaml").write_text("train: images\\train\nval: images\\val\nnames: [a]\n")
     with pytest.raises(UsageError, match=r"is not there: .*; write / between folders, not \\\.$"):
         layout.read(tmp_path / "data.yaml")
+
+
+def test_of_a_linked_yaml_the_images_lie_beside_the_link_or_beside_what_it_leads_to(
+    tmp_path: Path, demo_yaml: Path
+) -> None:
+    blob = tmp_path / "blobs" / "0123"
+    blob.parent.mkdir()
+    demo_yaml.rename(blob)
+    demo_yaml.symlink_to(blob)
+    assert len(layout.read(demo_yaml).images["train"]) == 6
+    elsewhere = tmp_path / "pets.yaml"
+    blob.rename(demo_yaml)
+    elsewhere.symlink_to(demo_yaml)
+    assert len(layout.read(elsewhere).images["train"]) == 6
+
+
+def test_a_folder_that_cannot_be_listed_is_no_smaller_data_set(
+    demo_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = demo_yaml.parent / "images" / "train" / "more"
+    inside.mkdir()
+    scandir = os.scandir
+
+    def refused(path: Path) -> object:
+        if Path(path) == inside:
+            raise OSError(5, "Input/output error")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UsageError, match="more cannot be listed: Input/output error"):
+        layout.read(demo_yaml)
+    inside.rename(inside.with_name("lost+found"))
+    inside = inside.with_name("lost+found")
+    assert len(layout.read(demo_yaml).images["train"]) == 6

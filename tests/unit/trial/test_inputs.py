@@ -93,3 +93,15 @@ def test_a_model_of_another_task_is_refused_before_the_data_are_looked_at(home: 
     for prepare in (preparation.prepare, preparation.prepare_model):
         with pytest.raises(UsageError, match="no segmentation model, its task is `detect`"):
             prepare(spec(tmp_path, "mine.yaml"), home, [tmp_path])
+
+
+def test_data_that_change_while_a_worker_is_at_work_are_refused_before_the_next_trial(
+    home: Home, tmp_path: Path
+) -> None:
+    demo.make(tmp_path / "images", train=4, val=2, imgsz=32)
+    prepared = preparation.prepare_data(spec(tmp_path, PUBLISHED), home, [tmp_path], PUBLISHED)
+    preparation.require_unchanged(prepared, home)
+    label = next((tmp_path / "images" / "labels" / "train").iterdir())
+    label.write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    with pytest.raises(UsageError, match="has changed since this worker began: train has other labels"):
+        preparation.require_unchanged(prepared, home)

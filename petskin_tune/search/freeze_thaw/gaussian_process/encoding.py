@@ -8,6 +8,7 @@ choice becomes one-hot divided by the square root of 2, so that two different ch
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,9 +78,9 @@ class Encoding:
 def _fits(value: Scalar | None, searched: Range | Choices) -> bool:
     if isinstance(searched, Choices):
         return value in searched.choices
-    if isinstance(value, (str, bool)) or value is None:
-        return False
-    return math.isfinite(value) and (value > 0 or not searched.log)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+        return False  # what a person enqueued may be anything until the sampler has looked at it
+    return value > 0 or not searched.log
 
 
 def _is_discrete(searched: Range | Choices) -> bool:

@@ -121,6 +121,7 @@ def epoch_noise(trials: Sequence[TrialRecord]) -> float:
     curves = [np.where(np.isfinite(curve), curve, np.nan) for curve in curves]
     later = _second_differences(curves, 1)
     differences = later if len(later) >= _ENOUGH else _second_differences(curves, 0)
+    differences = differences[differences != 0]  # nothing found yet, epoch after epoch, is no quiet measurement
     return float(np.median(np.abs(differences))) / _NORMAL_MEDIAN / 6**0.5 if len(differences) else 0.0
 
 

@@ -80,3 +80,20 @@ def test_without_a_model_the_longest_and_best_is_recommended(monkeypatch: pytest
     found = recommend(state(*trials))
     assert found.number == 2
     assert "LinAlgError" in found.text
+
+
+def test_a_complete_trial_is_compared_with_what_can_still_be_trained() -> None:
+    """One that ended early is forecast higher, and nothing can bring it to its end."""
+    best = rising(0, 24, "ended", lr0=1.0e-3, optimizer="AdamW")
+    best = dataclasses.replace(best, curve=tuple(1.3 * value for value in best.curve))
+    complete = rising(1, 27, "complete", lr0=1.1e-3, optimizer="AdamW")
+    close = rising(2, 24, lr0=1.2e-3, optimizer="AdamW")
+    close = dataclasses.replace(close, curve=tuple(1.05 * value for value in close.curve))
+    others = [rising(number, 3, lr0=1e-5 * number, optimizer="SGD") for number in range(3, 12)]
+    asked = state(best, complete, close, *others)
+    found = recommend(asked)
+    assert found.number == 0
+    forecast = {one.number: one.mean for one in found.forecasts}
+    margin = forecast[2] - forecast[1] + 1e-6
+    assert forecast[0] - forecast[1] > margin > 1e-6
+    assert finish(asked, clear=margin) is None

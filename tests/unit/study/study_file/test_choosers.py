@@ -20,6 +20,13 @@ def test_a_study_that_names_neither_sampler_nor_pruner_freezes_and_thaws_for_twe
     assert (spec.pruner.name, spec.budget, spec.target_trials) == ("none", 180, 60)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+def test_a_study_shorter_than_its_warm_up_never_pauses_and_is_read_again_as_it_was_written(epochs: int) -> None:
+    spec = spec_of(epochs=str(epochs), train="{warmup_epochs: 5}", search="{degrees: [0, 90]}")
+    assert spec.sampler.rungs == (epochs,)
+    assert parse(dump(spec), where="dump").spec == spec
+
+
 def test_a_study_that_names_a_pruner_or_another_sampler_ends_after_its_trials() -> None:
     for named in ({"pruner": "asha"}, {"sampler": "random"}):
         spec = spec_of(**named)

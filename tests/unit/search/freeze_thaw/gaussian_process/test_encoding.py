@@ -77,3 +77,10 @@ def test_a_space_without_parameters_has_one_point() -> None:
     assert encoding.coordinates([{}, {}]).shape == (2, 0)
     assert encoding.features(encoding.snapped(np.empty((3, 0)))).shape == (3, 0)
     assert encoding.point(np.empty(0)) == {}
+
+
+@pytest.mark.parametrize("value", [[0, 1], 10**400, -(10**400), float("nan"), float("inf"), True, "3", None])
+def test_a_point_with_a_value_that_is_no_number_is_of_another_space(value: object) -> None:
+    space = {"whole": EVERY_KIND["whole"]}
+    assert Encoding(space).knows({"whole": 3})
+    assert not Encoding(space).knows({"whole": value})  # type: ignore[dict-item]

@@ -78,6 +78,12 @@ def test_the_rise_of_the_first_epoch_is_no_noise_once_there_are_enough_later_one
     assert epoch_noise(trials) == pytest.approx(0.01, rel=0.4)
 
 
+def test_trials_that_find_nothing_do_not_make_the_others_quiet() -> None:
+    nothing = [trial(number, [0.0] * 27) for number in range(30)]
+    learning = [rising(number, 27, noise=0.01) for number in range(30, 40)]
+    assert epoch_noise([*nothing, *learning]) == pytest.approx(0.01, rel=0.25)
+
+
 def test_equal_values_are_no_difference() -> None:
     trials = [trial(n, [0.2, 0.2, 0.2]) for n in range(5)]
     assert transform(trials, observe(trials, RUNGS, 1)).apply(np.full(5, 0.2)).tolist() == [0] * 5
