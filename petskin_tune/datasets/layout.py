@@ -68,13 +68,13 @@ def read(yaml_path: Path, within: Path | None = None) -> DataSet:
     Raises:
         UsageError: a key, a folder or a list is missing or wrong, or train or val has no images.
     """
-    beside, target = resolved(yaml_path.parent) / yaml_path.name, resolved(yaml_path)
+    target, beside = resolved(yaml_path), resolved(yaml_path.parent) / yaml_path.name
     try:
-        return _read(beside, within)
+        return _read(target, within)
     except UsageError:
         if target == beside:
             raise
-    return _read(target, within)  # of a link, what it names may also lie beside what it leads to
+    return _read(beside, within)  # what a link names lies beside what it leads to, or beside the link
 
 
 def _read(yaml_path: Path, within: Path | None) -> DataSet:

@@ -35,6 +35,7 @@ from petskin_tune.trial.timings import Deadline, Times
 from petskin_tune.views.progress import Progress as View
 
 WORTH_SAYING_SECONDS = 2.0  # of an outage
+LOOK_SECONDS = 60.0  # from one look at the whole data set to the next
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Workplace:
         self.segments = Segments(self.claims)
         self.retention = Retention(study, self.store, copied=copied, give_up=self._give_up)
         self._inputs = inputs
+        self._looked_at = time.monotonic()  # at the data set, which was prepared just now or will be
         self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
         self._outlook: Mapping[str, float] | None = None
         self._away_since: float | None = None  # the instant (monotonic) since which the database has been away
@@ -124,7 +126,7 @@ class Workplace:
         """
         self.processes.warm_up()
         if self._inputs is not None:
-            require_unchanged(self._inputs, self.home)
+            self._look_again(self._inputs)
         if self._inputs is None or not self._inputs.model:
             self._inputs = of_study(
                 prepare(self.study.spec, self.home, self.study.folders, self.options.data), self.study
@@ -151,8 +153,14 @@ class Workplace:
         if self._inputs is None:
             self._inputs = data_of(self.study, self.home, self.options.data)
         else:
-            require_unchanged(self._inputs, self.home)
+            self._look_again(self._inputs)
         return self._inputs
+
+    def _look_again(self, inputs: Prepared) -> None:
+        """Refuse a data set that has changed since this worker began; not twice for one trial."""
+        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            require_unchanged(inputs, self.home)
+            self._looked_at = time.monotonic()
 
     def _require_same_model(self, mine: str) -> None:
         """Refuse a model file that is not the one the study's first trial began with; that is remembered here.

@@ -112,7 +112,7 @@ def test_only_the_profiles_that_are_named_run(stack: dict[str, Any]) -> None:
         "worker": ["cpu"],
         "worker-gpu": ["gpu"],
         "tools": ["tools"],
-        "tools-gpu": ["tools"],
+        "tools-gpu": ["tools-gpu"],
         "tls": ["tls"],
         "backup": ["backup"],
     }

@@ -36,7 +36,7 @@ SCRIPT = """
 const place = document.getElementById("now"), state = document.getElementById("state");
 const look = async () => {
   try {
-    const answer = await fetch("workers/now", { cache: "no-store" });
+    const answer = await fetch("/workers/now", { cache: "no-store" });
     if (!answer.ok) throw new Error(answer.status);
     place.innerHTML = await answer.text();
     state.textContent = "live";
