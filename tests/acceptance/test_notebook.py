@@ -33,6 +33,7 @@ from petskin_tune.study import environment as study_environment
 from petskin_tune.worker.environment import keep_in
 from tests.support import workers
 from tests.support.places import PROJECT
+from tests.support.simulated import until
 
 NOTEBOOK = PROJECT / "notebooks" / "colab.ipynb"
 NOTEBOOKS = sorted(NOTEBOOK.parent.glob("*.ipynb"))
@@ -403,6 +404,11 @@ def stand_in(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
+def wait_until_it_works(disk: Path) -> None:
+    """Until the stand-in has spoken: a process that has just been started has no command line yet."""
+    until(lambda: "begins" in (disk / "local" / "worker.log").read_text(), "the worker begins")
+
+
 SUSPENDED_AT_AN_END = """#!/bin/sh
 echo "$$ begins"
 while [ ! -e "$0.end" ]; do sleep 0.1; done
@@ -418,6 +424,7 @@ def test_a_worker_of_a_former_kernel_is_recognised_followed_and_not_doubled(
     stand_in(tmp_path / "tune-worker", SUSPENDED_AT_AN_END)
     former, kernel = kernels(notebook), kernels(notebook)
     former.run("work")
+    wait_until_it_works(tmp_path)
     first = former.names["WORKER"].pid
     kernel.run("work")
     assert "WORKER" not in kernel.names
@@ -443,7 +450,9 @@ def test_the_last_cell_waits_for_a_worker_of_a_former_kernel(
     stand_in(tmp_path / "tune-worker", SUSPENDED_AT_AN_END)
     former, kernel = kernels(NOTEBOOK), kernels(NOTEBOOK)
     former.run("work")
+    wait_until_it_works(tmp_path)
     kernel.run("work")
+    assert "WORKER" not in kernel.names
 
     def sleep(_: float) -> None:
         (tmp_path / "tune-worker.end").touch()
