@@ -82,7 +82,7 @@ def measure(
             trial=0,
             run_folder=str(folder / "run"),
             model=model,
-            data=str(_drawn(data, images, seed, folder / "data")),
+            data=str(subset.write(data, images["train"], images["val"], seed, folder / "data", whole_groups=False)),
             arguments=arguments,
             device="",
             snapshot_every=0,
@@ -94,10 +94,6 @@ def measure(
         return _Listener(images).run(runner, job)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _drawn(data: Path, images: Mapping[str, int], seed: int, dest: Path) -> Path:
-    return subset.write(data, images["train"], images["val"], seed, dest, whole_groups=False)
 
 
 def _few(found: Mapping[str, Sequence[Any]], batch: int) -> dict[str, int]:

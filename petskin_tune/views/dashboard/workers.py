@@ -11,6 +11,7 @@ from typing import Any
 
 from petskin_tune import text as words
 from petskin_tune.printable import html_text
+from petskin_tune.views.dashboard.artifacts import Application, Environ
 from petskin_tune.views.holds import EXPLAINED, WORDS
 from petskin_tune.views.report.parts import quiet, table
 from petskin_tune.views.status.collect import ahead_line, best_line, how_far
@@ -56,9 +57,6 @@ _SAFE = [
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
 ]
-
-Environ = dict[str, Any]
-Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 class WithWorkers:
