@@ -48,6 +48,23 @@ class Verdict:
         return self.prune or self.freeze
 
 
+def is_over(spec: StudySpec, epoch: int, own: Mapping[int, float]) -> bool:
+    """Whether a trial's training is over after ``epoch``: its last one, or ``patience_epochs`` have passed in vain.
+
+    Then it is complete, whatever others think of it. The rule is Ultralytics' ``EarlyStopping``.
+
+    Args:
+        spec: the study.
+        epoch: 1-based.
+        own: the trial's fitness by epoch; later epochs than ``epoch`` are not looked at.
+    """
+    best, best_epoch = 0.0, 0
+    for number in range(1, epoch + 1):
+        if number in own and (own[number] > best or best == 0):
+            best, best_epoch = own[number], number
+    return epoch >= spec.epochs or (spec.patience_epochs is not None and epoch - best_epoch >= spec.patience_epochs)
+
+
 def decides_at(spec: StudySpec, number: int, epoch: int) -> bool:
     """Whether there is a verdict on trial ``number`` after ``epoch``; where there is none, no peers need be read."""
     pruner = spec.pruner

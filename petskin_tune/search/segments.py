@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 A_WAITING_ONE = "a trial that waits"
 BUDGET = "the budget is used up"
+GOOD_ENOUGH = "the study has reached its `stop_at`"
+ALL_BEGUN = "the study has all its configurations"
+ALL_TRIED = "every point of the search space has been tried"
 DAY = 86400.0  # seconds: how far an outlook looks
 _OWNED = ("running", "released")  # states of the lease of a trial that somebody trains, or takes over
 
@@ -63,8 +66,10 @@ def choose(
     """
     held, trials = {lease.number: lease for lease in leases}, list(trials)
     if has_reached(spec.stop_at, trials):
-        return Choice(None, reason="the study has reached its `stop_at`")
+        return Choice(None, reason=GOOD_ENOUGH)
     state = _state(trials, held, spec, asking)
+    if (good := _good_enough(state, spec.stop_at)) is not None:
+        return _last_run(state, GOOD_ENOUGH, leave=leave, trial=good)
     if pace := seconds_per_epoch(trials):
         reach = None if seconds is None else max(0, int(seconds / pace))
         state = replace(state, reach=reach, ahead=int(state.workers * DAY / pace))
@@ -74,10 +79,10 @@ def choose(
         return Choice(None, reason=BUDGET) if _is_made(last_run, state) else _last_run(state, leave=leave)
     paused = {record.number for record in ours if record.standing == "frozen"}
     frozen = paused - set(leave)
-    if state.full and not frozen:
-        why = "the study has all its configurations, and none is paused, or all that are, are left to others"
-        return Choice(None, reason=why, left=tuple(sorted(paused)))
-    waits = not state.full and any(trial.state == TrialState.WAITING for trial in trials)
+    waits = _begun(state, held) < spec.target_trials and any(trial.state == TrialState.WAITING for trial in trials)
+    if state.full and not frozen and not waits:
+        why = ALL_TRIED if _begun(state, held) < spec.target_trials else ALL_BEGUN
+        return Choice(None, reason=f"{why}, and none is paused that is not left to others", left=tuple(sorted(paused)))
     if waits and len(paused) <= spec.keep_frozen:  # and so no snapshot is to be chosen either
         return Choice(_segment(choice.at_random(state)), reason=A_WAITING_ONE)
     decision = choice.choose(state)
@@ -136,17 +141,33 @@ def _state(
     records = [
         replace(_record(trial, held.get(trial.number), asking), scale=scale.get(trial.number, 0)) for trial in seen
     ]
-    return SearchState(
+    state = SearchState(
         space=spec.search,
         epochs=spec.epochs,
         trials=tuple(sorted(records, key=lambda record: record.number)),
         warmup=_warm_up(spec),
         pauses=spec.sampler.rungs or (),
-        full=sum(record.number in held for record in records) >= spec.target_trials,
         seed=spec.seed,
         snapshots=spec.keep_frozen,
         workers=1 + sum(record.standing == "running" for record in records),
     )
+    return replace(state, full=_begun(state, held) >= spec.target_trials or choice.is_all_tried(state))
+
+
+def _begun(state: SearchState, held: Collection[int]) -> int:
+    """How many configurations workers have begun."""
+    return sum(record.number in held for record in state.trials)
+
+
+def _good_enough(state: SearchState, stop_at: float | None) -> TrialRecord | None:
+    """The best trial that has reached ``stop_at`` and can be trained to its end, as what counts is one that was."""
+    going = [trial for trial in state.own if trial.standing in ("running", "leaving", "frozen")]
+    best = max(going, key=lambda trial: (_highest(trial), -trial.number), default=None)
+    return best if best is not None and stop_at is not None and _highest(best) >= stop_at else None
+
+
+def _highest(trial: TrialRecord) -> float:
+    return max(filter(math.isfinite, trial.curve), default=-math.inf)
 
 
 def seconds_per_epoch(trials: Iterable[FrozenTrial]) -> float | None:
@@ -166,7 +187,14 @@ def used(ours: Iterable[TrialRecord]) -> int:
     )
 
 
-def _last_run(state: SearchState, why: str = BUDGET, *, clear: float = 0.0, leave: Collection[int] = ()) -> Choice:
+def _last_run(
+    state: SearchState,
+    why: str = BUDGET,
+    *,
+    clear: float = 0.0,
+    leave: Collection[int] = (),
+    trial: TrialRecord | None = None,
+) -> Choice:
     """The recommended trial up to its last epoch, once nothing else is trained.
 
     Args:
@@ -174,10 +202,14 @@ def _last_run(state: SearchState, why: str = BUDGET, *, clear: float = 0.0, leav
         why: it ends.
         clear: by how much a trial must be expected to end above the best complete one.
         leave: see :func:`choose`. Where it is one of them, no other one is trained in its place.
+        trial: the one to train, whatever is recommended, and at once; None: the recommended one.
     """
-    if any(trial.standing == "running" for trial in state.trials):
+    if any(other.standing == "running" for other in (state.trials if trial is None else [trial])):
         return Choice(None, reason=why)
-    last = recommend.finish(state, clear)
+    if trial is None:
+        last = recommend.finish(state, clear)
+    else:
+        last = GoOn(trial.number, state.epochs) if trial.standing == "frozen" else None
     if last is None:
         return Choice(None, reason=f"{why}, and the best trial is complete, or not quite frozen")
     if last.trial in leave:

@@ -208,6 +208,8 @@ def trial_job(
 def judge(trial: HeldTrial, place: Workplace, epoch: int, own: Mapping[int, float]) -> Verdict:
     """The verdict on the trial after ``epoch`` (1-based), from the curves in the database."""
     spec = place.study.spec
+    if pruners.is_over(spec, epoch, own):
+        return Verdict(False, "")
     if spec.sampler.name == "freeze-thaw":
         return _segment_verdict(trial, place, epoch)
     if not pruners.decides_at(spec, trial.number, epoch):
@@ -220,7 +222,7 @@ def judge(trial: HeldTrial, place: Workplace, epoch: int, own: Mapping[int, floa
 def _segment_verdict(trial: HeldTrial, place: Workplace, epoch: int) -> Verdict:
     """Whether a trial that has reached the end of its segment goes on at once, or is kept for later."""
     until = trial.lease().until
-    if until is None or epoch < until or epoch >= place.study.spec.epochs:
+    if until is None or epoch < until:
         return Verdict(False, "")
     becomes = place.segments.may_go_on(trial, epoch, lambda: place.choose(trial.number))
     if becomes == "ends":

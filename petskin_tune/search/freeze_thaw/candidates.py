@@ -15,6 +15,7 @@ _MOVED = 0.3  # the least share of coordinates that move
 _MOVED_COUNT = 2  # coordinates that move on average, where that is a larger share
 _STEPS = (0.2, 0.05)  # standard deviations of a move, for half of the points each, in parts of a range
 _ATTEMPTS = 100
+_MOSTLY_TRIED = 2  # a space of at most so many points for each tried one is looked through
 
 
 def propose(encoding: Encoding, tried: Array, best: Array, rng: np.random.Generator) -> Array:
@@ -36,10 +37,17 @@ def propose(encoding: Encoding, tried: Array, best: Array, rng: np.random.Genera
 
 
 def random_point(encoding: Encoding, tried: Array, rng: np.random.Generator) -> Array:
-    """Coordinates (d,) of a random point, not among the ``tried`` ones if there is another within reach."""
+    """Coordinates (d,) of a random point, not among the ``tried`` ones (n, d) unless these are all there are."""
     drawn = encoding.snapped(rng.random((_ATTEMPTS, len(encoding.space))))
     fresh = _fresh(drawn, tried)
+    if not len(fresh) and encoding.size <= _MOSTLY_TRIED * len(tried):
+        fresh = rng.permutation(_fresh(encoding.every(), tried))
     return fresh[0] if len(fresh) else drawn[0]
+
+
+def is_exhausted(encoding: Encoding, tried: Array) -> bool:
+    """Whether all points of a finite space are among the ``tried`` ones (n, d)."""
+    return encoding.size <= len(tried) and not len(_fresh(encoding.every(), tried))
 
 
 def _around(centre: Array, choices: NDArray[np.bool_], rng: np.random.Generator) -> Array:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from petskin_tune.search.freeze_thaw.candidates import propose, random_point
+from petskin_tune.search.freeze_thaw.candidates import is_exhausted, propose, random_point
 from petskin_tune.search.freeze_thaw.gain import log_gain
 from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
 from petskin_tune.search.freeze_thaw.gaussian_process.kernel import Places, own_covariance
@@ -59,6 +59,12 @@ def at_random(state: SearchState) -> Begin:
     return Begin(_completed(state, {}), state.rungs[0])
 
 
+def is_all_tried(state: SearchState) -> bool:
+    """Whether every point of the space is one of the study's own trials."""
+    encoding = Encoding(state.space)
+    return encoding.size <= len(state.trials) and is_exhausted(encoding, _tried(state, encoding))
+
+
 def _is_beginning(state: SearchState) -> bool:
     """Whether too little is known for a model: a few configurations, of more, unless foreign trials teach enough."""
     foreign = len(state.trials) - len(state.own)
@@ -77,9 +83,13 @@ def _random(state: SearchState, rule: Rule, text: str) -> Decision:
 def _completed(state: SearchState, point: Point) -> Point:
     """``point`` with what it leaves out drawn at random; its values of names that are not searched left out."""
     encoding = Encoding(state.space)
-    tried = encoding.coordinates([trial.point for trial in known_trials(state, encoding) if not trial.foreign])
-    drawn = encoding.point(random_point(encoding, tried, generator(state, "random")))
+    drawn = encoding.point(random_point(encoding, _tried(state, encoding), generator(state, "random")))
     return drawn | {name: value for name, value in point.items() if name in state.space}
+
+
+def _tried(state: SearchState, encoding: Encoding) -> Array:
+    """Coordinates (n, d) of the study's own trials; a foreign one can be begun here."""
+    return encoding.coordinates([trial.point for trial in known_trials(state, encoding) if not trial.foreign])
 
 
 def _modelled(model: StudyModel, propose: Proposal) -> Decision:
@@ -122,7 +132,8 @@ class _Segments:
     def __init__(self, model: StudyModel, frozen: Indices, fresh: Array) -> None:
         self._model, self._frozen, self._fresh = model, frozen, fresh
         trained = np.array([*(len(model.trials[place].curve) for place in frozen), *[0] * len(fresh)])
-        pairs = [(who, rung) for who, n in enumerate(trained) for rung in model.state.rungs if rung > n]
+        rungs, landmarks = model.state.rungs, set(model.state.landmarks)
+        pairs = [(who, rung) for who, n in enumerate(trained) for rung in _ahead(rungs, landmarks, int(n))]
         pairs = _within(model.state.reach, pairs, trained) or pairs
         self.who, self.rung = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
         self.epochs = self.rung - trained[self.who]
@@ -164,6 +175,12 @@ class _Segments:
             "frozen": float(len(self._frozen)),
             "candidates": float(len(self._fresh)),
         }
+
+
+def _ahead(rungs: tuple[int, ...], landmarks: Collection[int], trained: int) -> list[int]:
+    """The rungs up to which a trial of ``trained`` epochs may be planned: its next one, and landmarks."""
+    upcoming = next_rung(rungs, trained)
+    return [rung for rung in rungs if rung > trained and (rung == upcoming or rung in landmarks)]
 
 
 def _within(reach: int | None, pairs: list[tuple[int, int]], trained: Indices) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from petskin_tune.study.rungs import rungs
+from petskin_tune.study.rungs import landmarks, rungs
 from petskin_tune.study.spec import Choices, Range, Scalar
 
 Point = Mapping[str, "Scalar | None"]
@@ -55,6 +55,11 @@ class SearchState:
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which a segment ends, increasing; the last is ``epochs``."""
         return self.pauses or rungs(self.epochs, self.warmup, sparse=self.sparse)
+
+    @property
+    def landmarks(self) -> tuple[int, ...]:
+        """The rungs at which curves are looked at: all, unless a study names many."""
+        return landmarks(self.rungs, rungs(self.epochs, self.warmup, sparse=self.sparse))
 
     @property
     def own(self) -> tuple[TrialRecord, ...]:

@@ -16,6 +16,8 @@ from petskin_tune import text as words
 from petskin_tune.diagnosis import search
 from petskin_tune.diagnosis.troubles import trouble_of
 from petskin_tune.protocol import Position
+from petskin_tune.search.freeze_thaw.candidates import is_exhausted
+from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
 from petskin_tune.study.best.ranking import ahead, best, has_reached, recommended_of, so_far
@@ -87,7 +89,7 @@ def collect(
     # What it recommends is forgotten as soon as it goes on.
     given_up = spec is not None and spec.stop_when is not None and recommended_of(trials, study.user_attrs) is not None
     good_enough = spec is not None and has_reached(spec.stop_at, trials)
-    used_up = good_enough or full or not so_far.left or (given_up and not waiting)
+    used_up = good_enough or full or not so_far.left or ((given_up or _is_all_tried(ours, spec)) and not waiting)
     command, reason = _next(named, spec, used_up, running, first)
     if repeats and spec and reason == DONE:
         whose = f"--study {shlex.quote(repeats.study)} {options}".rstrip()
@@ -217,6 +219,15 @@ def _disconnect_cost(lease: Lease, epoch: int, per_epoch: float | None) -> float
     durable = lease.snapshot.position if lease.snapshot else Position(0, 0)
     begun = 1 if durable.batch else 0
     return max(since, (epoch - durable.epoch - begun) * per_epoch if per_epoch else 0.0)
+
+
+def _is_all_tried(ours: Iterable[FrozenTrial], spec: StudySpec | None) -> bool:
+    """Whether a study that tries each point once has tried all of a space without continuous parameters."""
+    if spec is None or spec.sampler.name != "freeze-thaw":
+        return False
+    encoding = Encoding(spec.search)
+    tried = [trial.params for trial in ours if encoding.knows(trial.params)]
+    return is_exhausted(encoding, encoding.coordinates(tried))
 
 
 def _waiting(trial: FrozenTrial) -> Waiting:

@@ -15,20 +15,20 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, UsageError
 from petskin_tune.leases.lease import read_leases
-from petskin_tune.protocol import Declined, Event, TrialJob
+from petskin_tune.protocol import Declined, Event, Finished, TrialJob
 from petskin_tune.search import segments
 from petskin_tune.search.freeze_thaw import choice
 from petskin_tune.search.freeze_thaw.state import Continue, Decision, SearchState, Why
 from petskin_tune.study import attributes
 from petskin_tune.study.rungs import next_rung
-from petskin_tune.study.spec import PrunerSpec, SamplerSpec
+from petskin_tune.study.spec import Choices, PrunerSpec, SamplerSpec
 from petskin_tune.trial.process.runner import Died
 from petskin_tune.trial.workplace import Options, Workplace
 from petskin_tune.worker.suspension import Suspension
 from petskin_tune.worker.worker import Worker
 from tests.support.studies import a_spec
 from tests.support.trainings import Trainings, fitness
-from tests.support.workplace import Process, Screen, a_workplace, shown
+from tests.support.workplace import STARTED, Process, Screen, Script, a_workplace, epoch_done, shown
 
 EPOCHS, BUDGET = 27, 135
 FIRST_RUNG = 6  # after the three epochs of the usual warm-up
@@ -264,6 +264,37 @@ def test_a_study_that_reaches_its_stop_at_ends_the_trial_in_work_at_its_rung(
     assert len(trainings.jobs) == 1
     ours, _ = place.study.trials()
     assert (ours.state, len(ours.intermediate_values)) == (TrialState.PRUNED, FIRST_RUNG)
+
+
+def test_the_trial_that_reaches_the_stop_at_first_is_trained_to_its_end_and_ends_the_study(
+    storage: PetskinStorage, tmp_path: Path
+) -> None:
+    place = a_study(storage, tmp_path, Trainings(), stop_at=0.3)
+    assert work(place) == EXIT_DONE
+    assert paid(place) < BUDGET
+    (only,) = complete(place)
+    assert len(only.intermediate_values) == EPOCHS
+    assert only.value is not None
+    assert only.value >= 0.3
+    assert place.study.best() == only
+
+
+def test_a_study_ends_when_every_point_of_its_space_is_complete(storage: PetskinStorage, tmp_path: Path) -> None:
+    space = {"lr0": Choices(choices=(1e-3, 1e-2)), "optimizer": Choices(choices=("SGD", "AdamW"))}
+    place = a_study(storage, tmp_path, Trainings(), search=space, target_trials=100)
+    assert work(place) == EXIT_DONE
+    assert len({tuple(trial.params.values()) for trial in place.study.trials()}) == len(place.study.trials()) == 4
+    assert len(complete(place)) == 4
+
+
+def test_a_trial_that_patience_ends_at_a_rung_is_complete(storage: PetskinStorage, tmp_path: Path) -> None:
+    epochs = [epoch_done(epoch, value) for epoch, value in enumerate((0.3, 0.2, 0.2), 1)]
+    script = Script([STARTED, *epochs, Finished(3, 1, early=True)], has_trained=True)
+    sampler = SamplerSpec(name="freeze-thaw", rungs=(3, 9))
+    place = a_study(storage, tmp_path, script, max_trials=1, sampler=sampler, patience_epochs=2)  # type: ignore[arg-type]
+    work(place)
+    (trial,) = place.study.trials()
+    assert (trial.state, trial.value, len(trial.intermediate_values)) == (TrialState.COMPLETE, 0.3, 3)
 
 
 # ---- trials of another machine ----

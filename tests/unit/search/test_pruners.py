@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from petskin_tune.search.pruners import Peer, bracket, decides_at, rungs, verdict
+from petskin_tune.search.pruners import Peer, bracket, decides_at, is_over, rungs, verdict
 from petskin_tune.study.spec import PrunerSpec, Range, StudySpec
 
 
@@ -153,3 +153,16 @@ def test_of_all_that_reached_a_rung_the_best_always_goes_on_and_about_one_in_eta
     assert values.index(max(values)) in going_on
     ties = sum(value == min(values[n] for n in going_on) for value in values) - 1
     assert len(going_on) <= max(1, len(values) // factor) + ties
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, math.nan]), min_size=1, max_size=27),
+    st.one_of(st.none(), st.integers(1, 5)),
+)
+def test_training_is_over_when_ultralytics_says_so(curve: list[float], patience: int | None) -> None:
+    from ultralytics.utils.torch_utils import EarlyStopping
+
+    spec = study_spec().model_copy(update={"patience_epochs": patience})
+    stock, own = EarlyStopping(patience or 0), dict(enumerate(curve, 1))
+    for epoch, value in own.items():
+        assert is_over(spec, epoch, own) == (stock(epoch, value) or epoch == 27)

@@ -18,7 +18,7 @@ from petskin_tune.protocol import Position
 from petskin_tune.search import segments
 from petskin_tune.search.freeze_thaw import state as searches
 from petskin_tune.search.segments import _is_made, _last_run, choose
-from petskin_tune.study.spec import SamplerSpec
+from petskin_tune.study.spec import Choices, SamplerSpec
 from tests.support.leased_studies import LeasedStudy, new_study
 from tests.support.searches import rising, state
 from tests.support.studies import a_lease, a_spec, a_study, add
@@ -191,6 +191,39 @@ def test_a_study_that_has_reached_its_stop_at_trains_nothing_more_not_even_the_t
         assert (found.segment, found.drop) == (None, ())
         assert "stop_at" in found.reason
     assert choose(study.get_trials(), leases, a_spec(**SEARCHED, budget=27, stop_at=0.5), asking=3).segment
+
+
+def test_the_first_trial_above_the_stop_at_is_trained_to_its_end_before_anything_else() -> None:
+    """Its best epoch alone is no result yet: what counts as the study's best is a complete trial."""
+    study, spec = a_study(), a_spec(**SEARCHED, budget=1000, stop_at=0.5)
+    leases = held_study(study, *THREE_COMPLETE, *PAUSED, ("running", 13, 0.2))
+    found = choose(study.get_trials(), leases, spec)
+    assert (found.segment, found.drop) == (Continue(3, 27), ())
+    assert found.last_run == {"trial": 3, "epochs": 13}
+    assert choose(study.get_trials(), leases, spec, leave={3}).left == (3,)
+
+
+def test_while_the_first_trial_above_the_stop_at_is_trained_nobody_begins_another_one() -> None:
+    study, spec = a_study(), a_spec(**SEARCHED, budget=1000, stop_at=0.5)
+    leases = held_study(study, *THREE_COMPLETE, ("frozen", 13, 0.4), ("running", 13, 0.9))
+    found = choose(study.get_trials(), leases, spec)
+    assert (found.segment, found.drop, found.left) == (None, (), ())
+    assert choose(study.get_trials(), leases, spec, asking=4).segment == Continue(4, 27)
+
+
+def test_a_space_all_of_whose_points_were_tried_ends_the_study_when_none_can_go_on() -> None:
+    study = a_study()
+    spec = a_spec(**SEARCHED, budget=1000, search={"lr0": Choices(choices=(0.1, 0.01, 0.001))})
+    leases = held_study(study, ("COMPLETE", 27, 0.2), ("FAIL", 3, 0.1))
+    assert isinstance(choose(study.get_trials(), leases, spec).segment, Begin)
+    leases = held_study(study := a_study(), ("COMPLETE", 27, 0.2), ("FAIL", 3, 0.1), ("frozen", 6, 0.2))
+    assert choose(study.get_trials(), leases, spec).segment == Continue(2, 9)
+    leases = held_study(study := a_study(), ("COMPLETE", 27, 0.2), ("FAIL", 3, 0.1), ("PRUNED", 6, 0.2))
+    found = choose(study.get_trials(), leases, spec)
+    assert found.segment is None
+    assert "every point" in found.reason
+    study.enqueue_trial({"lr0": 0.1})
+    assert isinstance(choose(study.get_trials(), leases, spec).segment, Begin), "a person wants it once more"
 
 
 # ---- trials that whoever asks cannot go on with ----

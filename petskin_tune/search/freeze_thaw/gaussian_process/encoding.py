@@ -48,6 +48,16 @@ class Encoding:
         rows = [[_to_unit(point[name], searched) for name, searched in self.space.items()] for point in points]
         return np.array(rows, dtype=float).reshape(len(points), len(self.space))
 
+    @cached_property
+    def size(self) -> float:
+        """How many points the space has; inf where a parameter is continuous."""
+        return math.prod(_count(searched) for searched in self.space.values())
+
+    def every(self) -> Array:
+        """Snapped coordinates (size, d) of all points of a finite space."""
+        columns = np.meshgrid(*map(_grid, self.space.values()), indexing="ij")
+        return np.stack([column.ravel() for column in columns], axis=1) if columns else np.empty((1, 0))
+
     def point(self, coordinates: Array) -> dict[str, Scalar | None]:
         """The point of the space nearest to ``coordinates``, shape (d,): plain Python values."""
         return {
@@ -102,6 +112,22 @@ def _from_unit(place: float, searched: Range | Choices) -> Scalar | None:
     return round(number) if searched.integer else number
 
 
+def _count(searched: Range | Choices) -> float:
+    if isinstance(searched, Choices):
+        return len(searched.choices)
+    return _last_step(searched) + 1 if _is_discrete(searched) else math.inf
+
+
+def _grid(searched: Range | Choices) -> Array:
+    """Snapped coordinates of all values of a parameter that is not continuous."""
+    count = int(_count(searched))
+    if isinstance(searched, Choices):
+        return (np.arange(count) + 0.5) / count
+    low, high = _bounds(searched)
+    numbers: Array = searched.low + np.arange(count, dtype=float) * _step(searched)
+    return ((np.log(numbers) if searched.log else numbers) - low) / (high - low)
+
+
 def _snap(places: Array, searched: Range | Choices) -> Array:
     if isinstance(searched, Choices):
         count = len(searched.choices)
@@ -121,11 +147,18 @@ def _numbers(places: Array, searched: Range) -> Array:
     numbers = low + places * (high - low)
     if searched.log:
         numbers = np.exp(numbers)
-    step = searched.step or (1.0 if searched.integer else None)
-    if step is not None:
-        last = math.floor((searched.high - searched.low) / step + _GRID_SLACK)
-        numbers = searched.low + np.clip(np.round((numbers - searched.low) / step), 0, last) * step
+    if _is_discrete(searched):
+        steps = np.round((numbers - searched.low) / _step(searched))
+        numbers = searched.low + np.clip(steps, 0, _last_step(searched)) * _step(searched)
     return np.clip(numbers, searched.low, searched.high)
+
+
+def _step(searched: Range) -> float:
+    return searched.step or 1.0
+
+
+def _last_step(searched: Range) -> int:
+    return math.floor((searched.high - searched.low) / _step(searched) + _GRID_SLACK)
 
 
 def _bounds(searched: Range) -> tuple[float, float]:

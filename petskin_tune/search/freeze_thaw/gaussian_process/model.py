@@ -40,7 +40,7 @@ class StudyModel:
         self.trials = known_trials(state, self.encoding)
         self.coordinates = self.encoding.coordinates([trial.point for trial in self.trials])
         self._features = self.encoding.features(self.coordinates)
-        seen = observe(self.trials, state.rungs, state.warmup)
+        seen = observe(self.trials, state.rungs, state.warmup, state.landmarks)
         _check_enough(seen)
         self.transform = transform(self.trials, seen)
         self.contenders = self._contenders(seen)
@@ -94,10 +94,11 @@ class StudyModel:
         values = self.transform.apply(seen.value)
         if not np.isfinite(values).all():
             raise np.linalg.LinAlgError("the transformed observations are not finite")
-        fitted = thinning.for_fit(seen, values, rng)
+        own = np.array([not trial.foreign for trial in self.trials])
+        fitted = thinning.for_fit(seen, values, own, rng)
         likelihood = Likelihood(self._of(seen[fitted]), values[fitted], seen.weight[fitted])
         hyper = fit(likelihood, Prior.of(len(self.state.space), self.transform.noise))
-        kept = thinning.for_conditioning(seen, values, rng)
+        kept = thinning.for_conditioning(seen, values, own, rng)
         return Posterior(hyper, self._of(seen[kept]), values[kept], seen.weight[kept], self._pending())
 
     def _of(self, seen: Observations) -> Places:

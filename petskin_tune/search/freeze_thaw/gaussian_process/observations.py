@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,25 +37,40 @@ class Observations:
         return Observations(self.trial[which], self.epoch[which], self.value[which], self.weight[which])
 
 
-def observe(trials: Sequence[TrialRecord], rungs: tuple[int, ...], warmup: float) -> Observations:
-    """One observation per trial and rung that it reached.
+def observe(
+    trials: Sequence[TrialRecord], rungs: tuple[int, ...], warmup: float, landmarks: tuple[int, ...] | None = None
+) -> Observations:
+    """One observation per trial and landmark that it reached, and one at its last rung.
 
     A diverged trial has one more, at the first rung that it did not reach, with weight 1 and no value.
+
+    Args:
+        trials: of the study.
+        rungs: epochs at which a segment ends.
+        warmup: epochs of warm-up.
+        landmarks: the rungs at which curves are looked at; None: all.
     """
-    rows = [(place, *row) for place, trial in enumerate(trials) for row in _rows(trial, rungs, ranked_from(warmup))]
+    seen, ranked = set(rungs if landmarks is None else landmarks), ranked_from(warmup)
+    rows = [(place, *row) for place, trial in enumerate(trials) for row in _rows(trial, rungs, seen, ranked)]
     table = np.array(rows, dtype=float).reshape(len(rows), 4)
     return Observations(table[:, 0].astype(np.intp), table[:, 1], table[:, 2], table[:, 3])
 
 
-def _rows(trial: TrialRecord, rungs: tuple[int, ...], ranked: int) -> list[tuple[float, float, float]]:
-    rows = []
-    reached = 0
-    for rung in rungs:
-        if rung <= len(trial.curve):
-            window = _finite(trial.curve[max(rung - WINDOW, min(ranked, rung) - 1) : rung])
-            if len(window):
-                rows.append((float(rung), float(window.mean()), float(len(window))))
-                reached = rung
+def _rows(
+    trial: TrialRecord, rungs: tuple[int, ...], seen: Collection[int], ranked: int
+) -> list[tuple[float, float, float]]:
+    windows = {
+        rung: window
+        for rung in rungs
+        if rung <= len(trial.curve)
+        and len(window := _finite(trial.curve[max(rung - WINDOW, min(ranked, rung) - 1) : rung]))
+    }
+    reached = max(windows, default=0)
+    rows = [
+        (float(rung), float(window.mean()), float(len(window)))
+        for rung, window in windows.items()
+        if rung in seen or rung == reached
+    ]
     missing = next_rung(rungs, reached)
     if trial.standing == "diverged" and missing is not None:
         rows.append((float(missing), np.nan, 1.0))

@@ -1,4 +1,7 @@
-"""Which observations a long study's model is made from: time grows with the cube of their number."""
+"""Which observations a long study's model is made from: time grows with the cube of their number.
+
+Trials of the study's own come before foreign ones: of thousands that were imported, some teach what all would.
+"""
 
 from __future__ import annotations
 
@@ -16,37 +19,51 @@ _WHOLE_BEST = 64  # trials that count with all of theirs
 MOST = 1500  # observations in all
 
 
-def for_fit(seen: Observations, values: Array, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Mask (n,) of the best trials' observations and of random other trials', together at most FITTED."""
+def for_fit(seen: Observations, values: Array, own: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Mask (n,) of the best trials' observations and of random other trials', together at most FITTED.
+
+    Args:
+        seen: n observations.
+        values: (n,) what they say, in the model's units.
+        own: by place of a trial, whether it is the study's own.
+        rng: the source of chance.
+    """
     if len(seen) <= FITTED:
         return np.ones(len(seen), dtype=bool)
-    best, others = _ranked(seen, values, _FITTED_BEST)
-    return _up_to(seen, [*best, *rng.permutation(others)], FITTED)
+    return _up_to(seen, _order(seen, values, own, _FITTED_BEST, rng), FITTED)
 
 
-def for_conditioning(seen: Observations, values: Array, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Mask (n,): all, while they are few; then all of the best trials and the last one of (some of) the others."""
+def for_conditioning(
+    seen: Observations, values: Array, own: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Mask (n,): all, while they are few; then all of the best trials and the last one of (some of) the others.
+
+    Args: as of :func:`for_fit`.
+    """
     if len(seen) <= CONDITIONED:
         return np.ones(len(seen), dtype=bool)
-    best, others = _ranked(seen, values, _WHOLE_BEST)
+    order = _order(seen, values, own, _WHOLE_BEST, rng)
     last = np.append(seen.trial[1:] != seen.trial[:-1], True)
-    kept = last | np.isin(seen.trial, best)
+    kept = last | np.isin(seen.trial, order[:_WHOLE_BEST])
     if kept.sum() > MOST:
-        kept &= _up_to(seen, [*best, *rng.permutation(others)], MOST, kept)
+        kept &= _up_to(seen, order, MOST, kept)
     return kept
 
 
-def _ranked(seen: Observations, values: Array, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The ``count`` trials with the best observation, and the others in order."""
+def _order(
+    seen: Observations, values: Array, own: NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """The ``count`` trials with the best observation, then the others at random: the study's own, the foreign ones."""
     trials, place = np.unique(seen.trial, return_inverse=True)
     best = np.full(len(trials), -np.inf)
     np.maximum.at(best, place, values)
     order = np.argsort(-best, kind="stable")
-    return trials[order[:count]], np.sort(trials[order[count:]])
+    others = rng.permutation(np.sort(trials[order[count:]]))
+    return np.concatenate([trials[order[:count]], others[np.argsort(~own[others], kind="stable")]])
 
 
 def _up_to(
-    seen: Observations, order: list[np.intp], most: int, among: NDArray[np.bool_] | None = None
+    seen: Observations, order: NDArray[np.intp], most: int, among: NDArray[np.bool_] | None = None
 ) -> NDArray[np.bool_]:
     """The observations (``among`` some) of the first trials of ``order`` that are together at most ``most``."""
     counts = np.bincount(seen.trial if among is None else seen.trial[among], minlength=int(seen.trial.max()) + 1)

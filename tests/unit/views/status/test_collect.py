@@ -11,7 +11,7 @@ from petskin_tune import text as words
 from petskin_tune.columns import width
 from petskin_tune.protocol import Position
 from petskin_tune.study import attributes
-from petskin_tune.study.spec import PrunerSpec, SamplerSpec
+from petskin_tune.study.spec import Choices, PrunerSpec, SamplerSpec
 from petskin_tune.views.status.collect import collect
 from petskin_tune.views.status.text import render, watch
 from tests.support.made_up import ELSEWHERE, GONE
@@ -291,6 +291,17 @@ def test_a_study_whose_budget_is_used_up_is_done() -> None:
     for _ in range(2):
         add(study, "COMPLETE", 0.2, curve=dict.fromkeys(range(1, 28), 0.2))
     assert collect(study, [], NOW).next_command.startswith("petskin-tune best")
+
+
+def test_a_study_that_has_tried_every_point_is_done_unless_one_can_go_on_or_a_person_wants_more() -> None:
+    two = {"optimizer": Choices(choices=("SGD", "AdamW"))}
+    study = a_study(a_spec(**FREEZE_THAW | {"budget": 1000}, search=two))
+    leases = [a_lease(add(study, "COMPLETE", 0.2, optimizer="SGD"), state="done")]
+    assert collect(study, leases, NOW).next_command.startswith("tune-worker")
+    leases.append(a_lease(add(study, "PRUNED", 0.2, optimizer="AdamW"), state="done"))
+    assert collect(study, leases, NOW).next_reason == "the study is done"
+    study.enqueue_trial({"optimizer": "SGD"})
+    assert collect(study, leases, NOW).next_command.startswith("tune-worker")
 
 
 def test_a_study_whose_worker_died_is_not_at_work_and_says_what_to_type() -> None:

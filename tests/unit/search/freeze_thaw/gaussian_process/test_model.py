@@ -139,24 +139,49 @@ def test_a_long_study_is_thinned_to_its_best_trials_and_last_values() -> None:
     trials = [rising(number, 27 if number % 3 == 0 else 3) for number in range(700)]
     seen = observe(trials, (3, 6, 9, 27), 1)
     draw = np.random.default_rng(0)
-    kept = seen[thinning.for_conditioning(seen, seen.value, draw)]
+    own = np.ones(700, dtype=bool)
+    kept = seen[thinning.for_conditioning(seen, seen.value, own, draw)]
     assert len(seen) > thinning.CONDITIONED > len(kept)
     assert set(kept.trial) == set(seen.trial)
     best = seen.trial[seen.value.argmax()]
     assert (kept.trial == best).sum() == (seen.trial == best).sum()
-    fitted = seen[thinning.for_fit(seen, seen.value, draw)]
+    fitted = seen[thinning.for_fit(seen, seen.value, own, draw)]
     assert thinning.FITTED - 4 <= len(fitted) <= thinning.FITTED
     assert best in fitted.trial
 
 
 def test_no_study_is_too_long() -> None:
     seen = observe([trial(number, [0.1, 0.2, number]) for number in range(4000)], (3, 27), 1)
-    kept = thinning.for_conditioning(seen, seen.value, np.random.default_rng(0))
+    kept = thinning.for_conditioning(seen, seen.value, np.ones(4000, dtype=bool), np.random.default_rng(0))
     assert kept.sum() == thinning.MOST
     assert kept[-64:].all()
 
 
+def test_thousands_of_imported_runs_leave_room_for_all_of_the_study_s_own() -> None:
+    seen = observe([trial(number, [0.1, 0.2, number % 1000]) for number in range(4000)], (3, 27), 1)
+    own = np.arange(4000) % 5 == 0
+    kept = seen[thinning.for_conditioning(seen, seen.value, own, np.random.default_rng(0))]
+    assert len(kept) == thinning.MOST
+    assert set(np.flatnonzero(own)) <= set(kept.trial)
+    fitted = seen[thinning.for_fit(seen, seen.value, own, np.random.default_rng(0))]
+    assert own[fitted.trial].mean() > 0.8, "the best ones may be foreign"
+
+
 def test_a_short_study_is_not_thinned() -> None:
     seen = observe([rising(number, EPOCHS) for number in range(20)], (3, 27), 1)
-    assert thinning.for_fit(seen, seen.value, np.random.default_rng(0)).all()
-    assert thinning.for_conditioning(seen, seen.value, np.random.default_rng(0)).all()
+    own = np.ones(20, dtype=bool)
+    assert thinning.for_fit(seen, seen.value, own, np.random.default_rng(0)).all()
+    assert thinning.for_conditioning(seen, seen.value, own, np.random.default_rng(0)).all()
+
+
+def test_a_study_with_a_rung_after_each_of_many_epochs_is_looked_at_as_seldom_as_others() -> None:
+    every = tuple(range(1, 301))
+    asked = state(*(rising(number, 30 * number) for number in range(1, 11)), epochs=300, pauses=every)
+    assert len(asked.landmarks) <= 10
+    assert asked.landmarks[-1] == 300
+    seen = observe(asked.trials, asked.rungs, asked.warmup, asked.landmarks)
+    last = {int(place): int(epoch) for place, epoch in zip(seen.trial, seen.epoch, strict=True)}
+    assert last == {number: len(trial.curve) for number, trial in enumerate(asked.trials)}
+    assert len(seen) < 100
+    few = state(rising(0, 9), epochs=27, pauses=(3, 9, 27))
+    assert few.landmarks == few.rungs
