@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -130,11 +131,14 @@ def make_room(
     full: bool = False,
     paused: bool = True,
     give_up: Callable[[str], bool] = lambda _: True,
+    worth: Callable[[], Mapping[str, float]] = dict,
+    settle: Callable[[], None] = lambda: None,
 ) -> Freed:
     """Delete what is needed least, until ``incoming`` bytes more fit.
 
     First go orphans, then what is left of finished trials, then the second snapshots of paused and of running trials
-    (the oldest first), then paused trials' only ones. The newest snapshot of a running trial and kept weights stay.
+    (the oldest first), then paused trials' only ones (of the least promising trial first). The newest snapshot of a
+    running trial and kept weights stay.
 
     Args:
         store: the store; all studies in it count against the limit, only this study's files are deleted.
@@ -146,16 +150,20 @@ def make_room(
         full: whether the store has refused for want of room, whatever the limit says.
         paused: whether paused trials may lose their only snapshots.
         give_up: called with the folder of a paused trial before its only snapshot goes; False: it stays.
+        worth: what paused trials promise, by folder; asked when one of them has to go. Of equals the oldest goes first.
+        settle: called before the first file goes; raises where the holdings may not be what is in force.
 
     Raises:
         Unavailable: the store does not answer.
     """
     over = 0 if limit is None else sum(entry.size for entry in entries) + incoming - limit
     needed = max(over, incoming if full else 0)
-    deleted = []
-    for rank, entry in _least_needed_first(entries, study_uid, holdings, _ONLY if paused else _ONLY - 1):
+    deleted: list[str] = []
+    for rank, entry in _in_order(_least_needed_first(entries, study_uid, holdings), paused, worth):
         if needed <= 0:
             break
+        if not deleted:
+            settle()
         if rank == _ONLY and not give_up(_folder(entry)):
             continue
         store.delete(entry.key)
@@ -164,8 +172,19 @@ def make_room(
     return Freed(tuple(deleted), max(0, needed))
 
 
+def _in_order(
+    ranked: Sequence[tuple[int, Entry]], paused: bool, worth: Callable[[], Mapping[str, float]]
+) -> Iterator[tuple[int, Entry]]:
+    """Whatever is not the only snapshot of a paused trial, then these, the least promising trial's first."""
+    yield from (one for one in ranked if one[0] != _ONLY)
+    only = [one for one in ranked if one[0] == _ONLY]
+    if only and paused:
+        promised = worth()
+        yield from sorted(only, key=lambda one: promised.get(_folder(one[1]), -math.inf))
+
+
 def _least_needed_first(
-    entries: Sequence[Entry], study_uid: str, holdings: Iterable[Holding], last: int
+    entries: Sequence[Entry], study_uid: str, holdings: Iterable[Holding]
 ) -> list[tuple[int, Entry]]:
     by_prefix = {holding.prefix: holding for holding in holdings}
     ranked = []
@@ -173,7 +192,7 @@ def _least_needed_first(
         if entry.key.startswith(f"{study_uid}/") and is_of_a_trial(entry.key):
             holding = by_prefix.get(_folder(entry))
             rank = _rank(entry, holding)
-            if rank is not None and rank <= last:
+            if rank is not None:
                 ranked.append((rank, -entry.age, entry.key, entry))
     return [(rank, entry) for rank, *_, entry in sorted(ranked)]
 

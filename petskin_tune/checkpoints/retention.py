@@ -36,6 +36,8 @@ class Retention:
             not know yet that the last trial has ended, so that trial's files stay until the next one's end.
         give_up: ends a frozen trial before its only snapshot is deleted to make room; False: it is not frozen any more,
             and its snapshot stays. None: no frozen trial is ended.
+        worth: what frozen trials promise, by number: the least promising one is ended first.
+        settle: called before anything is deleted to make room; raises where the database may not be the one in force.
     """
 
     def __init__(
@@ -45,11 +47,14 @@ class Retention:
         *,
         copied: bool = False,
         give_up: Callable[[Lease], bool] | None = None,
+        worth: Callable[[], Mapping[int, float]] = dict,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._study = study
         self._store = store
         self._copied = copied
         self._give_up = give_up or (lambda _: False)
+        self._worth, self._settle = worth, settle
         self._ended: int | None = None  # the trial that ended last here
         self._ending: dict[str, Lease] = {}  # by folder: frozen trials that are being ended to make room
 
@@ -126,6 +131,8 @@ class Retention:
             full=full,
             paused=paused,
             give_up=give_up,
+            worth=lambda: {self._prefix(number): worth for number, worth in self._worth().items()},
+            settle=self._settle,
         )
 
     def _entries(self, prefix: str = "") -> list[Entry]:

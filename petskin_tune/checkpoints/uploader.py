@@ -177,6 +177,12 @@ class Uploader:
         finally:
             self._hurry.clear()
 
+    def drain_weights(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until the best weights taken are in the store; whether they are."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._weights.empty or self._ended, timeout)
+            return self._weights.empty and not self._lost
+
     def close(self, timeout: float = 5.0) -> None:
         """Give up what is not durable; wait up to ``timeout`` seconds for the step in work."""
         self._closed.set()
@@ -257,7 +263,17 @@ class Uploader:
             self._changed.notify_all()
 
     def _bring(self, job: Job) -> None:
-        if job.stored is None or self._may_be_an_orphan(job):
+        if self._may_be_an_orphan(job):
+            job.stored = None
+        self._store_and_commit(job)
+        while self._is_gone(job):  # an outage of the database held its commit up, and others took it for an orphan
+            job.stored, job.committed = None, False
+            self._store_and_commit(job)
+        if self._settle is not None:
+            self._settle()
+
+    def _store_and_commit(self, job: Job) -> None:
+        if job.stored is None:
             job.stored = self._upload(job)
             job.stored_at = time.monotonic()
         if not job.committed:
@@ -266,16 +282,23 @@ class Uploader:
             reach("upload-committed")
             if job.position is not None:
                 self._uploads.committed.add(job.stored.key)
-        if self._settle is not None:
-            self._settle()
 
     def _may_be_an_orphan(self, job: Job) -> bool:
-        """Whether what waited long in the store for its commit may have been deleted: then it goes up once more."""
-        if job.stored is None or job.committed or time.monotonic() - job.stored_at < ORPHAN_SECONDS / 2:
+        """Whether what waited long in the store for its commit may have been deleted: then it goes up once more.
+
+        A snapshot goes up under a new key, whether it was deleted or not: it may be deleted at this instant.
+        """
+        return not job.committed and self._has_waited(job) and (job.position is not None or self._is_gone(job))
+
+    def _is_gone(self, job: Job) -> bool:
+        """Whether what waited long in the store for its commit is not there any more."""
+        if job.stored is None or not self._has_waited(job):
             return False
-        if job.position is not None:
-            return True
-        return job.stored.key not in {entry.key for entry in self._store.entries(self._prefix)}  # else it is the same
+        return job.stored.key not in {entry.key for entry in self._store.entries(self._prefix)}
+
+    @staticmethod
+    def _has_waited(job: Job) -> bool:
+        return job.stored is not None and time.monotonic() - job.stored_at >= ORPHAN_SECONDS / 2
 
     def _upload(self, job: Job) -> Stored:
         if job.size is None or job.sha256 is None:

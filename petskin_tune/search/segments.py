@@ -133,6 +133,21 @@ def recommendation(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec:
     return {"trial": first, "ended": ended(trials), "reason": found.text}
 
 
+def promised(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: StudySpec) -> dict[int, float]:
+    """The mask mAP that each own trial is expected to end with, by number; without a model its best so far.
+
+    Args:
+        trials: of the study.
+        leases: of all its trials that have one.
+        spec: of the study.
+    """
+    state = _state(trials, {lease.number: lease for lease in leases}, spec)
+    found = recommend.recommend(state)
+    if found is not None and found.forecasts:
+        return {forecast.number: forecast.mean for forecast in found.forecasts}
+    return {trial.number: _highest(trial) for trial in state.own}
+
+
 def _state(
     trials: Iterable[FrozenTrial], held: Mapping[int, Lease], spec: StudySpec, asking: int | None = None
 ) -> SearchState:

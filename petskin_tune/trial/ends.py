@@ -31,7 +31,7 @@ from petskin_tune.trial.run_state import RunState
 
 End = Literal["complete", "pruned", "frozen", "failed", "suspended", "lost", "declined"]
 
-UPLOAD_SECONDS = 30.0  # for the newest snapshot of a trial that is given back
+UPLOAD_SECONDS = 30.0  # for the newest snapshot of a trial that is given back, and the best weights of one that ends
 TURN_SECONDS = 0.5  # between two looks whether it can be frozen
 NOT_WRITTEN = "the snapshot with which it was to be frozen was not written"
 MAX_FALSE_STARTS = 2  # a process that dies before it trains, in a row
@@ -312,6 +312,8 @@ def _tell(
     kind: str = "",
 ) -> Outcome:
     value = run.best() if state == TrialState.PRUNED else None
+    if value is not None:  # its best weights may be among those that are kept
+        run.uploader.drain_weights(min(UPLOAD_SECONDS, run.left()))
     try:
         run.trial.tell(state, value, {**user, **_findings(run)}, system)
     except LeaseLost:

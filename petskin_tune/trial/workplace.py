@@ -23,7 +23,7 @@ from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Lease, read_leases
 from petskin_tune.leases.segments import Choice, Segments
-from petskin_tune.search.segments import choose, recommendation
+from petskin_tune.search.segments import choose, promised, recommendation
 from petskin_tune.study import attributes
 from petskin_tune.study.stored import recorded
 from petskin_tune.study.study import FINISHED, Study
@@ -108,7 +108,9 @@ class Workplace:
         terms = (study.spec.lease, study.spec.snapshot_every)
         self.claims = Claims(study.storage, study.id, options.worker, *terms, alone=copied)
         self.segments = Segments(self.claims)
-        self.retention = Retention(study, self.store, copied=copied, give_up=self._give_up)
+        self.retention = Retention(
+            study, self.store, copied=copied, give_up=self._give_up, worth=self._worth, settle=self.home.save
+        )
         self._inputs = inputs
         self._looked_at = time.monotonic()  # at the data set, which was prepared just now or will be
         self._folders: dict[int, Path] = {}  # run folders that are not where they would be, by trial number
@@ -231,6 +233,10 @@ class Workplace:
         if is_over:
             self.home.save()  # no copy of the database must point to what is deleted then
         return is_over
+
+    def _worth(self) -> Mapping[int, float]:
+        """What each trial's last epoch is expected to be, by number."""
+        return promised(self.study.trials(), read_leases(self.study.storage, self.study.id), self.study.spec)
 
     def choose(self, asking: int | None = None) -> Choice:
         """What to train next, see :func:`petskin_tune.search.segments.choose`."""

@@ -555,6 +555,30 @@ def test_what_went_as_an_orphan_while_the_database_was_away_goes_up_again_before
     assert (trial.committed[0].key == refused[0].key) == (what == "weights")
 
 
+@pytest.mark.parametrize("what", ["snapshot", "weights"])
+def test_what_went_as_an_orphan_during_a_commit_that_an_outage_held_up_goes_up_and_is_committed_again(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(uploading, "ORPHAN_SECONDS", 0.0)
+    deleted: list[str] = []
+
+    def commit(stored: Stored) -> None:
+        if not deleted:
+            deleted.append(stored.key)
+            trial.store.delete(stored.key)  # another worker, whom the database answered first, tidies up
+        trial.committed.append(stored)
+
+    uploader = trial.uploader()
+    if what == "snapshot":
+        uploader.submit(trial.snapshot(1), commit)
+    else:
+        (trial.folder / "best").write_bytes(b"best")
+        uploader.submit_weights(BestWeights(str(trial.folder / "best"), 1, 0.1), commit)
+    assert uploader.drain(PATIENCE)
+    assert len(trial.committed) == 2
+    assert [entry.key for entry in trial.store.entries()] == [trial.committed[-1].key]
+
+
 @pytest.mark.parametrize("what", ["a snapshot that waited a moment", "weights that are still there"])
 def test_what_is_surely_in_the_store_goes_up_once(trial: Trial, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     refused: list[Stored] = []

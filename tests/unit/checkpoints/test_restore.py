@@ -10,6 +10,7 @@ import pytest
 from petskin_tune.checkpoints.base import Store, Stored
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Holding, make_room, newest_good
+from petskin_tune.errors import LeaseLost
 from petskin_tune.files.durable import Damaged, Unavailable
 from petskin_tune.protocol import Position
 
@@ -227,6 +228,31 @@ def test_the_only_snapshot_of_a_trial_that_is_not_given_up_stays_and_the_next_on
     freed = make_room(shelf.store, entries, UID, holdings, limit=None, incoming=SIZE, full=True, give_up=give_up)
     assert freed.deleted == (spared,)
     assert asked == [f"{UID}/trial-000001", f"{UID}/trial-000002"]
+
+
+def test_of_paused_trials_the_least_promising_one_makes_room_however_old_the_others_are(shelf: Shelf) -> None:
+    best, poor = shelf.snapshot(1, 3, age=500.0), shelf.snapshot(2, 3, age=100.0)
+    holdings = [
+        Holding(f"{UID}/trial-000001", "paused", snapshots=(best,)),
+        Holding(f"{UID}/trial-000002", "paused", snapshots=(poor,)),
+    ]
+    promised = {f"{UID}/trial-000001": 0.6, f"{UID}/trial-000002": 0.2}
+    entries = shelf.store.entries()
+    freed = make_room(shelf.store, entries, UID, holdings, limit=None, incoming=SIZE, full=True, worth=lambda: promised)
+    assert freed.deleted == (poor,)
+
+
+def test_nothing_makes_room_before_the_database_is_known_to_be_the_one_in_force(shelf: Shelf) -> None:
+    shelf.snapshot(1, 9, age=2 * ORPHAN_SECONDS)
+
+    def settle() -> None:
+        raise LeaseLost("another machine has the home")
+
+    entries = shelf.store.entries()
+    with pytest.raises(LeaseLost):
+        make_room(shelf.store, entries, UID, [], limit=0, incoming=0, settle=settle)
+    assert [entry.key for entry in shelf.store.entries()] == [entry.key for entry in entries]
+    assert make_room(shelf.store, entries, UID, [], limit=None, incoming=0, settle=settle).deleted == ()
 
 
 def test_a_persons_files_among_those_of_a_study_are_no_orphans(shelf: Shelf) -> None:

@@ -115,6 +115,27 @@ def test_a_trial_that_the_pruner_gives_up_is_pruned_in_mid_training(
     assert script.processes[0].orders == [Stop()]
 
 
+def test_the_best_weights_of_a_trial_that_the_pruner_gives_up_are_in_the_store_before_it_is_told(
+    storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petskin_tune.trial.run.judge", lambda *_: Verdict(True, "worse than most"))
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"what it has learnt")
+    script = Script([STARTED, epoch_done(1), BestWeights(str(weights), 1, 0.1), ...])
+    place = a_workplace(storage, tmp_path, script)
+    put, told = place.store.put, []
+
+    def slow_put(path: Path, key: str) -> Any:
+        time.sleep(0.5)
+        told.append(place.study.trials()[0].state)
+        return put(path, key)
+
+    monkeypatch.setattr(place.store, "put", slow_put)
+    outcome, trial, _ = outcome_of(place)
+    assert (outcome.end, told) == ("pruned", [TrialState.RUNNING])
+    assert [entry.key for entry in place.store.entries()] == [trial.user_attrs[attributes.WEIGHTS]]
+
+
 def written(folder: Path, epoch: int) -> SnapshotWritten:
     """A snapshot of the end of ``epoch`` (1-based)."""
     snapshot = folder / f"snapshot-{epoch}-0.pt"
