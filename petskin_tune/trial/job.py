@@ -166,8 +166,8 @@ def _tell_of_strangers(
 ) -> None:
     """Say what lies in the store under the number of a trial that begins anew, and the database knows nothing of.
 
-    A database that was put back from an older copy gives numbers a second time, and points to what went since. Nobody can
-    tell whether such files are this trial's: it does not go on from them.
+    A database that was put back from an older copy gives numbers a second time, and points to what went since.
+    Nobody can tell whether such files are this trial's: it does not go on from them.
     """
     prefix = trial_prefix(place.study.uid, trial.number)
     known = {*(pointer.key for pointer in pointers), recorded(trial.read()).get(attributes.WEIGHTS)}

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from statistics import pstdev
 from typing import TYPE_CHECKING, Any
 
+from petskin_tune import text as words
 from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study import attributes
@@ -105,7 +106,7 @@ def collect(study: Study, leases: Iterable[Lease], options: str = "") -> Trials:
         )
         for trial in trials
     )
-    named = f"--study {study.study_name} {options}".rstrip()
+    named = words.named(study.study_name, options)
     return Trials(study.study_name, rows, tuple(_differing(trials)), named, str(repeats or ""))
 
 
