@@ -44,7 +44,13 @@ class Difference:
 
     def __str__(self) -> str:
         said = _("{name} {here} instead of {recorded}")
-        return said.format(name=self.name, here=self.here, recorded=self.recorded)
+        return said.format(name=_called(self.name), here=_called(self.here), recorded=_called(self.recorded))
+
+
+def _called(word: str) -> str:
+    """What a difference is in, or that a package is absent, in the language in use; names and values stay."""
+    names = {FORMAT: _("snapshot format"), THREADS: _("threads"), DEVICE: _("device"), ABSENT: _("none")}
+    return names.get(word, word)
 
 
 def versions() -> dict[str, str]:

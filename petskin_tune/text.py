@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -170,10 +171,20 @@ def to_type(before: str, command: str, wide: int = WIDTH) -> list[str]:
     return [*lines, indent + held]
 
 
+def named(study: str, options: str) -> str:
+    """What a person types to mean a study: its name, and the ``options`` that say where it lies, as they are typed."""
+    return f"--study {shlex.quote(study)} {options}".rstrip()
+
+
+def operand(value: str) -> str:
+    """A path as a person types it where no option stands before it."""
+    return shlex.quote(f"./{value}" if value.startswith("-") else value)
+
+
 def _typed_together(command: str) -> list[str]:
     """The words of a command, an option with its value as one; what is quoted is one word."""
     found: list[str] = []
-    for word in re.findall(r"(?:'[^']*'|\S)+", command):
+    for word in re.findall(r"""(?:'[^']*'|"[^"]*"|\S)+""", command):
         if found and re.fullmatch(r"--\S+", found[-1]) and not word.startswith("-"):
             found[-1] += f" {word}"
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import click
 
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
 from petskin_tune.printable import printable
+from petskin_tune.text import operand
 
 _MOST_JOBS = max(256, os.cpu_count() or 1)
 _PLAIN_LINES_EVERY = 10.0  # seconds, where there is no terminal
@@ -115,7 +115,7 @@ def aihub(
         imported = import_aihub(sources, dest, options, jobs=jobs, archive=archive, progress=show)
     click.echo(printable(imported.summary), nl=False)
     click.echo(printable(f"{imported.data_yaml}{' (was complete already)' if imported.already_there else ''}"))
-    shown = shlex.quote(str(imported.data_yaml))
+    shown = operand(str(imported.data_yaml))
     click.echo(printable(f"Look at it: petskin-tune data check {shown} --sheet sheet.html"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import click
 from petskin_tune.commands.options import on_a_study, one_sentence
 from petskin_tune.errors import UsageError
 from petskin_tune.opening.places import Places
-from petskin_tune.text import counted, page, parameters
+from petskin_tune.text import counted, page, parameter
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -88,7 +89,7 @@ def import_all(
 
 def _way_on(places: Places, study: Study, first: FrozenTrial) -> str:
     command = places.to_type("petskin-tune try", study.name)
-    point = parameters(first.params)
+    point = " ".join(shlex.quote(f"{name}={parameter(value)}") for name, value in first.params.items())
     return f"their weights are not here; to train the best of them in this study, type: {command} {point}"
 
 

@@ -71,10 +71,21 @@ def read(yaml_path: Path, within: Path | None = None) -> DataSet:
     target, beside = resolved(yaml_path), resolved(yaml_path.parent) / yaml_path.name
     try:
         return _read(target, within)
-    except UsageError:
+    except UsageError as error:
         if target == beside:
             raise
-    return _read(beside, within)  # what a link names lies beside what it leads to, or beside the link
+        of_target = error
+    try:
+        return _read(beside, within)  # what a link names lies beside what it leads to, or beside the link
+    except UsageError as of_link:
+        raise _of_both(of_link, beside, of_target, target) from of_target
+
+
+def _of_both(of_link: UsageError, link: Path, of_target: UsageError, target: Path) -> UsageError:
+    """Why a linked YAML cannot be read beside the link, nor beside what it leads to; once where that is the same."""
+    if str(of_link) == str(of_target).replace(str(target), str(link)):
+        return of_link
+    return UsageError(f"{of_target} {link} is a link to it; read beside the link: {of_link}")
 
 
 def _read(yaml_path: Path, within: Path | None) -> DataSet:

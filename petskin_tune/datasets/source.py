@@ -22,6 +22,7 @@ from petskin_tune.files.atomic import only_one, write_whole
 from petskin_tune.files.paths import filling, is_file, is_there, resolved, typed
 from petskin_tune.files.yaml_kinds import SUFFIXES, is_study
 from petskin_tune.printable import quoted, raw
+from petskin_tune.text import operand
 
 DEMO = "demo"
 _KEYS = {*SPLITS, "path", "validation", "names", "names_ko", "nc", "channels", "groups"}  # read alike by Ultralytics
@@ -82,7 +83,7 @@ def _way_on(wanted: Path) -> str:
     if "petskin" in wanted.parent.name:
         return (
             "download data set 561 (pet skin disease) from aihub.or.kr, then type "
-            f"`petskin-tune data aihub SOURCE {shlex.quote(str(wanted.parent))}`, or give another data set by --data."
+            f"`petskin-tune data aihub SOURCE {operand(str(wanted.parent))}`, or give another data set by --data."
         )
     return "give its path by --data."
 

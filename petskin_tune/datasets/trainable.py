@@ -7,7 +7,6 @@ through the same three, so that it ends at nothing that was called ready, unless
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from petskin_tune.datasets.examined import Examined
 from petskin_tune.datasets.labels import rows as labels
 from petskin_tune.datasets.layout import DataSet
 from petskin_tune.errors import UsageError
+from petskin_tune.text import operand
 
 TRAINED = ("train", "val")  # the splits that trials look at
 
@@ -54,4 +54,4 @@ def _count(number: int, what: str) -> str:
 
 
 def _look(data_set: DataSet) -> str:
-    return f"petskin-tune data check {shlex.quote(str(data_set.yaml))}"
+    return f"petskin-tune data check {operand(str(data_set.yaml))}"

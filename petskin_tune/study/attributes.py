@@ -29,7 +29,7 @@ WEIGHTS = "petskin-tune:weights"  # store key of its best weights, while they ar
 FIXED = "petskin-tune:fixed"  # {argument: value} that this trial alone trains with, beside its parameters
 ORIGIN = "petskin-tune:origin"  # "start point", "person", "search", "repeat"
 SEED = "petskin-tune:seed"  # of its training, where that is not the study's: of a repetition
-ROLE = "petskin-tune:role"  # of a repetition: whether it has the settings of the "best" trial or the "defaults"
+ROLE = "petskin-tune:role"  # of a repetition: the settings of the "best" trial, or of the reference, "defaults"
 FOREIGN = "petskin-tune:foreign"  # of a run that was imported and not trained here: see `foreign.py`
 
 SECONDS_COLUMN = "seconds"  # of the history: what an epoch took, validation included

@@ -12,6 +12,7 @@ from petskin_tune.study.creation import is_untouched
 from petskin_tune.study.spec import SPEC_VERSION, StudySpec
 from petskin_tune.study.study import Study
 from petskin_tune.study.study_file import file as study_file
+from petskin_tune.text import operand
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,16 @@ def refuse_differences(study: Study, asked: Wanted, typed: str = "") -> None:
     """
     if not (lines := _differences(study, asked)):
         return
-    file = shlex.quote(asked.named or asked.name)
+    file = asked.named or asked.name
     if is_untouched(study):
         raise UsageError(
             f"The study {study.name!r} was made of another study file, and no trial of it has begun: "
-            f"{'; '.join(lines)}. To let it take this file, type: petskin-tune init --study {file}{typed}"
+            f"{'; '.join(lines)}. To let it take this file, type: petskin-tune init --study {shlex.quote(file)}{typed}"
         )
     raise UsageError(
         f"The study {study.name!r} was begun with another study file: {'; '.join(lines)}. To begin another study "
-        f"with this file, type: petskin-tune init --study {study.name}2 --from {study.name} {file}{typed}"
+        f"with this file, type: petskin-tune init --study {shlex.quote(f'{study.name}2')} --from "
+        f"{shlex.quote(study.name)} {operand(file)}{typed}"
     )
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from optuna.trial import TrialState
 
+from petskin_tune.checkpoints.keys import snapshot_position, trial_prefix
 from petskin_tune.checkpoints.restore import LATE_SECONDS, Rejected, forget_fetched, newest_good
 from petskin_tune.checkpoints.uploader import Uploader
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.home.home import IN_THE_HOME
 from petskin_tune.leases.held_trial import HeldTrial
-from petskin_tune.leases.lease import Lease
+from petskin_tune.leases.lease import Lease, SnapshotPointer
 from petskin_tune.leases.segments import NO_SNAPSHOT
 from petskin_tune.protocol import TrialJob
 from petskin_tune.search import pruners, samplers
@@ -24,6 +25,7 @@ from petskin_tune.study import environment as study_environment
 from petskin_tune.study.space.parameters import fit_point
 from petskin_tune.study.stored import enqueued_params, recorded
 from petskin_tune.study.study import Study, settings_of
+from petskin_tune.text import counted
 from petskin_tune.trial.inputs import Prepared, model_identity
 from petskin_tune.trial.workplace import Workplace
 
@@ -152,10 +154,32 @@ def _newest_snapshot(
             trial.fall_back_to(good)
         uploader.fall_back(good, {pointer.key for pointer in passed_over})
     if restored.path is None:
+        _tell_of_strangers(trial, place, pointers, remember)
         return None
     uploader.has_fetched(restored.path)
     forget_fetched(folder, but=restored.path)
     return str(restored.path)
+
+
+def _tell_of_strangers(
+    trial: HeldTrial, place: Workplace, pointers: Sequence[SnapshotPointer], remember: Callable[[str], None]
+) -> None:
+    """Say what lies in the store under the number of a trial that begins anew, and the database knows nothing of.
+
+    A database that was put back from an older copy gives numbers a second time, and points to what went since.
+    Nobody can tell whether such files are this trial's: it does not go on from them.
+    """
+    prefix = trial_prefix(place.study.uid, trial.number)
+    known = {*(pointer.key for pointer in pointers), recorded(trial.read()).get(attributes.WEIGHTS)}
+    keys = [entry.key for entry in place.store.entries(prefix) if entry.key not in known]
+    if not keys:
+        return
+    reached = [position.epoch for key in keys if (position := snapshot_position(key)) is not None]
+    how_far = f", of {max(reached)} epochs" if reached else ""
+    remember(
+        f"the store has {counted(len(keys), 'file')} under {prefix}{how_far}, which the database knows nothing of: it "
+        "is an older copy, or a worker died while it uploaded. The trial begins anew, and they go when it ends"
+    )
 
 
 def trial_job(

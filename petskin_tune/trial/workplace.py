@@ -152,10 +152,18 @@ class Workplace:
         Raises:
             UsageError: it is not there, cannot be used, or is not the study's.
         """
+        if self._inputs is not None:
+            self._look_again(self._inputs)
+        return self.known_data()
+
+    def known_data(self) -> Prepared:
+        """The same as this worker knows it: where it was looked at once, nobody looks whether it has changed since.
+
+        Raises:
+            UsageError: see :meth:`data`.
+        """
         if self._inputs is None:
             self._inputs = data_of(self.study, self.home, self.options.data)
-        else:
-            self._look_again(self._inputs)
         return self._inputs
 
     def _look_again(self, inputs: Prepared) -> None:

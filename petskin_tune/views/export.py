@@ -49,14 +49,9 @@ def pick(study: Study, number: int | None = None, options: str = "") -> FrozenTr
         above = _ahead(trials, first)
         raise UsageError(
             f"The study {study.study_name} has no finished trial yet{f' ({above})' if above else ''}; "
-            f"see how far it is: petskin-tune status {_named(study, options)}"
+            f"see how far it is: petskin-tune status {words.named(study.study_name, options)}"
         )
     return first
-
-
-def _named(study: Study, options: str) -> str:
-    """What a person types to mean this study."""
-    return f"--study {study.study_name} {options}".rstrip()
 
 
 def _ahead(trials: Sequence[FrozenTrial], first: FrozenTrial | None) -> str | None:
@@ -148,7 +143,8 @@ def write_weights(
         others = f"kept are those of trial {', '.join(map(str, kept))}" if kept else "none of the study's are"
         raise UsageError(
             f"The weights of trial {trial.number} are not kept ({others}); "
-            f"train them: petskin-tune train {_named(study, options)} --trial {trial.number} --epochs 100"
+            f"train them: petskin-tune train {words.named(study.study_name, options)} --trial {trial.number} "
+            "--epochs 100"
         )
     with writing(dest):
         fetch(key, dest)
@@ -174,15 +170,15 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
         UsageError: there is no such trial.
     """
     trial = pick(study, number, options)
-    name = f"{study.study_name} {options}".rstrip()
+    named = words.named(study.study_name, options)
     above = _ahead(study.get_trials(deepcopy=False), trial) if number is None else None
     lines = [_title(study, trial), *_grounds(study, trial), *_worth(study), *([above] if above else []), ""]
     width = max((len(key) for key in trial.params), default=0)
     lines += [f"  {key.ljust(width)}  {words.parameter(value)}" for key, value in trial.params.items()]
     metrics = recorded(trial).get(attributes.METRICS, {})
     lines += ["", *(f"  {key}  {value:.4f}" for key, value in metrics.items() if key.startswith("metrics/"))]
-    lines += ["", "use it:", f"  petskin-tune best --study {name} --yaml best.yaml && yolo train cfg=best.yaml"]
-    lines += [f"  petskin-tune train --study {name} --trial {trial.number} --epochs 100"]
+    lines += ["", "use it:", f"  petskin-tune best {named} --yaml best.yaml && yolo train cfg=best.yaml"]
+    lines += [f"  petskin-tune train {named} --trial {trial.number} --epochs 100"]
     return words.page(lines)
 
 

@@ -61,18 +61,26 @@ class Pictures:
         return self._took if self._took is not None else START_SECONDS + (self._place.times.validation or 0.0)
 
     def _settle(self, trial: FrozenTrial) -> None:
-        """Make the pictures of a trial unless they are there, in the time that they may take."""
+        """Make the pictures of a trial unless they are there, in the time that they may take.
+
+        The data set is not looked at for them: of many files on a slow disk that takes minutes, and the next trial
+        does so. Where no trial has needed it here, getting it does not count.
+        """
+        place = self._place
+        place.view.doing(f"making pictures of what trial {trial.number} has learnt")
+        try:
+            prepared = unless(self._asked, place.known_data)
+        except Interrupted:
+            return
         began = time.monotonic()
         until = began + self._seconds_for(trial)
-        place = self._place
         maker = Maker(place.study, place.store, place.processes, place.home.work, place.options.device)
 
         def make() -> str | None:
             if pictures.find(place.store, place.study.uid, trial.number) is not None:
                 return None
-            return maker.make(trial, place.data())
+            return maker.make(trial, prepared)
 
-        place.view.doing(f"making pictures of what trial {trial.number} has learnt")
         try:
             key = unless(lambda: self._asked() or time.monotonic() > until, make)
         except Interrupted:

@@ -22,7 +22,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
 from petskin_tune.study import attributes
 from petskin_tune.study.best.ranking import has_reached
-from petskin_tune.study.best.repeats import pairs_of, repeats_of
+from petskin_tune.study.best.repeats import pairs_of, repeated_by, repeats_of
 from petskin_tune.study.extent import Extent, begun_here, extent
 from petskin_tune.study.foreign import without_foreign
 from petskin_tune.study.stored import recorded
@@ -236,12 +236,12 @@ class Worker:
             run.suspend(self._suspension.reason, self._suspension.until())
         return run.run()
 
-    @staticmethod
-    def _of_a_repetition(trial: HeldTrial) -> dict[str, object]:
+    def _of_a_repetition(self, trial: HeldTrial) -> dict[str, object]:
         """What tells one repetition from the others, for people."""
         known = recorded(trial.read())
-        names = {"repeats": attributes.ROLE, "seed": attributes.SEED}
-        return {name: known[key] for name, key in names.items() if key in known}
+        repeats = repeated_by(known, repeats_of(self._study.attributes))
+        told = {"repeats": repeats, "seed": known.get(attributes.SEED)}
+        return {name: value for name, value in told.items() if value is not None}
 
     def _after(self, trial: HeldTrial, outcome: Outcome, seconds: float) -> None:
         log.info("trial %d left this worker after %.1f s: %s", trial.number, seconds, outcome)

@@ -437,11 +437,16 @@ def test_a_worker_of_a_former_kernel_is_recognised_followed_and_not_doubled(
         f"{first} begins\n{first} is suspended\n\n"
         "the worker has ended: a former kernel started it; its log has the reason\n"
     )
-    kernel.run("work")
-    second = kernel.names["WORKER"].pid
-    said = kernel.run("live")
-    assert said.startswith(f"{first} begins\n{first} is suspended\n{second} begins\n"), "the log of the first is kept"
-    assert said.endswith("the worker has ended: suspended with work left: run all cells again\n")
+    pids = [first]
+    for _ in range(2):
+        kernel.run("work")
+        pids.append(kernel.names["WORKER"].pid)
+        assert kernel.run("live") == (
+            f"{pids[-1]} begins\n{pids[-1]} is suspended\n\n"
+            "the worker has ended: suspended with work left: run all cells again\n"
+        )
+    kept = (tmp_path / "local" / "worker-earlier.log").read_text()
+    assert kept == "".join(f"{pid} begins\n{pid} is suspended\n" for pid in pids[:2])
 
 
 def test_the_last_cell_waits_for_a_worker_of_a_former_kernel(

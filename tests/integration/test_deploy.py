@@ -49,6 +49,34 @@ def test_a_job_replaces_suspended_workers_and_does_not_end_because_of_one_that_c
     ]
 
 
+@pytest.mark.parametrize(
+    ("code", "is_disrupted", "action"),
+    [
+        (EXIT_SUSPENDED, False, "Ignore"),  # `petskin-tune stop`, --max-trials, a person who deletes the pod
+        (EXIT_SUSPENDED, True, "Ignore"),  # a preempted node, in time
+        (128 + signal.SIGTERM, True, "Ignore"),  # at its very beginning
+        (128 + signal.SIGKILL, True, "Ignore"),  # its snapshot took longer than the node gave
+        (None, True, "Ignore"),  # the node is gone without a word: nobody knows how the container ended
+        (128 + signal.SIGKILL, False, "Count"),  # no memory left
+        (EXIT_USAGE, False, "Count"),
+        (1, False, "Count"),
+    ],
+)
+def test_what_preemptions_do_to_a_pod_uses_up_no_limit(
+    job: dict[str, Any], code: int | None, is_disrupted: bool, action: str
+) -> None:
+    """The first rule that fits a failed pod says what becomes of it, as Kubernetes reads them; else it is counted."""
+    conditions = [{"type": "DisruptionTarget", "status": "True"}] if is_disrupted else []
+
+    def fits(rule: dict[str, Any]) -> bool:
+        codes = rule.get("onExitCodes", {"operator": "In", "values": []})
+        assert codes["operator"] == "In"
+        return code in codes["values"] or any(one in conditions for one in rule.get("onPodConditions", []))
+
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    assert next((rule["action"] for rule in rules if fits(rule)), "Count") == action
+
+
 def test_a_jobs_worker_is_one_that_can_be_typed_with_time_to_suspend_and_no_secret_in_the_file(
     job: dict[str, Any],
 ) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from petskin_tune import language
+from petskin_tune import language, packages
 from petskin_tune.cli import petskin_tune
 from petskin_tune.columns import width
 from petskin_tune.diagnosis import explain
@@ -20,6 +20,7 @@ from petskin_tune.doctor.checks import _doing
 from petskin_tune.doctor.examination import Check
 from petskin_tune.language import catalogue, preferred, read_po, several, use
 from petskin_tune.protocol import Position
+from petskin_tune.study import attributes, environment
 from petskin_tune.study.space.arguments import arguments
 from petskin_tune.text import done, duration
 from tests.support import curves as made
@@ -244,6 +245,23 @@ def test_the_diagnosis_of_a_study_leaves_no_english_word_but_names_keys_and_comm
         with use("ko"):
             said = [explain.of_study(study), *(explain.of_study(study, trial.number) for trial in study.trials)]
         assert [word for text in said for word in english(text)] == []
+
+
+def test_how_a_machine_differs_is_said_without_an_english_word_but_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recorded = {"versions": {"ultralytics": "8.4.190", "petskin-tune": "0.1.0"}, "snapshot_format": 1}
+    machine = {"versions": {"ultralytics": "8.4.191"}, "snapshot_format": 2}
+    monkeypatch.setattr(packages, "here", lambda: machine)
+    stored = {attributes.ENVIRONMENT: recorded, attributes.OTHER_RELEASES: ["8.4.1", "8.4.2"]}
+    on_a_device = [{"versions": {}, "device_model": model, "threads": len(model)} for model in ("(1)", "(0000)")]
+    device = packages.differences(on_a_device[0], on_a_device[1])
+    with use("ko"):
+        lines, _refused = environment.news("petskin", stored, [], tmp_path)
+        lines.append(packages.said([*device, *packages.differences(recorded, machine)]))
+    assert "스냅샷 형식 1 대신 2" in lines[1]
+    assert {word for line in lines for word in english(line)} <= {"petskin-tune", "pip", "install"}
+    assert packages.said(device) == "threads 6 instead of 3, device (0000) instead of (1)"
 
 
 # ---- who speaks it ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Repetitions: the best trial of a study and its defaults, trained again under further seeds, in a study of their own.
+"""Repetitions: the best trial of a study and its reference, trained again under further seeds, in a study of their own.
 
-It lies beside the study that it is about, and no trial of it counts there: for no budget, no search and no best. Its
-trials come in pairs, the best settings and the defaults under one seed; nothing is searched, and none is ended early.
+The reference is Ultralytics' defaults, or the study's first start point where it tries no defaults. The study lies
+beside the one that it is about, and no trial of it counts there: for no budget, no search and no best. Its trials come
+in pairs, the best settings and the reference under one seed; nothing is searched, and none is ended early.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
 
 Kept = TypeVar("Kept", Repeats, Gain)
+Repeated = Literal["best", "defaults", "start point"]
 
 ORIGIN = "repeat"
-BEST, DEFAULTS = "best", "defaults"  # roles of a pair
+BEST, DEFAULTS = "best", "defaults"  # roles of a pair, as they are stored; the second whatever the reference is
 _SEEDS = 2**31  # Ultralytics' are below
 # What the study that is repeated knows of its machine, its data and its files.
 _INHERITED = (
@@ -69,6 +71,21 @@ def gain_of(stored: Mapping[str, Any]) -> Gain | None:
 
 def _read(stored: Mapping[str, Any], name: str, kind: type[Kept]) -> Kept | None:
     return None if stored.get(name) is None else kind.model_validate(study_attributes(stored)[name])
+
+
+def repeated_by(known: Mapping[str, Any], repeats: Repeats | None) -> Repeated | None:
+    """Whose settings a repetition has; None: it is none.
+
+    Args:
+        known: what was recorded with the trial.
+        repeats: what its study repeats; None: it is not known.
+    """
+    role = known.get(attributes.ROLE)
+    if role is None:
+        return None
+    if role == BEST:
+        return "best"
+    return repeats.against if repeats is not None else "defaults"
 
 
 def measured(trials: Iterable[FrozenTrial], repeats: Repeats) -> Gain:

@@ -7,6 +7,7 @@ altered files are refused before torch reads them, and ``torch.load(file, weight
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ _FOOTER_MAGIC = b"petskin-tune snapshot sha256 "
 _FOOTER_SIZE = len(_FOOTER_MAGIC) + 64
 _CHUNK = 1 << 20  # bytes
 _KEPT = 2  # files in a run's folder
+_NAME = re.compile(r"snapshot-(\d{5,})-(\d{7,})\.pt")
 
 
 class SnapshotDamaged(Exception):
@@ -114,11 +116,23 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _remove_older(newest: Path) -> None:
-    """Keep the ``_KEPT`` newest by time of writing: after a fall-back, positions are passed a second time."""
-    others = [file for file in newest.parent.glob("snapshot-*.pt") if file != newest]
-    others.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for file in others[_KEPT - 1 :]:
-        file.unlink(missing_ok=True)
+    """Keep ``newest`` and the last ones before it in the training, whatever clocks say of when they were written.
+
+    What lies further on is of a course that was given up: after a fall-back, positions are passed a second time.
+    """
+    named = [(position, file) for file in newest.parent.iterdir() if (position := _position_of(file)) is not None]
+    last = next(position for position, file in named if file == newest)
+    before = sorted((pair for pair in named if pair[0] < last), reverse=True)
+    kept = {newest, *(file for _, file in before[: _KEPT - 1])}
+    for _, file in named:
+        if file not in kept:
+            file.unlink(missing_ok=True)
+
+
+def _position_of(file: Path) -> tuple[int, int] | None:
+    """Epoch and batch that the name of a snapshot says; None: another file."""
+    found = _NAME.fullmatch(file.name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _verify(path: Path) -> None:

@@ -125,8 +125,9 @@ def each_parameter(table: Table, shares: dict[str, float]) -> str:
 
 
 def _legend(table: Table) -> str:
-    defaults = table.defaults is not None and table.defaults.value is not None
-    return f"complete trials blue, pruned ones grey, the best a star{', the defaults a diamond' if defaults else ''}."
+    is_drawn = table.defaults is not None and table.defaults.value is not None
+    reference = f", the {table.reference} a diamond" if is_drawn else ""
+    return f"complete trials blue, pruned ones grey, the best a star{reference}."
 
 
 def thinned(rows: Sequence[Row], table: Table, most: int) -> list[Row]:

@@ -9,6 +9,7 @@ from petskin_tune import text as words
 from petskin_tune.diagnosis.curves import PER_CLASS
 from petskin_tune.printable import html_text
 from petskin_tune.study import attributes
+from petskin_tune.study.best.gain import NAMES
 from petskin_tune.study.space.arguments import arguments
 from petskin_tune.study.stored import recorded
 from petskin_tune.views.report.parts import cell, missing, plot, section, table
@@ -33,19 +34,15 @@ def best_beside_defaults(study: Table) -> str:
     rows = [_setting(name, mine[name], theirs.get(name), study.space.get(name)) for name in names]
     differing = sum(not _same(mine[name], theirs.get(name)) for name in names)
     beside = (
-        f"trial {other.number}, which began with {_begun(study)}"
+        f"trial {other.number}, which began with {NAMES[study.reference]}"
         if other
         else "Ultralytics' defaults, which no trial tried"
     )
     if other is not None and other.number == best.number:
-        sentence = f"Trial {best.number} is the best, and it is the one that began with {_begun(study)}."
+        sentence = f"Trial {best.number} is the best, and it is the one that began with {NAMES[study.reference]}."
     else:
         sentence = f"Trial {best.number} beside {beside}; {differing} of {len(names)} settings differ (bold)."
     return section(title, sentence, table(["setting", f"best: trial {best.number}", column, "searched in"], rows))
-
-
-def _begun(study: Table) -> str:
-    return "Ultralytics' defaults" if study.spec and "defaults" in study.spec.start else "the start point"
 
 
 def _settings(row: Row) -> dict[str, Any]:
@@ -95,7 +92,7 @@ def classes(study: Table) -> str:
         return missing(title, "The best trial has no mask mAP by class.")
     rows = [(f"best: trial {best.number}", "best", mine)]
     if defaults is not None and defaults.number != best.number and (theirs := by_class(defaults)):
-        rows.append((f"defaults: trial {defaults.number}", "defaults", theirs))
+        rows.append((f"{study.reference}: trial {defaults.number}", "defaults", theirs))
     worst = min(mine, key=lambda name: mine[name])
     sentence = (
         f"{VALUE_OF} of each class at the best epoch. The weakest is {worst} with {words.score(mine[worst])}: more or "

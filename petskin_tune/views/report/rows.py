@@ -12,7 +12,7 @@ import numpy as np
 
 from petskin_tune.diagnosis.curves import LEAST_NOISE, noise
 from petskin_tune.diagnosis.explain import kinds_of
-from petskin_tune.diagnosis.search import USUAL_NOISE, reference_trial
+from petskin_tune.diagnosis.search import USUAL_NOISE, reference_of, reference_trial
 from petskin_tune.study import attributes
 from petskin_tune.study.best.ranking import ranked
 from petskin_tune.study.best.repeats import gain_of, repeats_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from petskin_tune.leases.lease import Lease
-    from petskin_tune.study.best.gain import Gain
+    from petskin_tune.study.best.gain import Against, Gain
     from petskin_tune.study.spec import StudySpec
     from petskin_tune.views.holds import Hold
 
@@ -135,6 +135,11 @@ class Table:
         if found is not None and found.number == number:
             return found
         return next(row for row in self.rows if row.number == number)
+
+    @property
+    def reference(self) -> Against:
+        """What :attr:`defaults` began with."""
+        return reference_of(self.spec)
 
     @property
     def valued(self) -> list[Row]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from petskin_tune import text as words
 from petskin_tune.printable import html_text
+from petskin_tune.study.best.gain import NAMES
 from petskin_tune.views.report.parts import quiet
 from petskin_tune.views.report.rows import Row, Table
 from petskin_tune.views.report.style import percent
@@ -57,7 +58,7 @@ def worth(table: Table) -> Iterator[str]:
     if defaults is None or defaults.value is None:
         yield "How much better that is than the defaults is not known: no trial tried them."
         return
-    name = _name_of_defaults(table)
+    name = NAMES[table.reference]
     if best.number == defaults.number:
         yield f"That is {name}: the search has found nothing better."
         return
@@ -85,11 +86,6 @@ def _verdict(lead: float, table: Table, name: str) -> str:
         return f"It lies {abs(lead):.3f} {where} {name}, within the noise ({wavers}): as good as the same."
     sure = "more than noise" if times >= SURE else "more than an epoch's luck, though another seed may move it as far"
     return f"It lies {lead:.3f} above {name}, {times:.0f} times the noise ({wavers}): {sure}."
-
-
-def _name_of_defaults(table: Table) -> str:
-    tried = table.spec is not None and "defaults" in table.spec.start
-    return "Ultralytics' defaults" if tried else "the start point"
 
 
 def _by_luck(table: Table) -> Iterator[str]:
@@ -155,7 +151,7 @@ def _tiles(table: Table) -> str:
     hours = sum(row.seconds for row in table.rows)
     tiles = [
         ("mask mAP of the best", words.score(best.value) if best else None),
-        (f"over {_name_of_defaults(table)}", lead),
+        (f"over {NAMES[table.reference]}", lead),
         ("trials", f"{len(table.rows):,}"),
         ("epochs", f"{sum(len(row.curve) for row in table.rows):,}"),
         ("of training", words.duration(hours) if hours else None),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
@@ -83,7 +82,7 @@ def collect(
     above = ahead(ours, first)
     repeats = repeats_of(study.user_attrs)
     gain = measured(trials, repeats) if repeats else gain_of(study.user_attrs)
-    named = f"--study {study.study_name} {options}".rstrip()
+    named = words.named(study.study_name, options)
     so_far = extent(spec, ours)
     full = done >= spec.target_trials if spec else False
     # What it recommends is forgotten as soon as it goes on.
@@ -92,8 +91,7 @@ def collect(
     used_up = good_enough or full or not so_far.left or ((given_up or _is_all_tried(ours, spec)) and not waiting)
     command, reason = _next(named, spec, used_up, running, first)
     if repeats and spec and reason == DONE:
-        whose = f"--study {shlex.quote(repeats.study)} {options}".rstrip()
-        command = f"petskin-tune best {whose} --repeat {pairs_of(spec)}"
+        command = f"petskin-tune best {words.named(repeats.study, options)} --repeat {pairs_of(spec)}"
     workers = sum(trial.hold == "training" for trial in running)
     left = work_left(spec, ours, so_far)
     warnings = search.warnings(trials, spec, first, _of_the_best(gain, first))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from petskin_tune.leases.lease import Lease
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-REPEATED = {"best": "best trial's settings", "defaults": "defaults"}
+REPEATED = {"best": "best trial's settings", "defaults": "defaults", "start point": "start point"}
 MOST_BLOCKS = 60  # columns of a curve; of more epochs, each block is the best of a few
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from statistics import pstdev
 from typing import TYPE_CHECKING, Any
 
+from petskin_tune import text as words
 from petskin_tune.errors import UsageError
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study import attributes
 from petskin_tune.study.best.ranking import best
-from petskin_tune.study.best.repeats import repeats_of
+from petskin_tune.study.best.repeats import repeated_by, repeats_of
 from petskin_tune.study.stored import enqueued_params, recorded
 from petskin_tune.study.trials import failure_kind, spec_of
 from petskin_tune.views.holds import WORDS, hold_of
@@ -43,7 +44,7 @@ class Row:
         seconds: of training, over all its workers; ``seconds_lost`` of it were done twice.
         begun, ended: ISO 8601, UTC.
         ours: whether a worker of ours made it.
-        repeats, seed: of a repetition: "best" or "defaults", and the seed of its training.
+        repeats, seed: of a repetition: "best", "defaults" or "start point", and the seed of its training.
     """
 
     number: int
@@ -98,8 +99,14 @@ def collect(study: Study, leases: Iterable[Lease], options: str = "") -> Trials:
     repeats = repeats_of(study.user_attrs)
     first = None if repeats else best(trials, study.user_attrs)  # of repetitions it is the luckiest
     epochs = spec.epochs if spec else None
-    rows = tuple(_row(trial, held.get(trial._trial_id), epochs, trial is first) for trial in trials)
-    named = f"--study {study.study_name} {options}".rstrip()
+    rows = tuple(
+        replace(
+            _row(trial, held.get(trial._trial_id), epochs, trial is first),
+            repeats=repeated_by(recorded(trial), repeats),
+        )
+        for trial in trials
+    )
+    named = words.named(study.study_name, options)
     return Trials(study.study_name, rows, tuple(_differing(trials)), named, str(repeats or ""))
 
 
@@ -129,7 +136,6 @@ def _row(trial: FrozenTrial, lease: Lease | None, of: int | None, is_best: bool)
         ended=_iso(trial.datetime_complete),
         ours=ours,
         params=asked_params(trial),
-        repeats=known.get(attributes.ROLE),
         seed=known.get(attributes.SEED),
     )
 

@@ -273,6 +273,12 @@ def test_what_another_study_offered_is_not_called_the_defaults(kept: Kept) -> No
     said = kept.type("best", "--study", "offered", "--repeat", "2")
     assert "trial 1 of offered and the start point, repeated under further seeds" in said
     assert "Ultralytics' defaults" not in said
+    assert "repeats=start point seed=2" in said
+    table = kept.type("trials", "--study", "offered-repeat-1")
+    page = kept.type("trials", "--study", "offered-repeat-1", "--trial", "3")
+    assert "start point 2" in table
+    assert "it repeats the start point with the seed 2" in page
+    assert not [text for text in (said, table, page) if "defaults" in text]
     offered.add(best=0.9, epochs=EPOCHS, params=dict(offered.study.trials()[0].params), origin="search")
     said = kept.type("best", "--study", "offered", "--repeat", "2", code=2)
     assert said.endswith("trial 2, has the settings of the start point: there is nothing to compare.")

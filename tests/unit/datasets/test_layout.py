@@ -174,6 +174,32 @@ def test_of_a_linked_yaml_the_images_lie_beside_the_link_or_beside_what_it_leads
     assert len(layout.read(elsewhere).images["train"]) == 6
 
 
+def test_of_a_linked_yaml_that_can_be_read_beside_neither_both_places_are_named(
+    tmp_path: Path, demo_yaml: Path
+) -> None:
+    link = tmp_path / "pets.yaml"
+    link.symlink_to(demo_yaml)
+    images = demo_yaml.parent / "images" / "val"
+    for image in images.iterdir():
+        image.unlink()
+    with pytest.raises(UsageError) as refused:
+        layout.read(link)
+    assert str(refused.value) == (
+        f"{demo_yaml}: no images for val in images/val. {link} is a link to it; read beside the link: {link} names "
+        f"images/train, which is not there: looked for {tmp_path}/images/train."
+    )
+
+
+def test_what_is_wrong_in_a_linked_yaml_itself_is_said_once(tmp_path: Path, demo_yaml: Path) -> None:
+    link = tmp_path / "pets.yaml"
+    link.symlink_to(demo_yaml)
+    demo_yaml.write_text(SPLITS)
+    with pytest.raises(UsageError) as refused:
+        layout.read(link)
+    assert str(refused.value).count("names") == 1
+    assert str(refused.value).startswith(f"{link} ")
+
+
 def test_a_folder_that_cannot_be_listed_is_no_smaller_data_set(
     demo_yaml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,10 +14,13 @@ from optuna.trial import TrialState
 from petskin_tune.checkpoints import pictures
 from petskin_tune.checkpoints.keys import trial_prefix
 from petskin_tune.database.storage import PetskinStorage, open_storage
+from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import Failed
 from petskin_tune.study import attributes
+from petskin_tune.trial import workplace
+from petskin_tune.trial.inputs import Prepared
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker import pictures as module
 from petskin_tune.worker.pictures import SHARE, START_SECONDS, Pictures
@@ -121,6 +125,37 @@ def test_pictures_that_take_longer_than_a_fiftieth_are_ended_and_not_tried_again
     before = worked.made()
     worked.pictures.catch_up()
     assert worked.made() == before
+
+
+def test_the_data_set_is_not_looked_at_for_pictures_but_for_the_next_trial(
+    worked: Worked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(*_: Any) -> None:
+        raise UsageError("looked at")
+
+    monkeypatch.setattr(workplace, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(workplace, "require_unchanged", look)
+    number = worked.end(0.3)
+    worked.pictures.catch_up()
+    assert worked.has(number)
+    with pytest.raises(UsageError, match="looked at"):
+        worked.place.data()
+
+
+def test_getting_the_data_set_does_not_count(worked: Worked, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    prepared = worked.place.known_data()
+
+    def fetched(*_: Any) -> Prepared:
+        now[0] += 1e6
+        return prepared
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(workplace, "data_of", fetched)
+    worked.place._inputs = None
+    number = worked.end(0.3)
+    worked.pictures.catch_up()
+    assert (now, worked.has(number)) == ([1e6], True)
 
 
 def test_a_worker_that_is_asked_to_stop_waits_for_no_picture(storage: PetskinStorage, tmp_path: Path) -> None:

@@ -134,6 +134,28 @@ def test_the_two_newest_snapshots_stay(tmp_path):
     ]
 
 
+def test_a_clock_that_stands_still_or_is_set_back_removes_no_newer_snapshot(tmp_path):
+    for age, batch in enumerate((8, 9, 10, 11)):
+        path = snapshot.write(state(), snapshot.path_for(tmp_path, Position(0, batch))).path
+        os.utime(path, (1e9 - age // 2, 1e9 - age // 2))
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "snapshot-00000-0000010.pt",
+        "snapshot-00000-0000011.pt",
+    ]
+
+
+def test_after_a_fall_back_the_snapshots_of_the_course_that_was_given_up_go(tmp_path):
+    for position in (Position(99_999, 8), Position(100_000, 5), Position(99_999, 9)):
+        snapshot.write(state(), snapshot.path_for(tmp_path, position))
+    (tmp_path / "snapshot-mine.pt").touch()
+    snapshot.write(state(), snapshot.path_for(tmp_path, Position(99_999, 10)))
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "snapshot-99999-0000009.pt",
+        "snapshot-99999-0000010.pt",
+        "snapshot-mine.pt",
+    ]
+
+
 def test_names_sort_as_positions_do(tmp_path):
     positions = [Position(0, 9), Position(0, 10), Position(2, 0), Position(10, 5)]
     names = [snapshot.path_for(tmp_path, position).name for position in positions]

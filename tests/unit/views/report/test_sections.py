@@ -89,6 +89,19 @@ def test_the_settings_of_the_best_stand_beside_those_of_the_defaults(table: Tabl
     assert "1e-5 to 0.1, logarithmic" in html
 
 
+def test_a_start_point_that_is_no_default_is_called_so_throughout(searched: Made, table: Table) -> None:
+    assert table.spec is not None
+    assert table.defaults is not None
+    assert "the defaults a diamond" in parameters.each_parameter(table, {})
+    assert "defaults: trial 0" in results.classes(table)
+    own = replace(table, spec=table.spec.model_copy(update={"start": ({"lr0": 0.01},)}))
+    html = parameters.each_parameter(own, {}) + results.classes(own) + results.best_beside_defaults(own)
+    assert "the start point a diamond" in html
+    assert "start point: trial 0" in html
+    assert "which began with the start point" in html
+    assert "the defaults" not in html
+
+
 def test_the_weakest_class_is_named(table: Table) -> None:
     assert "The weakest is nodule with" in results.classes(table)
     best = table.best
