@@ -227,6 +227,10 @@ def _problems(found: _Looked) -> Iterator[str]:
 def _notes(found: _Looked) -> Iterator[str]:
     if found.labelled and _is_background(found):
         yield "empty label files"
+    if found.labels.beyond:
+        yield "outlines that reach outside of their image, where they are cut off"
+    if found.labels.repeated:
+        yield "outlines listed twice in their label file, trained and counted once"
     if found.labels.below_a_pixel:
         yield "outlines smaller than a pixel of their image"
 
