@@ -59,7 +59,7 @@ class Examined:
         try:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            return NO_LABEL
+            return _read_label(path)  # which says whether it is lost
         except (OSError, ValueError) as error:
             raise UsageError(f"The labels {path} cannot be read: {error}.") from error
         found = self._remembered("labels", path, status)
