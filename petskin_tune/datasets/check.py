@@ -102,6 +102,7 @@ class _Looked:
     label_problem: str  # or ""
     labels: Outlines
     labelled: bool  # it has a label file, be it empty
+    other: str = ""  # the name that its label file, or the folder of that, has in another Unicode form
 
 
 def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int], None] = lambda *_: None) -> Check:
@@ -144,16 +145,16 @@ def _look_at_batch(tasks: list[_Task]) -> list[_Looked]:
 
 def _look_at(task: _Task) -> _Looked:
     digest, damage, pixels = _picture(task.image)
-    label = label_path(task.image)
+    label, other = label_path(task.image), ""
     try:
         outlines, problem = read_outlines(label, task.classes, pixels), ""
     except ValueError as error:
         outlines, problem = Outlines(), str(error)
     except LostLabels as error:
-        outlines, problem = Outlines(), error.what
+        outlines, problem, other = Outlines(), error.what, error.other
     except UsageError:
         outlines, problem = Outlines(), "no text, or no file that can be read"
-    return _Looked(task.split, task.name, damage, digest, problem, outlines, os.path.lexists(label))
+    return _Looked(task.split, task.name, damage, digest, problem, outlines, os.path.lexists(label), other)
 
 
 def _picture(image: Path) -> tuple[str, str, int]:
@@ -199,7 +200,8 @@ def _is_background(found: _Looked) -> bool:
 def _find_problems(result: Check, looked: Sequence[_Looked], group_of: Mapping[str, str]) -> None:
     for found in looked:
         for what in _problems(found):
-            result.problems.setdefault(what, []).append(found.name)
+            with_other = f"{found.name} and {found.other!a}" if found.other else found.name
+            result.problems.setdefault(what, []).append(with_other)
         for what in _notes(found):
             result.notes.setdefault(what, []).append(found.name)
     _count_flat(result, looked)

@@ -108,7 +108,10 @@ def require_none(label: Path) -> None:
 
 @lru_cache(maxsize=64)
 def _names_by_form(folder: Path, _changed: int) -> dict[str, str]:
-    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
+    try:
+        return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
+    except OSError:  # a folder that may be passed through and not listed
+        return {}
 
 
 def read_rows(label: Path, classes: int) -> list[Outline]:

@@ -215,8 +215,10 @@ def test_a_lost_label_file_is_no_background_to_anybody(demo_yaml: Path, lose: ob
         fingerprint(demo_yaml, for_training=True)
     with pytest.raises(DataError, match=said):
         trained(demo_yaml)
-    (problem,) = check(demo_yaml).problems
+    ((problem, files), *others) = check(demo_yaml).problems.items()
+    assert not others
     assert problem.startswith("unreadable labels")
+    assert not said.startswith("two") or files[0].endswith((" and '\\uac01.txt'", " and '\\uac01'"))
 
 
 def test_a_label_file_that_was_never_there_is_background(demo_yaml: Path) -> None:
