@@ -19,7 +19,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.files.atomic import write_whole
 from petskin_tune.printable import raw
 
-_VERSION = 2  # of the file; another one is read over
+_VERSION = 3  # of the file; another one is read over
 _SETTLED = 2.0  # seconds; a file younger than this may change again without a visible change of its time
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -59,7 +59,7 @@ class Examined:
         try:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            return NO_LABEL
+            return _read_label(path)  # which says whether it is lost
         except (OSError, ValueError) as error:
             raise UsageError(f"The labels {path} cannot be read: {error}.") from error
         found = self._remembered("labels", path, status)
@@ -118,5 +118,5 @@ def _read_label(path: Path) -> Label:
         return NO_LABEL
     objects = {str(number): count for number, count in labels.objects(path, rows).items()}
     content = "\n".join(" ".join(row) for row in rows)
-    outlines = not any(labels.row_fault(row) for row in rows)
+    outlines = not any(labels.row_faults(rows))
     return Label(hashlib.sha256(raw(content)).hexdigest()[:32], objects, outlines)

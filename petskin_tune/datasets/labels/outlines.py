@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from math import hypot
 from pathlib import Path
 
-from petskin_tune.datasets.labels.rows import BOX_WORDS, class_fault, label_lines, row_fault
+from petskin_tune.datasets.labels.rows import (
+    BOX_WORDS,
+    OUTSIDE,
+    Row,
+    class_fault,
+    distinct,
+    label_lines,
+    numbers,
+    row_faults,
+)
 
 _FLAT = 1e-6  # share of the image's side: an outline that nowhere leaves a line by more has no area
 
@@ -21,6 +30,8 @@ class Outlines:
     boxes: int = 0  # rows that are boxes and not outlines
     flat: int = 0  # outlines without an area
     below_a_pixel: int = 0  # those with less area than a pixel of the image
+    beyond: int = 0  # outlines that reach outside of the image, by more than a rounded number does
+    repeated: int = 0  # outlines that are there already, and are trained once
 
 
 def read_outlines(label: Path, classes: int, pixels: int = 0) -> Outlines:
@@ -35,23 +46,42 @@ def read_outlines(label: Path, classes: int, pixels: int = 0) -> Outlines:
         ValueError: a row is none that a training takes; the text says why.
         UsageError: it is no text, or cannot be read.
     """
-    areas: defaultdict[int, list[float]] = defaultdict(list)
-    boxes = flat = small = 0
     rows = label_lines(label)
-    for words in rows:
-        is_box = len(words) == BOX_WORDS
-        if fault := (row_fault(words) if not is_box else None) or class_fault(words, classes):
-            raise ValueError(fault)
-        values = [min(max(float(word), 0.0), 1.0) for word in words[1:]]  # clipped, as the training does
-        area = values[2] * values[3] if is_box else _area(values[::2], values[1::2])
-        areas[int(float(words[0]))].append(area)
-        boxes += is_box
-        none = not is_box and _is_flat(values[::2], values[1::2])
-        flat += none
-        small += not none and 0 < area * pixels < 1
+    boxes = sum(len(words) == BOX_WORDS for words in rows)
     if 0 < boxes < len(rows):
         raise ValueError("boxes and outlines mixed")
-    return Outlines({number: tuple(found) for number, found in areas.items()}, boxes, flat, small)
+    for words, fault in zip(rows, [None] * boxes if boxes else row_faults(rows), strict=True):
+        if reason := fault or class_fault(words, classes):
+            raise ValueError(reason)
+    return _boxes(rows) if boxes else _outlines(rows, pixels)
+
+
+def _boxes(rows: Sequence[Row]) -> Outlines:
+    areas: defaultdict[int, list[float]] = defaultdict(list)
+    for words in rows:
+        values = numbers(words)
+        width, height = values[3:].astype(float).clip(0, 1).tolist()
+        areas[int(values[0])].append(width * height)
+    return Outlines(_whole(areas), boxes=len(rows))
+
+
+def _outlines(rows: Sequence[Row], pixels: int) -> Outlines:
+    areas: defaultdict[int, list[float]] = defaultdict(list)
+    flat = small = beyond = 0
+    found = distinct(rows)
+    for outline in found:
+        beyond += bool(abs(outline.corners - 0.5).max() > 0.5 + OUTSIDE)
+        xs, ys = outline.corners.astype(float).clip(0, 1).T.tolist()  # clipped, as the training does
+        area = _area(xs, ys)
+        areas[outline.number].append(area)
+        none = _is_flat(xs, ys)
+        flat += none
+        small += not none and 0 < area * pixels < 1
+    return Outlines(_whole(areas), 0, flat, small, beyond, len(rows) - len(found))
+
+
+def _whole(areas: Mapping[int, Sequence[float]]) -> dict[int, tuple[float, ...]]:
+    return {number: tuple(found) for number, found in areas.items()}
 
 
 def _area(xs: Sequence[float], ys: Sequence[float]) -> float:

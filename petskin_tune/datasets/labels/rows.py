@@ -1,28 +1,44 @@
 """YOLO label files of outlines: where they lie, how they are read, and what stops a training at one.
 
-The one place of these rules: ``data check``, the fingerprint, ``init`` and the training itself ask here. Where
-Ultralytics leaves an image out with a warning, or fails at the first batch (boxes alone), a training of ours ends and
-names the row.
+The one place of these rules: ``data check``, the fingerprint, ``init`` and the training itself ask here. What a row
+says is judged as ``verify_image_label`` of ``ultralytics/data/utils.py`` judges it, in its numbers (32 bits) and on the
+same columns; a test compares the two. Where Ultralytics leaves an image out with a warning, or fails at the first batch
+(boxes alone), a training of ours ends and names the row.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.text import counted
 
-OUTSIDE = 0.01  # how far a coordinate may lie outside of the image: Ultralytics' tolerance
+OUTSIDE = 0.01  # how far an outline's box may lie outside of the image: Ultralytics' tolerance
 _FEWEST_CORNERS = 3  # of an outline
+_SURELY_OUTLINE = 6  # words; a file with a longer row is one of outlines to Ultralytics, and corners may be fewer there
 BOX_WORDS = 5  # of a row that is a box: class, x, y, width, height
 
 Row = Sequence[str]  # the words of a line that is not empty
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A row that a training takes."""
+
+    number: int  # of its class
+    corners: np.ndarray  # (points, 2), x and y as shares of the image; some may lie outside of 0 to 1
 
 
 def label_path(image: Path) -> Path:
@@ -45,6 +61,7 @@ def _numbered_lines(label: Path) -> list[tuple[int, list[str]]]:
     try:
         text = regular.read_text(label)
     except (FileNotFoundError, NotADirectoryError):
+        require_none(label)
         return []
     except UnicodeDecodeError as error:
         raise UsageError(f"{label} is no YOLO label file: it is no UTF-8 text.") from error
@@ -53,8 +70,52 @@ def _numbered_lines(label: Path) -> list[tuple[int, list[str]]]:
     return [(number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())]
 
 
-def outline_rows(label: Path, classes: int) -> list[list[str]]:
-    """The rows of a label file that a training on ``classes`` classes takes; none where there is no file.
+class LostLabels(UsageError):
+    """There is no label file under its name, and a trace of one: it was not meant to be background."""
+
+    def __init__(self, sentence: str, what: str, other: str = "") -> None:
+        super().__init__(sentence)
+        self.what = what  # the same without names, for a report
+        self.other = other  # the name that it has instead
+
+
+def require_none(label: Path) -> None:
+    """See that a label file that is not there is not lost: its image would be trained as background without a word.
+
+    Raises:
+        LostLabels: a link on the way leads to nothing; it, or its folder, has the same name in another Unicode form.
+    """
+    missing = label
+    while not os.path.lexists(missing.parent):
+        missing = missing.parent
+    place = missing if os.path.lexists(missing) else missing.parent
+    if not os.path.exists(place):
+        what = "a link to what is not there"
+        raise LostLabels(f"The labels {label} cannot be read: {place} is {what}.", what)
+    if place is missing or missing.name.isascii() or not place.is_dir():
+        return
+    if other := _names_by_form(place, os.stat(place).st_mtime_ns).get(unicodedata.normalize("NFC", missing.name)):
+        what = (
+            "the image's name and the label's are in two Unicode forms (a Mac decomposes); to make them one, type "
+            f"convmv -f utf8 -t utf8 --nfc --notest -r {shlex.quote(str(place))}, and the same for the images"
+        )
+        raise LostLabels(
+            f"The labels {missing.name!a} are looked for in {place}, which has {other!a}: {what}.",
+            what,
+            other,
+        )
+
+
+@lru_cache(maxsize=64)
+def _names_by_form(folder: Path, _changed: int) -> dict[str, str]:
+    try:
+        return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
+    except OSError:  # a folder that may be passed through and not listed
+        return {}
+
+
+def read_rows(label: Path, classes: int) -> list[Outline]:
+    """What a training on ``classes`` classes takes from a label file: each outline once; none where there is no file.
 
     Raises:
         UsageError: as :func:`label_lines`, or a row is none that it takes; "FILE, line 3: …".
@@ -62,7 +123,26 @@ def outline_rows(label: Path, classes: int) -> list[list[str]]:
     lines = _numbered_lines(label)
     if fault := _first_fault(lines, classes):
         raise UsageError(f"{label}, {fault}")
-    return [words for _, words in lines]
+    return distinct(words for _, words in lines)
+
+
+def distinct(rows: Iterable[Row]) -> list[Outline]:
+    """Rows without fault, each outline once, however its numbers are written: the first of equal ones stays."""
+    found: dict[bytes, Outline] = {}
+    for words in rows:
+        values = numbers(words)
+        found.setdefault(values.tobytes(), Outline(int(values[0]), values[1:].reshape(-1, 2)))
+    return list(found.values())
+
+
+def numbers(words: Row) -> np.ndarray:
+    """The values of a row as Ultralytics reads them: 32 bits.
+
+    Raises:
+        ValueError: one is no number.
+    """
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+        return np.array(words, np.float32)
 
 
 def first_fault(label: Path, classes: int) -> str | None:
@@ -74,28 +154,47 @@ def first_fault(label: Path, classes: int) -> str | None:
     return _first_fault(_numbered_lines(label), classes)
 
 
-def _first_fault(lines: Iterable[tuple[int, Row]], classes: int) -> str | None:
-    for line, words in lines:
-        if reason := row_fault(words) or class_fault(words, classes):
+def _first_fault(lines: Sequence[tuple[int, Row]], classes: int) -> str | None:
+    faults = zip(lines, row_faults([words for _, words in lines]), strict=True)
+    for (line, words), fault in faults:
+        if reason := fault or class_fault(words, classes):
             return f"line {line}: {reason}"
     return None
 
 
-def row_fault(words: Row) -> str | None:
-    """Why a row of a label file is no outline, whatever its class; None where it is one."""
+def row_faults(rows: Sequence[Row]) -> Iterator[str | None]:
+    """Why each row of a label file is no outline, whatever its class; None where it is one."""
+    fewest = 1 if any(len(words) > _SURELY_OUTLINE for words in rows) else _FEWEST_CORNERS
+    return (_row_fault(words, fewest) for words in rows)
+
+
+def _row_fault(words: Row, fewest: int) -> str | None:
     if len(words) == 1 and set(",;") & set(words[0]):
         return f"{words[0][:20]!r}…: its values are to be separated by spaces"
-    if len(words) < 1 + 2 * _FEWEST_CORNERS or len(words) % 2 == 0:
+    if len(words) < 1 + 2 * fewest or len(words) % 2 == 0 or len(words) == BOX_WORDS:
         what = "a box without an outline" if len(words) == BOX_WORDS else counted(len(words), "value")
         return f"{what}, where a class and {_FEWEST_CORNERS} or more x y pairs are needed"
-    for word in words[1:]:
-        try:
-            inside = -OUTSIDE <= float(word) <= 1 + OUTSIDE
-        except ValueError:
-            return f"{word[:20]!r} is no number"
-        if not inside:
-            return "a coordinate outside 0 to 1"
-    return None
+    try:
+        corners = numbers(words[1:]).reshape(-1, 2)
+    except ValueError:
+        return f"{next(word for word in words[1:] if not _is_number(word))[:20]!r} is no number"
+    return None if _lies_inside(corners) else "a coordinate outside 0 to 1"
+
+
+def _is_number(word: str) -> bool:
+    try:
+        numbers([word])
+    except ValueError:
+        return False
+    return True
+
+
+def _lies_inside(corners: np.ndarray) -> bool:
+    """Whether the box around the corners does, by its centre and size, as Ultralytics looks at it."""
+    least, most = corners.min(0), corners.max(0)
+    with np.errstate(invalid="ignore"):  # infinite ones
+        centre, size = (least + most) / 2, most - least
+    return bool(centre.max() <= 1 + OUTSIDE and size.max() <= 1 + OUTSIDE and centre.min() >= -OUTSIDE)
 
 
 def class_fault(words: Row, classes: int) -> str | None:
@@ -137,9 +236,10 @@ def classes_in(label: Path) -> frozenset[int]:
 
 
 def _class_number(word: str) -> int:
-    if not float(word).is_integer():
+    number = float(numbers([word])[0])
+    if not number.is_integer():
         raise ValueError(f"{word} is no class number")
-    return int(float(word))
+    return int(number)
 
 
 @contextmanager
@@ -154,5 +254,5 @@ def _first_odd_row(label: Path) -> str | None:
     """Where and why a row does not begin with a class; None where all do."""
     for line, words in _numbered_lines(label):
         if reason := class_fault(words, sys.maxsize):
-            return f"line {line}: {row_fault(words) if len(words) == 1 else reason}"
+            return f"line {line}: {_row_fault(words, 1) if len(words) == 1 else reason}"
     return None

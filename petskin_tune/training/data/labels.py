@@ -19,14 +19,14 @@ from zipfile import BadZipFile
 import numpy as np
 from ultralytics.utils.ops import segments2boxes
 
-from petskin_tune.datasets.labels.rows import outline_rows
+from petskin_tune.datasets.labels.rows import read_rows
 from petskin_tune.datasets.pictures.reading import BadPicture, require_trainable, require_whole_jpeg
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import replacing
 from petskin_tune.printable import printable, raw
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 class DataError(Exception):
@@ -117,14 +117,13 @@ def _image_shape(image_file: str) -> tuple[int, int]:
 def _read_label_file(label_file: str, classes: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return rows (objects, 5) of class and normalised ``xywh`` box, and one polygon (points, 2) for each."""
     try:
-        rows = outline_rows(Path(label_file), classes)
+        outlines = read_rows(Path(label_file), classes)
     except UsageError as error:
         raise DataError(str(error)) from error
-    lines = list(dict.fromkeys(map(tuple, rows)))  # no duplicates
-    if not lines:
+    if not outlines:
         return np.zeros((0, 5), np.float32), []
-    segments = [np.array(words[1:], np.float32).reshape(-1, 2) for words in lines]
-    numbers = np.array([float(words[0]) for words in lines], np.float32)
+    segments = [outline.corners for outline in outlines]
+    numbers = np.array([outline.number for outline in outlines], np.float32)
     return np.concatenate([numbers[:, None], segments2boxes(segments)], 1).astype(np.float32), segments
 
 
