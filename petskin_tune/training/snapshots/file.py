@@ -120,8 +120,10 @@ def _remove_older(newest: Path) -> None:
 
     What lies further on is of a course that was given up: after a fall-back, positions are passed a second time.
     """
+    last = _position_of(newest)
+    if last is None:  # no snapshot of a course
+        return
     named = [(position, file) for file in newest.parent.iterdir() if (position := _position_of(file)) is not None]
-    last = next(position for position, file in named if file == newest)
     before = sorted((pair for pair in named if pair[0] < last), reverse=True)
     kept = {newest, *(file for _, file in before[: _KEPT - 1])}
     for _, file in named:
