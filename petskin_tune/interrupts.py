@@ -88,6 +88,7 @@ class Signals:
         self._stop: Callable[[str], None] | None = None
         self._ctrl_c = [signal.SIGINT, CTRL_C_OF_PARENT] if of_child else [signal.SIGINT]
         self._heard: list[int] = []
+        self._names: list[str] = []  # of what was heard, each once
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -100,10 +101,10 @@ class Signals:
             signal.signal(number, handler)
 
     def tell(self, stop: Callable[[str], None]) -> None:
-        """Call ``stop`` with the name of each signal, from a thread; at once if one has come already."""
+        """Call ``stop`` once with the name of each signal, from a thread; at once for those that have come already."""
         self._stop = stop
-        if self.came is not None:
-            stop(self.came)
+        for name in list(self._names):
+            stop(name)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if number in self._ctrl_c and number in self._heard:
@@ -111,6 +112,9 @@ class Signals:
         self._heard.append(number)
         name = signal.Signals(signal.SIGINT if number in self._ctrl_c else number).name
         self.came = self.came or name
+        if name in self._names:
+            return
+        self._names.append(name)
         if self._stop is not None:
             # Not in the handler itself: it runs between two byte codes of the main thread, which may hold any lock.
             threading.Thread(target=self._stop, args=(name,), daemon=True).start()

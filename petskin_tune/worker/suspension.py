@@ -41,6 +41,7 @@ class Suspension:
         self._grace = variables.seconds(variables.GRACE, SIGNAL_SECONDS)
         self._end = math.inf  # the instant (monotonic) at which this process is gone
         self._timers: list[threading.Timer] = []
+        self._asking = threading.Lock()
         self._asked = threading.Event()
         self._closed = threading.Event()
 
@@ -57,8 +58,9 @@ class Suspension:
             return
         times = self._place.times
         end = min(time.monotonic() + self._within(reason), self._deadline.at if self._deadline else math.inf)
-        first, self._end = self.reason is None, min(self._end, end)
-        self.reason = self.reason or reason
+        with self._asking:
+            first, self._end = self.reason is None, min(self._end, end)
+            self.reason = self.reason or reason
         if first:
             seconds = max(0.0, self._end - time.monotonic())
             measured = f"measured: {times}" if times.measured else "at most; not measured yet"

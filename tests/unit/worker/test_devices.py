@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,46 +133,51 @@ os._exit(75)
 """
 
 
-def two_workers(folder: Path) -> Said:
+@pytest.fixture
+def two_workers(tmp_path: Path) -> Iterator[Said]:
     """A parent of two workers that take their time to suspend, in a process group of its own, as under a shell."""
-    command = [sys.executable, "-c", PARENT, WORKER]
-    parent = Said(
-        subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT, WORKER],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
-    parent.wait_for("ready", times=2)
-    return parent
+    parent = Said(process)
+    try:
+        parent.wait_for("ready", times=2)
+        yield parent
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
-def test_a_ctrl_c_that_the_parent_alone_is_sent_suspends_all_workers(tmp_path: Path) -> None:
-    parent = two_workers(tmp_path)
-    os.kill(parent.pid, signal.SIGINT)
-    parent.wait_for("told SIGINT", times=2)
-    assert parent.count(f"heard {signal.SIGINT:d}") == 0, "nobody else has sent it"
+def test_a_ctrl_c_that_the_parent_alone_is_sent_suspends_all_workers(two_workers: Said, tmp_path: Path) -> None:
+    os.kill(two_workers.pid, signal.SIGINT)
+    two_workers.wait_for("told SIGINT", times=2)
+    assert two_workers.count(f"heard {signal.SIGINT:d}") == 0, "nobody else has sent it"
     (tmp_path / "saved").touch()
-    output = parent.end()
-    assert (parent.returncode, output.count("suspended")) == (75, 2), output
+    output = two_workers.end()
+    assert (two_workers.returncode, output.count("suspended")) == (75, 2), output
 
 
-def test_a_ctrl_c_that_a_terminal_sends_to_the_group_is_one_and_no_second(tmp_path: Path) -> None:
-    parent = two_workers(tmp_path)
-    os.killpg(parent.pid, signal.SIGINT)
-    wait_until(lambda: parent.count("heard ") == 4)  # the terminal's and the parent's, by each
+def test_a_ctrl_c_that_a_terminal_sends_to_the_group_is_one_and_no_second(two_workers: Said, tmp_path: Path) -> None:
+    os.killpg(two_workers.pid, signal.SIGINT)
+    wait_until(lambda: two_workers.count("heard ") == 4)  # the terminal's and the parent's, by each
     (tmp_path / "saved").touch()
-    output = parent.end()
-    assert (parent.returncode, output.count("suspended"), output.count("at once")) == (75, 2, 0), output
+    output = two_workers.end()
+    assert (two_workers.returncode, output.count("suspended"), output.count("at once")) == (75, 2, 0), output
 
 
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["the parent alone", "the group"])
-def test_a_second_ctrl_c_ends_all_workers_at_once(send: object, tmp_path: Path) -> None:
-    assert callable(send)
-    parent = two_workers(tmp_path)
-    send(parent.pid, signal.SIGINT)
-    parent.wait_for("told SIGINT", times=2)
-    send(parent.pid, signal.SIGINT)
-    output = parent.end()
-    assert (parent.returncode, output.count("suspended"), output.count("stopped at once")) == (75, 0, 2), output
+def test_a_second_ctrl_c_ends_all_workers_at_once(send: Callable[[int, int], None], two_workers: Said) -> None:
+    send(two_workers.pid, signal.SIGINT)
+    two_workers.wait_for("told SIGINT", times=2)
+    send(two_workers.pid, signal.SIGINT)
+    output = two_workers.end()
+    assert (two_workers.returncode, output.count("suspended"), output.count("stopped at once")) == (75, 0, 2), output
 
 
 @pytest.mark.parametrize(
