@@ -18,6 +18,8 @@ Result = TypeVar("Result")
 
 LOOK_SECONDS = 0.1  # how often it is looked whether work that can be left behind has to be
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+# A Ctrl-C as a parent hands it on: no SIGINT, because a terminal sends that one to the whole group by itself.
+CTRL_C_OF_PARENT = signal.SIGUSR1
 CLOSE_SECONDS = 0.5  # what a terminal gets to be left as it was found, on the second Ctrl-C
 
 
@@ -67,22 +69,30 @@ def end_now(code: int) -> None:
 class Signals:
     """SIGTERM and the first Ctrl-C ask to stop; a second Ctrl-C ends this process at once.
 
+    One Ctrl-C may come twice to the child of a worker: from the terminal, and from its parent, which hands on what only
+    the parent was sent. So each way is counted by itself, and the second Ctrl-C is the second by one of them.
+
+    Args:
+        of_child: hear what a parent hands on, too.
+
     Attributes:
         came: the name of the first signal, once there was one.
         before_exit: called on the second Ctrl-C, for half a second at most.
         last_words: printed then, behind it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_child: bool = False) -> None:
         self.came: str | None = None
         self.before_exit: Callable[[], None] = lambda: None
         self.last_words = ""
         self._stop: Callable[[str], None] | None = None
-        self._interrupted = False
+        self._ctrl_c = [signal.SIGINT, CTRL_C_OF_PARENT] if of_child else [signal.SIGINT]
+        self._heard: list[int] = []
+        self._names: list[str] = []  # of what was heard, each once
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (*self._ctrl_c, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -91,17 +101,20 @@ class Signals:
             signal.signal(number, handler)
 
     def tell(self, stop: Callable[[str], None]) -> None:
-        """Call ``stop`` with the name of each signal, from a thread; at once if one has come already."""
+        """Call ``stop`` once with the name of each signal, from a thread; at once for those that have come already."""
         self._stop = stop
-        if self.came is not None:
-            stop(self.came)
+        for name in list(self._names):
+            stop(name)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._interrupted:
+        if number in self._ctrl_c and number in self._heard:
             self._end_at_once()
-        self._interrupted = self._interrupted or number == signal.SIGINT
-        name = signal.Signals(number).name
+        self._heard.append(number)
+        name = signal.Signals(signal.SIGINT if number in self._ctrl_c else number).name
         self.came = self.came or name
+        if name in self._names:
+            return
+        self._names.append(name)
         if self._stop is not None:
             # Not in the handler itself: it runs between two byte codes of the main thread, which may hold any lock.
             threading.Thread(target=self._stop, args=(name,), daemon=True).start()

@@ -120,7 +120,7 @@ def tune_worker(places: Places, ephemeral: bool, local_checkpoints: bool, **opti
 @one_sentence
 def one_of_several() -> int:
     """The worker of one of several devices, in a process of its own: what was typed comes from its parent."""
-    with filtered_output(), Signals() as signals:
+    with filtered_output(), Signals(of_child=True) as signals:
         parent, places, request, typed_at = pickle.load(sys.stdin.buffer)
         end_with_parent(parent)
         return ended(_work(places, request, signals, _since(typed_at)))
@@ -353,9 +353,18 @@ def _one_worker_each(devices: Sequence[str], places: Places, request: Request, s
     warn_of_visible_password(places)
     workers = WorkerProcesses(signals)
     try:
-        return workers.work(ONE_OF_SEVERAL, _requests(devices, places, request, typed_at))
+        requests = _requests(devices, places, request, typed_at)
+        return workers.work(ONE_OF_SEVERAL, requests, _requests(devices, places, _of_later(request), typed_at))
     finally:
-        home.close(max(SHORTEST_COPY_SECONDS, min(LAST_COPY_SECONDS, grace - workers.seconds_since_told())))
+        home.close(max(SHORTEST_COPY_SECONDS, min(LAST_COPY_SECONDS, grace - workers.seconds_since_sigterm())))
+
+
+def _of_later(request: Request) -> Request:
+    """What a worker is told that takes the place of one that died: not what held for the instant of the command.
+
+    By now the owners of running trials are others, and a person may have changed the study's target or its budget.
+    """
+    return replace(request, take_over=False, target_trials=None, budget=None)
 
 
 def _requests(devices: Sequence[str], places: Places, request: Request, typed_at: float) -> dict[str, bytes]:

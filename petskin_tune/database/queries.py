@@ -186,6 +186,18 @@ STUDY_NEWS = sa.text(
     "SELECT key, value_json FROM study_user_attributes WHERE study_id = :study_id AND key IN (:spec, :stop)"
 )
 
+# ---- the environment of a study --------------------------------------------------------------------------------------
+
+RUNNING = sa.text(
+    "SELECT l.trial_id, l.token FROM trial_leases l JOIN trials t ON t.trial_id = l.trial_id "
+    "WHERE l.study_id = :study_id AND l.state = 'running' AND t.state = 'RUNNING'"
+)
+
+RECORDED_OF_TRIALS = sa.text(
+    "SELECT a.value_json FROM trial_user_attributes a JOIN trial_leases l ON l.trial_id = a.trial_id "
+    'WHERE l.study_id = :study_id AND a."key" = :key'
+)
+
 # ---- the end of a study ----------------------------------------------------------------------------------------------
 
 

@@ -178,19 +178,30 @@ class Claims:
             leave: trial ids that this worker must not touch.
         """
         leases = self.read() if leases is None else leases
+        gone = self.gone(leases, by_command=by_command)
+        for lease in (seen.lease for seen in leases):
+            why = None if lease.trial_id in leave else gone.get((lease.trial_id, lease.token))
+            if why and (held := self._claim(lease, first_time_only=why is Gone.SILENT)):
+                return held
+        return None
+
+    def gone(self, leases: Sequence[Seen], *, by_command: bool = False) -> dict[tuple[int, int], Gone]:
+        """Which owners of unfinished trials are gone, and why, by (trial id, token).
+
+        Args:
+            leases: as they were just read.
+            by_command: see :meth:`take_over`.
+        """
         if by_command and self._declared_gone is None:
             self._declared_gone = {
                 (seen.lease.trial_id, seen.lease.token) for seen in leases if self._may_be_declared_gone(seen.lease)
             }
+        gone = {}
         for seen in leases:
-            lease = seen.lease
-            if lease.trial_id in leave:
-                continue
-            declared = (lease.trial_id, lease.token) in (self._declared_gone or ())
-            gone = why_gone(seen, declared=declared, alone=self.alone)
-            if gone and (held := self._claim(lease, first_time_only=gone is Gone.SILENT)):
-                return held
-        return None
+            key = (seen.lease.trial_id, seen.lease.token)
+            if why := why_gone(seen, declared=key in (self._declared_gone or ()), alone=self.alone):
+                gone[key] = why
+        return gone
 
     def _may_be_declared_gone(self, lease: Lease) -> bool:
         return lease.identity != self.identity and not lease.identity.is_living_sibling()

@@ -40,7 +40,7 @@ FILE = "environment.txt"  # in the home: the packages of the study that was work
 
 
 def of_study(stored: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> dict[str, Any] | None:
-    """The environment of a study, or None before anything was trained.
+    """The environment of a study, or None before anything was trained: until then another worker may bring its own.
 
     Args:
         stored: the study's user attributes.
@@ -52,7 +52,7 @@ def of_study(stored: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> dict[s
         return dict(known)
     first = next((ran for ran in map(recorded, trials) if attributes.VERSIONS in ran), None)
     if first is None:
-        return None if known is None else dict(known)
+        return None
     device = {"cuda": first.get(attributes.CUDA), "device_model": first.get(attributes.DEVICE_MODEL)}
     return {**(known or {"versions": first[attributes.VERSIONS], "snapshot_format": 1}), **device}  # 1: of those days
 

@@ -15,6 +15,7 @@ from petskin_tune import text as words
 FACTOR = 1.5  # kept for snapshot, upload and the end of a process, as a multiple of what they took
 END_SECONDS = 0.2  # kept for the end of the trial's process (until one was seen), and as much for release and worker
 SIGNAL_SECONDS = 12.0  # from a signal to the end of the worker: whoever sends one mostly kills soon after
+PATIENT_SECONDS = 600.0  # the same while nothing is measured, where nobody kills: Ctrl-C, `petskin-tune stop`
 UNMEASURED_SECONDS = 60.0  # kept at most while no snapshot was written or none brought into the store yet,
 UNMEASURED_SHARE = 0.05  # or this share of the hours
 LOOK_SECONDS = 0.5

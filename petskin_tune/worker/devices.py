@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
-from petskin_tune.interrupts import Signals
+from petskin_tune.interrupts import CTRL_C_OF_PARENT, Signals
 
 RESTARTS = 3  # of a worker that died, while another one lives
 LOOK_SECONDS = 0.2  # how often somebody looks whether one has
@@ -98,9 +98,10 @@ class WorkerProcesses:
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
         self._processes: dict[str, subprocess.Popen[bytes]] = {}  # by device
-        self._told_at: float | None = None  # instant (monotonic) of the first signal that was handed on
+        self._told = False  # whether a signal was handed on
+        self._terminated_at: float | None = None  # instant (monotonic) of the first SIGTERM
 
-    def work(self, program: str, requests: Mapping[str, bytes]) -> int:
+    def work(self, program: str, requests: Mapping[str, bytes], again: Mapping[str, bytes] | None = None) -> int:
         """Run one process for each device to its end; one exit code for all of them.
 
         One that dies while others live is started again, a few times: else its device would stand idle for days.
@@ -109,6 +110,7 @@ class WorkerProcesses:
             program: Python that each process executes.
             requests: by device, what its process reads from its standard input. It may hold secrets, which every user
                 of this machine could read among a process's arguments.
+            again: the same for a process that is started again; None: ``requests``.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._hand_on)
@@ -119,37 +121,39 @@ class WorkerProcesses:
             for device in self._processes.keys() - running:
                 if left[device] and self._is_to_go_on(device):
                     left[device] -= 1
-                    self._start(program, device, requests[device])
+                    self._start(program, device, (again or requests)[device])
             time.sleep(LOOK_SECONDS)
         codes = [process.wait() for process in self._processes.values()]
         return worst([EXIT_SUSPENDED if self._died_of_it(code) else code for code in codes])
 
     def _start(self, program: str, device: str, request: bytes) -> None:
         self._processes[device] = _started(program, device, request)
-        if self._told_at is not None or self._signals.came is not None:  # meanwhile; whoever runs by now was not told
+        if self._told or self._signals.came is not None:  # meanwhile; whoever runs by now was not told
             self._hand_on(signal.SIGTERM, None)
 
     def _is_to_go_on(self, device: str) -> bool:
         """Whether a worker that has ended is started again: for a reason that nobody foresaw, such as out of memory."""
         code = self._processes[device].returncode
-        if code in (EXIT_DONE, EXIT_SUSPENDED, EXIT_USAGE) or self._told_at is not None:
+        if code in (EXIT_DONE, EXIT_SUSPENDED, EXIT_USAGE) or self._told:
             return False
         sys.stderr.write(f"the worker of device {device} has ended with exit code {code}: it is started again\n")
         return True
 
-    def seconds_since_told(self) -> float:
-        """Since a signal was handed on first; 0 if none was."""
-        return 0.0 if self._told_at is None else time.monotonic() - self._told_at
+    def seconds_since_sigterm(self) -> float:
+        """Since the first SIGTERM, behind which somebody may kill; 0 if there was none."""
+        return 0.0 if self._terminated_at is None else time.monotonic() - self._terminated_at
 
     def _hand_on(self, number: int, _frame: object) -> None:
-        self._told_at = self._told_at or time.monotonic()
+        self._told = True
+        if number == signal.SIGTERM:
+            self._terminated_at = self._terminated_at or time.monotonic()
         for process in list(self._processes.values()):
-            if process.poll() is None and number != signal.SIGINT:  # a Ctrl-C reaches the whole group by itself
-                process.send_signal(number)
+            if process.poll() is None:
+                process.send_signal(CTRL_C_OF_PARENT if number == signal.SIGINT else number)
 
     def _died_of_it(self, code: int) -> bool:
         """Whether a signal came before a worker could hear it: it had begun nothing."""
-        return self._told_at is not None and -code in (signal.SIGINT, signal.SIGTERM)
+        return self._told and -code in (signal.SIGINT, signal.SIGTERM, CTRL_C_OF_PARENT)
 
 
 def _started(program: str, device: str, request: bytes) -> subprocess.Popen[bytes]:

@@ -11,10 +11,12 @@ from datetime import datetime
 from petskin_tune import variables
 from petskin_tune.errors import EXIT_SUSPENDED
 from petskin_tune.interrupts import end_now
-from petskin_tune.trial.timings import LOOK_SECONDS, SIGNAL_SECONDS, Deadline
+from petskin_tune.trial.timings import LOOK_SECONDS, PATIENT_SECONDS, SIGNAL_SECONDS, Deadline
 from petskin_tune.trial.workplace import Workplace
 
 CTRL_C = "SIGINT"
+SIGTERM = "SIGTERM"
+STOP = "petskin-tune stop"
 
 
 class Suspension:
@@ -39,6 +41,7 @@ class Suspension:
         self._grace = variables.seconds(variables.GRACE, SIGNAL_SECONDS)
         self._end = math.inf  # the instant (monotonic) at which this process is gone
         self._timers: list[threading.Timer] = []
+        self._asking = threading.Lock()
         self._asked = threading.Event()
         self._closed = threading.Event()
 
@@ -54,18 +57,16 @@ class Suspension:
         if self._closed.is_set():
             return
         times = self._place.times
-        within = max(SIGNAL_SECONDS, times.needed())
-        if reason == "SIGTERM":  # whoever sends it kills after a while
-            within = min(within, max(SIGNAL_SECONDS, self._grace))
-        end = min(time.monotonic() + within, self._deadline.at if self._deadline else math.inf)
-        first, self._end = self.reason is None, min(self._end, end)
-        self.reason = self.reason or reason
+        end = min(time.monotonic() + self._within(reason), self._deadline.at if self._deadline else math.inf)
+        with self._asking:
+            first, self._end = self.reason is None, min(self._end, end)
+            self.reason = self.reason or reason
         if first:
             seconds = max(0.0, self._end - time.monotonic())
-            measured = f" (measured: {times})" if times.measured else ""
+            measured = f"measured: {times}" if times.measured else "at most; not measured yet"
             again = "; Ctrl-C again stops at once" if reason == CTRL_C else ""
             named = "Ctrl-C" if reason == CTRL_C else reason
-            self._place.view.note(f"{named}: stopping safely, within {seconds:.1f} s{measured}{again}")
+            self._place.view.note(f"{named}: stopping safely, within {seconds:.1f} s ({measured}){again}")
             self._place.view.doing("saving what was trained")
         self._asked.set()  # who waits for it says that it is suspended, which comes after
         run = self._place.run
@@ -74,6 +75,16 @@ class Suspension:
         give_up = self._place.study.storage.patience.cancelled.set  # whatever waits for a database waits no more
         self._at(self.until() if run else 0.0, give_up)
         self._at(self._end, self._end_process)
+
+    def _within(self, reason: str) -> float:
+        """Seconds that a suspension is given: what it took so far, or, where that is not known, plenty."""
+        times = self._place.times
+        needed = max(SIGNAL_SECONDS, times.needed())
+        if reason == SIGTERM:  # whoever sends it kills after a while
+            grace = max(SIGNAL_SECONDS, self._grace)
+            return min(needed, grace) if times.measured else grace
+        patient = reason in (CTRL_C, STOP) and not times.measured
+        return max(needed, PATIENT_SECONDS) if patient else needed
 
     def decide(self, reason: str) -> None:
         """Stop between two trials, by the worker's own decision."""
@@ -124,7 +135,7 @@ class Suspension:
         while not (self.asked() or self._closed.is_set()):
             self._measure()
             if self._place.study.stop_requests > self._stop_requests:
-                self.ask("petskin-tune stop")
+                self.ask(STOP)
                 return
             left = self._left(self._deadline) if self._deadline else math.inf
             if left > 0:

@@ -5,9 +5,10 @@ A trial whose owner is gone comes first, then one that waits, then a new one; se
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
@@ -113,7 +114,10 @@ class Worker:
         self._place.refresh()
         self._tidy_frozen()
         leases = self._claims.read()
-        if held := self._orphan(leases) or self._new_trial(leases):
+        gone = self._claims.gone(leases, by_command=self._place.options.take_over)
+        if leases and not self._environment.require(gone):
+            self._wait(leases)
+        elif held := self._confirmed(self._orphan(leases) or self._new_trial(leases, gone), gone):
             self._train(held)
         elif self._claims.should_wait(leases, leave=self._declined.trials) or self._may_have_new():
             self._wait(leases)
@@ -128,9 +132,24 @@ class Worker:
             self._suspension.decide(f"--max-trials {most} reached")
         return None
 
+    def _confirmed(self, held: Held | None, gone: Collection[tuple[int, int]]) -> Held | None:
+        """What was claimed, given back where another worker has begun the study with other packages in that instant.
+
+        Raises:
+            UsageError: and has trained with them.
+        """
+        if held is None:
+            return None
+        begun = False
+        try:
+            begun = self._environment.begin(gone, held.trial_id)
+        finally:
+            if not begun:
+                with contextlib.suppress(LeaseLost):
+                    HeldTrial(self._claims, held).release("another worker has begun the study with other packages")
+        return held if begun else None
+
     def _orphan(self, leases: Sequence[Seen]) -> Held | None:
-        if leases:
-            self._environment.require()
         by_command = self._place.options.take_over
         held = self._claims.take_over(leases, by_command=by_command, leave=self._declined.trials)
         if held:
@@ -138,15 +157,16 @@ class Worker:
             log.info("trial %d is taken over under token %d, from %s", held.number, held.token, before)
         return held
 
-    def _new_trial(self, leases: Sequence[Seen]) -> Held | None:
+    def _new_trial(self, leases: Sequence[Seen], gone: Collection[tuple[int, int]]) -> Held | None:
         if self._claims.should_wait(leases, leave=self._declined.trials) or not self._may_have_new():
             return None
         # Before a trial is born: a machine that cannot train must not take one.
-        self._environment.require()
+        self._environment.require(gone)
         self._view.doing("looking at data set and model")
         unless(self._suspension.asked, self._place.inputs)
         self._view.doing("choosing the next trial")
-        self._environment.begin()
+        if not self._environment.begin(gone):
+            return None
         held = self._supply.next()
         if held:
             log.info("trial %d is claimed under token %d", held.number, held.token)

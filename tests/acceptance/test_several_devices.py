@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -58,8 +59,17 @@ def test_two_devices_get_a_worker_each_and_share_the_study(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_sigterm_to_the_parent_suspends_both_workers_and_the_same_command_goes_on_with_both_trials(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("send", "number", "name"),
+    [
+        (os.kill, signal.SIGTERM, "SIGTERM"),
+        (os.kill, signal.SIGINT, "Ctrl-C"),
+        (os.killpg, signal.SIGINT, "Ctrl-C"),  # as a terminal does
+    ],
+    ids=["SIGTERM to the parent", "SIGINT to the parent", "Ctrl-C in a terminal"],
+)
+def test_a_signal_suspends_both_workers_and_the_same_command_goes_on_with_both_trials(
+    send: Callable[[int, int], None], number: int, name: str, tmp_path: Path
 ) -> None:
     study = tiny_study(tmp_path, target_trials=2, epochs=EPOCHS)
     log = tmp_path / "fired"
@@ -67,7 +77,7 @@ def test_sigterm_to_the_parent_suspends_both_workers_and_the_same_command_goes_o
     stopped = stopped_by(log, count=2)  # both trials' processes, in their third epoch
     workers = psutil.Process(parent.pid).children()
     assert len(workers) == 2
-    interrupt_stopped(parent, stopped, lambda: os.kill(parent.pid, signal.SIGTERM), "SIGTERM")
+    interrupt_stopped(parent, stopped, lambda: send(parent.pid, number), name)
     output = end_of(parent, 75)
     assert output.count("suspended; to go on, type: tune-worker") == 2
     assert not any(worker.is_running() for worker in workers)

@@ -45,6 +45,16 @@ def test_a_signal_that_came_before_the_worker_existed_is_told_to_it() -> None:
     assert told == ["SIGTERM"]
 
 
+def test_each_signal_that_came_before_is_told_once() -> None:
+    """The second may leave less time than the first."""
+    told: list[str] = []
+    with Signals() as signals:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        signals.tell(told.append)
+    assert (signals.came, told) == ("SIGINT", ["SIGINT", "SIGTERM"])
+
+
 def test_a_signal_is_told_from_a_thread_that_holds_no_lock_of_the_main_thread() -> None:
     told: list[threading.Thread] = []
     heard = threading.Event()

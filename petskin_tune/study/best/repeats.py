@@ -16,6 +16,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 from petskin_tune.study.best.gain import Gain, Repeats
 from petskin_tune.study.creation import create_study
+from petskin_tune.study.environment import of_study
 from petskin_tune.study.rows import waiting_trial
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec, StudySpec
 from petskin_tune.study.stored import checked, recorded, study_attributes
@@ -37,7 +38,6 @@ _INHERITED = (
     attributes.STORE,
     attributes.FINGERPRINT,
     attributes.MODEL,
-    attributes.ENVIRONMENT,
     attributes.OTHER_RELEASES,
 )
 
@@ -162,6 +162,8 @@ def begin(study: Study, repeats: Repeats, settings: Mapping[str, Mapping[str, An
     known = find_study(study.storage, name)
     if known is None:
         stored = {key: study.attributes[key] for key in _INHERITED if key in study.attributes}
+        if environment := of_study(study.attributes, study.trials()):
+            stored[attributes.ENVIRONMENT] = environment  # with its device: it holds from the first repetition on
         stored[attributes.REPEATS] = repeats.model_dump()
         spec = spec_of_repetitions(study.spec, name, pairs)
         known = create_study(study.storage, spec, points=(), attributes_of_study=stored, waiting=waiting)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import time
+from pathlib import Path
 
 import pytest
 
 from petskin_tune.commands.options import Places
-from petskin_tune.commands.worker import Request, _changes, _requests
+from petskin_tune.commands.worker import Request, _changes, _one_worker_each, _requests
 from petskin_tune.errors import UsageError
+from petskin_tune.interrupts import Signals
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec, StudySpec
 from petskin_tune.study.wanted import Wanted
 from tests.support.studies import a_spec
@@ -28,6 +31,32 @@ def test_each_device_has_a_worker_with_a_name_of_its_own_and_one_alone_takes_ove
         assert request == Request(**own, max_hours=2.0, typed_device="0,cpu")
         assert request.typed == " --device 0,cpu", "what was typed, not this worker's share of it"
         assert typed_at == 7.0
+
+
+def test_what_held_for_the_instant_of_the_command_is_not_told_to_a_worker_that_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first device's dies of its first life, and the second's waits for its next one."""
+    program = f"""
+import os, pickle, sys, time
+from pathlib import Path
+_, _, request, _ = pickle.load(sys.stdin.buffer)
+told = Path({str(tmp_path)!r}) / request.device
+with told.open("a") as file:
+    file.write(f"{{request.take_over}} {{request.target_trials}} {{request.max_trials}};")
+if request.device == "0":
+    os.kill(os.getpid(), 9) if told.read_text().count(";") == 1 else sys.exit(0)
+while (told.parent / "0").read_text().count(";") < 2:
+    time.sleep(0.05)
+"""
+    (tmp_path / "0").touch()
+    monkeypatch.setattr("petskin_tune.commands.worker.ONE_OF_SEVERAL", program)
+    asked = Request(device="0,1", take_over=True, target_trials=9, max_trials=5)
+    places = Places("x", home=str(tmp_path / "home"))
+    with Signals() as signals:
+        assert _one_worker_each(["0", "1"], places, asked, signals, time.monotonic()) == 0
+    assert (tmp_path / "0").read_text() == "True 9 5;False None 5;"
+    assert (tmp_path / "1").read_text() == "False 9 5;"
 
 
 def test_workers_without_a_name_are_called_after_their_processes() -> None:

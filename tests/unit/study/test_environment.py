@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.doctor import checks as doctor
 from petskin_tune.errors import UsageError
 from petskin_tune.home.home import Home
+from petskin_tune.leases.claims import Claims
+from petskin_tune.leases.held_trial import HeldTrial
+from petskin_tune.leases.lease import Held
 from petskin_tune.packages import decisive, differences, installation, pins, said
 from petskin_tune.study import attributes
 from petskin_tune.study import environment as study_environment
@@ -139,7 +143,7 @@ def test_the_first_trial_adds_the_device_to_what_was_recorded_before_its_birth()
     study = a_study(a_spec())
     packages = {"versions": VERSIONS, "snapshot_format": 1}
     study.set_user_attr(attributes.ENVIRONMENT, packages)
-    assert of_study(study.user_attrs, study.trials) == packages
+    assert of_study(study.user_attrs, study.trials) is None, "nothing was trained with them"
     add(study, "RUNNING", versions={**VERSIONS, "torch": "2.1"}, device_model="Tesla T4", cuda="12.8")
     device = {"cuda": "12.8", "device_model": "Tesla T4"}
     assert of_study(study.user_attrs, study.trials) == {**packages, **device}
@@ -162,7 +166,8 @@ class Machines:
         self.home = SimpleNamespace(folder=home, network=False)
         self.said: list[str] = []
         self._patch = patch
-        self._optuna = new_study(storage).optuna
+        self._leased = new_study(storage)
+        self._optuna = self._leased.optuna
         self._storage = storage
 
     @property
@@ -174,6 +179,17 @@ class Machines:
         self._patch.setattr("petskin_tune.packages.here", lambda: machine)
         return EnvironmentCheck(self.study, cast(Home, self.home), allowed=allowed, say=self.said.append)
 
+    def trained(self) -> None:
+        """The study was begun with the packages above, and a trial has trained with them."""
+        assert self.worker().begin()
+        add(self.study.optuna, "RUNNING", versions=VERSIONS, device_model="Tesla T4", cuda="12.8")
+
+    def claims(self, name: str) -> Claims:
+        return self._leased.worker(name)
+
+    def environment(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", self.study.attributes[attributes.ENVIRONMENT])
+
     def file(self) -> str:
         return (self.home.folder / "environment.txt").read_text()
 
@@ -183,11 +199,37 @@ def machines(storage: PetskinStorage, tmp_path: Path, monkeypatch: pytest.Monkey
     return Machines(storage, tmp_path, monkeypatch)
 
 
-def test_of_two_workers_that_begin_a_study_with_different_releases_one_is_refused(machines: Machines) -> None:
+def trains(claims: Claims, held: Held, **packages: str) -> HeldTrial:
+    """The held trial says that it has started."""
+    trial = HeldTrial(claims, held)
+    machine = {"versions": {**VERSIONS, **packages}, "device_model": "Tesla T4", "cuda": "12.8"}
+    trial.describe({attributes.PREFIX + key: value for key, value in machine.items()})
+    return trial
+
+
+def claimed(claims: Claims) -> Held:
+    held = claims.next_trial(10)
+    assert held is not None
+    return held
+
+
+def test_of_two_workers_that_begin_a_study_with_different_releases_one_waits_and_is_refused(machines: Machines) -> None:
     first, second = machines.worker(), machines.worker(ultralytics="8.4.191")
-    first.require()
-    second.require()  # nothing is recorded yet
-    first.begin()
+    assert first.require()
+    assert second.require()  # nothing is recorded yet
+    assert first.begin()
+    claims = machines.claims("first")
+    held = claimed(claims)
+    assert first.begin(own=held.trial_id)
+    second = machines.worker(ultralytics="8.4.191")
+    assert not second.begin()
+    assert not second.require()
+    assert machines.said == [
+        "this machine has ultralytics 8.4.191 instead of 8.4.190, with which another worker begins the study: waiting "
+        "whether its training starts"
+    ]
+    assert machines.file() == render("petskin", {"versions": VERSIONS})
+    trains(claims, held)
     with pytest.raises(UsageError) as refused:
         second.begin()
     line = f"pip install -r {machines.home.folder / 'environment.txt'}"
@@ -195,12 +237,90 @@ def test_of_two_workers_that_begin_a_study_with_different_releases_one_is_refuse
         "This machine has ultralytics 8.4.191 instead of 8.4.190, with which the study petskin was begun: type "
         f"`{line}`, or go on with --allow-different-machine, which is recorded."
     )
-    assert machines.study.attributes[attributes.ENVIRONMENT]["versions"] == VERSIONS
-    assert machines.file() == render("petskin", {"versions": VERSIONS})
+    assert machines.environment()["versions"] == VERSIONS
+    assert machines.file() == render("petskin", T4)
+
+
+def test_packages_with_which_nothing_was_trained_are_replaced_by_the_next_workers(machines: Machines) -> None:
+    broken, claims = machines.worker(), machines.claims("broken")
+    assert broken.begin()
+    held = claimed(claims)
+    assert broken.begin(own=held.trial_id)
+    HeldTrial(claims, held).release("machine: its packages are broken")
+    mended = machines.worker(ultralytics="8.4.191")
+    assert mended.require()
+    assert mended.begin()
+    assert machines.environment()["versions"]["ultralytics"] == "8.4.191"
+    assert "ultralytics==8.4.191\n" in machines.file()
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_trial_that_somebody_may_hold_keeps_its_packages_in_force(machines: Machines, *, is_gone: bool) -> None:
+    first = machines.worker()
+    assert first.begin()
+    held = claimed(machines.claims("first"))
+    gone = {(held.trial_id, held.token)} if is_gone else set()
+    other = machines.worker(ultralytics="8.4.191")
+    assert other.require(gone) == other.begin(gone) == is_gone
+    assert machines.environment()["versions"]["ultralytics"] == ("8.4.191" if is_gone else "8.4.190")
+
+
+def test_a_trial_that_trained_and_was_given_back_in_that_instant_keeps_its_packages(machines: Machines) -> None:
+    first, claims = machines.worker(), machines.claims("first")
+    assert first.begin()
+    held = claimed(claims)
+    other = machines.worker(ultralytics="8.4.191")
+    other._recorded = lambda: None  # type: ignore[method-assign]  # it has just read that nothing was trained
+    trains(claims, held).release("SIGTERM")
+    assert not other.begin()
+    assert machines.environment()["versions"] == VERSIONS
+
+
+def test_who_replaced_packages_unseen_is_not_overwritten_when_its_trial_trains(machines: Machines) -> None:
+    first = machines.worker()
+    assert first.begin()
+    second, claims = machines.worker(ultralytics="8.4.191"), machines.claims("second")
+    assert second.begin()
+    trains(claims, claimed(claims), ultralytics="8.4.191")
+    with pytest.raises(UsageError, match=r"ultralytics 8\.4\.190 instead of 8\.4\.191"):
+        first.require()
+    assert machines.environment()["versions"]["ultralytics"] == "8.4.191"
+    assert machines.environment()["device_model"] == "Tesla T4"
+
+
+ORDERS = sorted({"".join(order) for order in itertools.permutations("aaabbb")})
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_in_whatever_order_two_workers_begin_they_train_with_one_release(order: str, machines: Machines) -> None:
+    """Each records its packages, claims a trial and looks again, as a worker does; and gives it back where it must."""
+    releases = {"a": "8.4.190", "b": "8.4.191"}
+    assert machines.worker(ultralytics="8.4.1").begin()  # whoever came before has trained nothing
+    training = []
+
+    def worker(name: str) -> Iterator[None]:
+        check, claims = machines.worker(ultralytics=releases[name]), machines.claims(name)
+        may_claim = check.begin()
+        yield
+        if not may_claim:
+            return
+        held = claimed(claims)
+        yield
+        if check.begin(own=held.trial_id):
+            training.append(name)
+        else:
+            HeldTrial(claims, held).release("others were faster")
+        yield
+
+    workers = {name: worker(name) for name in releases}
+    for name in order:
+        next(workers[name], None)
+    (winner,) = training
+    assert machines.environment()["versions"]["ultralytics"] == releases[winner]
 
 
 def test_another_torch_is_not_refused_and_the_study_keeps_its_own(machines: Machines) -> None:
-    machines.worker().begin()
+    machines.trained()
     other = machines.worker(torch="2.99.0", numpy="9")
     other.begin()
     assert machines.study.attributes[attributes.ENVIRONMENT]["versions"] == VERSIONS
@@ -208,7 +328,7 @@ def test_another_torch_is_not_refused_and_the_study_keeps_its_own(machines: Mach
 
 
 def test_another_release_that_a_person_allows_goes_on_and_the_study_remembers_each_once(machines: Machines) -> None:
-    machines.worker().begin()
+    machines.trained()
     for release in ("8.4.191", "8.4.192", "8.4.191"):
         machines.worker(allowed=True, ultralytics=release).begin()
     study = machines.study
@@ -220,7 +340,8 @@ def test_another_release_that_a_person_allows_goes_on_and_the_study_remembers_ea
 
 
 def test_the_file_is_of_the_study_that_was_worked_on_last(machines: Machines, storage: PetskinStorage) -> None:
-    machines.worker().begin()
+    machines.trained()
+    machines.worker().require()
     own = machines.file()
     keep_in(cast(Home, machines.home), render("another study", but(ultralytics="8.4.100")))
     with pytest.raises(UsageError, match=r"environment\.txt"):
@@ -229,7 +350,7 @@ def test_the_file_is_of_the_study_that_was_worked_on_last(machines: Machines, st
 
 
 def test_where_the_home_refuses_the_file_the_packages_are_named(machines: Machines) -> None:
-    machines.worker().begin()
+    machines.trained()
     (machines.home.folder / "environment.txt").unlink()
     (machines.home.folder / "environment.txt").mkdir()
     with pytest.raises(UsageError, match=r"type `pip install ultralytics==8\.4\.190`, or"):
@@ -255,7 +376,8 @@ def test_a_network_home_gets_the_file_too_without_a_rename(machines: Machines, m
     machines.home.network = True
     monkeypatch.setattr(Path, "replace", _no_rename)
     monkeypatch.setattr("os.replace", _no_rename)
-    machines.worker().begin()
+    machines.trained()
+    machines.worker().require()
     before = machines.file()
     keep_in(cast(Home, machines.home), "# another\n")
     machines.worker().require()
@@ -280,7 +402,8 @@ def test_the_doctor_says_what_a_worker_here_would_do(
     machines: Machines, packages: dict[str, str], verdict: str, said: str
 ) -> None:
     assert doctor._environment(machines.study, cast(Home, machines.home)) is None, "nothing was trained yet"
-    machines.worker().begin()
+    machines.trained()
+    machines.worker().require()
     machines.worker(**packages)
     check = doctor._environment(machines.study, cast(Home, machines.home))
     assert check is not None
@@ -291,7 +414,7 @@ def test_the_doctor_says_what_a_worker_here_would_do(
 def test_another_snapshot_format_is_refused_with_what_to_install(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machines.worker().begin()
+    machines.trained()
     later = machines.worker()
     later._here = {"versions": {**VERSIONS, "petskin-tune": "0.2.0"}, "snapshot_format": 2}
     with pytest.raises(UsageError, match=r"snapshot format 2 instead of 1, .*: install petskin-tune 0\.1\.0 again, or"):

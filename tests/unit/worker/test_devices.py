@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,7 @@ import pytest
 from petskin_tune.errors import UsageError
 from petskin_tune.interrupts import Signals
 from petskin_tune.worker.devices import RESTARTS, WorkerProcesses, device_list, visible_gpus, worst
+from tests.support.workers import Said, wait_until
 
 SAY = "import sys; from pathlib import Path; Path(sys.argv[1][2:]).write_bytes(sys.stdin.buffer.read()"
 ARGUMENTS = "+ Path('/proc/self/cmdline').read_bytes())"
@@ -37,7 +43,7 @@ def test_a_signal_that_came_before_the_start_ends_processes_that_cannot_hear_it_
         signals.came = "SIGTERM"
         processes = WorkerProcesses(signals)
         assert processes.work("import time; time.sleep(600)", {"0": b"", "1": b""}) == 75
-    assert processes.seconds_since_told() > 0
+    assert processes.seconds_since_sigterm() > 0
 
 
 def test_a_worker_that_dies_is_started_again_while_another_one_lives(
@@ -75,6 +81,103 @@ time.sleep(1.0)
     with Signals() as signals:
         assert WorkerProcesses(signals).work(program, {"0": b"", "1": b""}) == 1
     assert len(list(tmp_path.iterdir())) == RESTARTS + 1
+
+
+def test_a_worker_that_is_started_again_is_told_what_holds_by_then(tmp_path: Path) -> None:
+    program = f"""
+import os, sys, time
+from pathlib import Path
+told = Path({str(tmp_path)!r}) / sys.argv[1][2:]
+with told.open("ab") as file:
+    file.write(sys.stdin.buffer.read() + b" ")
+if sys.argv[1] == "--device=0":
+    os.kill(os.getpid(), 9) if told.read_bytes() == b"first " else sys.exit(0)
+while (told.parent / "device=0").read_bytes().count(b" ") < 2:
+    time.sleep(0.05)
+"""
+    (tmp_path / "device=0").touch()
+    with Signals() as signals:
+        first, again = dict.fromkeys("01", b"first"), dict.fromkeys("01", b"again")
+        assert WorkerProcesses(signals).work(program, first, again) == 0
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "device=0": "first again ",
+        "device=1": "first ",
+    }
+
+
+PARENT = """
+import sys
+from petskin_tune.interrupts import Signals
+from petskin_tune.worker.devices import WorkerProcesses
+with Signals() as signals:
+    raise SystemExit(WorkerProcesses(signals).work(sys.argv[1], {"0": b"", "1": b""}))
+"""
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from petskin_tune.interrupts import Signals
+
+class Heard(Signals):
+    def _handle(self, number, frame):
+        os.write(1, f"heard {number}\\n".encode())
+        super()._handle(number, frame)
+
+with Heard(of_child=True) as signals:
+    signals.last_words = "stopped at once"
+    signals.tell(lambda name: os.write(1, f"told {name}\\n".encode()))
+    os.write(1, b"ready\\n")
+    while not Path("saved").exists():
+        time.sleep(0.05)
+os.write(1, b"suspended\\n")
+os._exit(75)
+"""
+
+
+@pytest.fixture
+def two_workers(tmp_path: Path) -> Iterator[Said]:
+    """A parent of two workers that take their time to suspend, in a process group of its own, as under a shell."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT, WORKER],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    parent = Said(process)
+    try:
+        parent.wait_for("ready", times=2)
+        yield parent
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_a_ctrl_c_that_the_parent_alone_is_sent_suspends_all_workers(two_workers: Said, tmp_path: Path) -> None:
+    os.kill(two_workers.pid, signal.SIGINT)
+    two_workers.wait_for("told SIGINT", times=2)
+    assert two_workers.count(f"heard {signal.SIGINT:d}") == 0, "nobody else has sent it"
+    (tmp_path / "saved").touch()
+    output = two_workers.end()
+    assert (two_workers.returncode, output.count("suspended")) == (75, 2), output
+
+
+def test_a_ctrl_c_that_a_terminal_sends_to_the_group_is_one_and_no_second(two_workers: Said, tmp_path: Path) -> None:
+    os.killpg(two_workers.pid, signal.SIGINT)
+    wait_until(lambda: two_workers.count("heard ") == 4)  # the terminal's and the parent's, by each
+    (tmp_path / "saved").touch()
+    output = two_workers.end()
+    assert (two_workers.returncode, output.count("suspended"), output.count("at once")) == (75, 2, 0), output
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["the parent alone", "the group"])
+def test_a_second_ctrl_c_ends_all_workers_at_once(send: Callable[[int, int], None], two_workers: Said) -> None:
+    send(two_workers.pid, signal.SIGINT)
+    two_workers.wait_for("told SIGINT", times=2)
+    send(two_workers.pid, signal.SIGINT)
+    output = two_workers.end()
+    assert (two_workers.returncode, output.count("suspended"), output.count("stopped at once")) == (75, 0, 2), output
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState, create_trial
 
+from petskin_tune import packages
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
 from petskin_tune.identity import Identity
@@ -335,6 +336,54 @@ def test_a_home_that_is_taken_over_ends_the_worker(begin: Callable[..., Life], m
     monkeypatch.setattr(life.place.home, "require", taken_over)
     with pytest.raises(UsageError, match="Another worker has taken this home over"):
         life.work()
+
+
+def test_another_release_is_no_other_than_the_study_was_begun_with_while_nothing_was_trained(
+    begin: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Failed("machine", "ImportError: cannot import name 'YOLO'", "Traceback")
+    life = begin((broken,), *[TRAINS] * 2, target=2)
+    with pytest.raises(UsageError, match="cannot import name"):
+        life.work()
+    (lease,) = read_leases(life.place.study.storage, life.place.study.id)
+    assert lease.state == "released"
+    here = packages.here()
+    mended = {**here, "versions": {**here["versions"], "ultralytics": "8.4.1"}}
+    monkeypatch.setattr("petskin_tune.packages.here", lambda: mended)
+    assert life.work() == EXIT_DONE
+    assert life.states() == ["COMPLETE"] * 2
+    in_force = life.study.user_attrs[attributes.ENVIRONMENT]
+    assert in_force["versions"] == mended["versions"]
+
+
+def test_a_worker_whose_packages_others_have_replaced_gives_its_trial_back(
+    begin: Callable[..., Life], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker records its own and claims a trial, in the instant before this one's claim."""
+    life = begin(target=3)
+    here = packages.here()
+    others = {**here, "versions": {**here["versions"], "ultralytics": "8.4.1"}}
+    claim, overtaken = life.place.claims.next_trial, []
+
+    def overtake(target: int) -> Held | None:
+        if not overtaken:
+            life.study.set_user_attr(attributes.ENVIRONMENT, others)
+            overtaken.append(life.held_by_another())
+        return claim(target)
+
+    monkeypatch.setattr(life.place.claims, "next_trial", overtake)
+
+    def trains() -> None:
+        overtaken[0].describe({attributes.VERSIONS: others["versions"], attributes.DEVICE_MODEL: "Tesla T4"})
+
+    life.suspension.happens = [trains]
+    with pytest.raises(UsageError, match=r"instead of 8\.4\.1, with which the study"):
+        life.work()
+    assert life.trained() == []
+    assert [lease.state for lease in read_leases(life.place.study.storage, life.place.study.id)] == [
+        "running",
+        "released",
+    ]
 
 
 def test_a_study_that_somebody_deletes_ends_the_worker(begin: Callable[..., Life]) -> None:
