@@ -63,7 +63,6 @@ def delete_study(places: Places, say: Callable[[str], None], may: Callable[[str]
     """
     from petskin_tune.nearest import did_you_mean
     from petskin_tune.opening.lookup import find_existing, names, open_places
-    from petskin_tune.study import attributes
 
     with open_places(places, "guest", say) as (home, _):
         study = find_existing(home, places.study, mode="guest")
@@ -80,7 +79,7 @@ def delete_study(places: Places, say: Callable[[str], None], may: Callable[[str]
             say("nothing is deleted")
             return EXIT_USAGE
         for one in doomed:
-            one.set_attribute(attributes.DELETING, True)
+            one.mark_for_deletion()
         _refuse_workers_again(doomed, places)
         holdings = [_holding(one, home) for one in doomed]  # somebody may have trained while a person thought
         home.save()
@@ -151,14 +150,12 @@ def _refuse_workers(study: Study, places: Places) -> None:
 
 def _refuse_workers_again(studies: Sequence[Study], places: Places) -> None:
     """As before, once no other worker can begin any more; one that was faster keeps its study, and all stay."""
-    from petskin_tune.study import attributes
-
     try:
         for study in studies:
             _refuse_workers(study, places)
     except UsageError:
         for study in studies:
-            study.set_attribute(attributes.DELETING, False)
+            study.mark_for_deletion(False)
         raise
 
 
