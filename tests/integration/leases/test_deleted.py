@@ -19,6 +19,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held, read_leases
 from petskin_tune.leases.segments import Begin, Choice, Continue, Segments
 from petskin_tune.opening.places import Places
+from petskin_tune.study import attributes
 from petskin_tune.study.creation import create_study
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec, StudySpec
 from petskin_tune.study.study import Study, delete_rows, find_study
@@ -132,6 +133,7 @@ def test_a_birth_that_was_faster_keeps_its_study(on_a_server: Kept) -> None:
         except UsageError as refused:
             ended.append(str(refused))
 
+    kept.study.optuna.set_user_attr(attributes.DELETING, False)  # as a deletion that was refused has left it before
     worker = kept.stopped_at("before-birth")  # in its transaction
     command = threading.Thread(target=delete)
     command.start()
