@@ -63,7 +63,6 @@ def delete_study(places: Places, say: Callable[[str], None], may: Callable[[str]
     """
     from petskin_tune.nearest import did_you_mean
     from petskin_tune.opening.lookup import find_existing, names, open_places
-    from petskin_tune.study import attributes
 
     with open_places(places, "guest", say) as (home, _):
         study = find_existing(home, places.study, mode="guest")
@@ -80,7 +79,7 @@ def delete_study(places: Places, say: Callable[[str], None], may: Callable[[str]
             say("nothing is deleted")
             return EXIT_USAGE
         for one in doomed:
-            one.set_attribute(attributes.DELETING, True)
+            one.mark_for_deletion()
         _refuse_workers_again(doomed, places)
         holdings = [_holding(one, home) for one in doomed]  # somebody may have trained while a person thought
         home.save()
@@ -151,14 +150,12 @@ def _refuse_workers(study: Study, places: Places) -> None:
 
 def _refuse_workers_again(studies: Sequence[Study], places: Places) -> None:
     """As before, once no other worker can begin any more; one that was faster keeps its study, and all stay."""
-    from petskin_tune.study import attributes
-
     try:
         for study in studies:
             _refuse_workers(study, places)
     except UsageError:
         for study in studies:
-            study.set_attribute(attributes.DELETING, False)
+            study.mark_for_deletion(False)
         raise
 
 
@@ -172,8 +169,10 @@ class _Holding:
     Attributes:
         study: its name and how much it is, in words.
         files: in the store.
-        paths: files and folders on this machine.
-        left: what lies in the study's folder of the store and is not the study's.
+        paths: files and folders of its runs on this machine.
+        subsets: those on this machine from which no other study trains.
+        shared: the folder in which they lie, with those of studies of this name in other databases.
+        left: what lies among the study's files and is not, or not only, the study's.
     """
 
     study: str
@@ -181,17 +180,20 @@ class _Holding:
     store: Store
     files: tuple[Entry, ...]
     paths: tuple[Path, ...]
+    subsets: tuple[Path, ...]
+    shared: Path
     left: tuple[str, ...]
 
     def __str__(self) -> str:
+        count = len(self.paths) + len(self.subsets)
         stored = f"{counted(len(self.files), 'file')} ({size(sum(entry.size for entry in self.files))})"
-        here = (
-            f", {counted(len(self.paths), 'folder or file', 'folders or files')} of its runs here" if self.paths else ""
-        )
+        here = f", {counted(count, 'folder or file', 'folders or files')} of its runs here" if count else ""
         return f"{self.study}, {stored} on {place(self.store.url)}{here}"
 
     def delete(self) -> None:
         """Delete the files, the store's first."""
+        from petskin_tune.datasets.subset import give_up
+
         for entry in self.files:
             self.store.delete(entry.key)
         self.store.remove_empty_folders(self.uid)
@@ -200,17 +202,22 @@ class _Holding:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        give_up(self.shared, self.uid)
 
 
 def _holding(study: Study, home: Home) -> _Holding:
     from petskin_tune.checkpoints.keys import is_of_a_trial
+    from petskin_tune.datasets.subset import only_of, others_than
     from petskin_tune.study.best.repeats import repeats_of
+    from petskin_tune.trial.inputs import subset_folder
 
     repeats = repeats_of(study.attributes)
     about = f" ({repeats})" if repeats else ""
     store = home.open_store(study.store, study.uid)
     entries = store.entries(study.uid)
     best = None if repeats else study.best()
+    shared = subset_folder(study.name, home)
+    foreign = (f"{store.url}/{entry.key}" for entry in entries if not is_of_a_trial(entry.key))
     value = f", best mask mAP {score(best.value)}" if best else ""
     return _Holding(
         f"study {study.name}{about}: {counted(len(study.trials()), 'trial')}{value}",
@@ -218,13 +225,14 @@ def _holding(study: Study, home: Home) -> _Holding:
         store,
         tuple(entry for entry in entries if is_of_a_trial(entry.key)),
         tuple(_paths(study, home)),
-        tuple(f"{store.url}/{entry.key}" for entry in entries if not is_of_a_trial(entry.key)),
+        tuple(only_of(shared, study.uid)),
+        shared,
+        (*foreign, *map(str, others_than(shared, study.uid))),
     )
 
 
 def _paths(study: Study, home: Home) -> list[Path]:
-    """The study's own files on this machine: run folders, outboxes and the images of its subset; no links."""
-    from petskin_tune.files.paths import folder_name
+    """The study's own files on this machine: run folders and outboxes; no links."""
     from petskin_tune.trial.pictures import FOLDER
 
     own = re.compile(rf"{re.escape(study.uid)}-\d{{6,}}(-\d+|\.jsonl)?")
@@ -234,8 +242,6 @@ def _paths(study: Study, home: Home) -> list[Path]:
         for path in _listed(home.work / folder)
         if own.fullmatch(path.name)
     ]
-    subset = folder_name(f"subset-{study.name}")
-    found += [path for path in _listed(home.work / "data") if path.name == subset]
     return [path for path in found if path.exists() and not path.is_symlink()]
 
 

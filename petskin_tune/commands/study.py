@@ -184,4 +184,4 @@ def stop(places: Places) -> None:
 def _leases(study: Study) -> Claims:
     from petskin_tune.leases.claims import Claims
 
-    return Claims(study.storage, study.id, "petskin-tune", study.spec.lease, study.spec.snapshot_every)
+    return Claims(study.storage, study.fence, "petskin-tune", study.spec.lease, study.spec.snapshot_every)

@@ -83,6 +83,10 @@ LOCK_STUDY = {
     "sqlite": sa.text("SELECT study_id FROM studies WHERE study_id = :study_id"),  # BEGIN IMMEDIATE has the lock
 }
 
+WHOSE_STUDY = sa.text(
+    "SELECT key, value_json FROM study_user_attributes WHERE study_id = :study_id AND key IN (:uid, :deleting)"
+)
+
 COUNT_OURS = sa.text("SELECT count(*) FROM trial_leases WHERE study_id = :study_id")
 
 FIND_BIRTH = sa.text(

@@ -1,11 +1,18 @@
-"""Fewer images of a data set: stratified by class, whole groups, seeded, as image lists that Ultralytics reads."""
+"""Fewer images of a data set: stratified by class, whole groups, seeded, as image lists that Ultralytics reads.
+
+Studies of one name share a subset, also those of different databases. Each that is to train from it leaves a mark, and
+it is deleted with the last of them. A subset without a mark, which is older than marks, may be anybody's.
+"""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
+import shutil
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -19,6 +26,8 @@ from petskin_tune.files import regular
 from petskin_tune.files.atomic import only_one, write_whole
 from petskin_tune.files.paths import filling, resolved, typed
 from petskin_tune.printable import raw
+
+MARKS = "studies"  # folder of a subset: an empty file for each study that trains from it, called by its uid
 
 
 def write(
@@ -56,6 +65,66 @@ def write(
         layout.mark_order(content, chosen)
         write_whole(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return folder / "data.yaml"
+
+
+# ---- whose it is -----------------------------------------------------------------------------------------------------
+
+
+def mark(data_yaml: Path, uid: str) -> None:
+    """Keep a subset for a study, until :func:`give_up`.
+
+    Args:
+        data_yaml: as :func:`write` returned it.
+        uid: of the study.
+
+    Raises:
+        UsageError: the disk refuses, or the subset was deleted since it was written.
+    """
+    folder = data_yaml.parent
+    with filling(folder), only_one(folder):
+        if not data_yaml.is_file():
+            raise UsageError(f"{folder} was deleted with another study just now; type the same command again.")
+        (folder / MARKS).mkdir(exist_ok=True)
+        (folder / MARKS / uid).touch()
+
+
+def only_of(dest: Path, uid: str) -> list[Path]:
+    """The subsets under ``dest`` (see :func:`write`) that no other study is known to train from."""
+    return [folder for folder in _subsets(dest) if _marks(folder) == {uid}]
+
+
+def others_than(dest: Path, uid: str) -> list[Path]:
+    """The subsets under ``dest`` from which another study trains, or may train."""
+    return [folder for folder in _subsets(dest) if _marks(folder) != {uid}]
+
+
+def give_up(dest: Path, uid: str) -> None:
+    """Let a study train no more from what lies under ``dest``: what was its own alone is deleted.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for folder in _subsets(dest):
+        with only_one(folder):
+            if _marks(folder) == {uid}:
+                shutil.rmtree(folder)
+            else:
+                (folder / MARKS / uid).unlink(missing_ok=True)
+    with suppress(OSError):  # something lies in it
+        dest.rmdir()
+
+
+def _subsets(dest: Path) -> Iterator[Path]:
+    folders = sorted(dest.iterdir()) if dest.is_dir() and not dest.is_symlink() else []
+    return (folder for folder in folders if folder.is_dir() and not folder.is_symlink())
+
+
+def _marks(folder: Path) -> set[str]:
+    marks = folder / MARKS
+    return {path.name for path in marks.iterdir()} if marks.is_dir() else set()
+
+
+# ---- the draw --------------------------------------------------------------------------------------------------------
 
 
 def read_groups(data_set: layout.DataSet) -> dict[str, str]:

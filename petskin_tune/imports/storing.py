@@ -14,7 +14,6 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial
 from sqlalchemy.orm import Session
 
-from petskin_tune.database import queries
 from petskin_tune.database.storage import models
 from petskin_tune.imports.tune_logs import FITNESS_OF
 from petskin_tune.study import attributes
@@ -98,7 +97,7 @@ def _of_scale(trial: FrozenTrial, scale: str | None) -> FrozenTrial:
 
 
 def _add(study: Study, trials: Sequence[FrozenTrial], session: Session) -> None:
-    session.execute(queries.LOCK_STUDY[study.storage.engine.name], {"study_id": study.id})
+    study.fence.require(session)
     known = _known(study.id, session)
     digests = {one.digest for one in known}
     records: dict[str, list[int]] = defaultdict(list)  # ids of trials by their settings

@@ -25,6 +25,7 @@ from petskin_tune.identity import Identity
 from petskin_tune.leases.expiry import Gone, Seen, Watch, why_gone
 from petskin_tune.leases.lease import Held, Lease, read_leases
 from petskin_tune.study import attributes
+from petskin_tune.study.fence import Fence
 
 LONE_WAIT_SECONDS = 120.0  # a lone worker waits out a lease that ends sooner rather than start a new trial
 
@@ -34,7 +35,7 @@ class Claims:
 
     Args:
         storage: of the study.
-        study_id: Optuna's.
+        fence: of the study.
         worker: this worker's name, for people.
         seconds: how long a lease lasts without renewal.
         snapshot_seconds: the study's snapshot interval: an owner that lived longer had its chance; 0: after every
@@ -47,7 +48,7 @@ class Claims:
     def __init__(
         self,
         storage: PetskinStorage,
-        study_id: int,
+        fence: Fence,
         worker: str,
         seconds: float,
         snapshot_seconds: float,
@@ -57,7 +58,8 @@ class Claims:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.storage = storage
-        self.study_id = study_id
+        self.study_id = fence.id
+        self.fence = fence
         self.worker = worker
         self.seconds = seconds
         self.snapshot_seconds = snapshot_seconds
@@ -78,11 +80,14 @@ class Claims:
         """Take the oldest waiting trial, or create a new one; None when the study has ``target`` configurations.
 
         The count, the trial and its lease are one transaction under the lock of the study's row.
+
+        Raises:
+            UsageError: somebody deleted the study, or has begun to.
         """
         nonce = uuid.uuid4().hex
 
         def work(session: Session) -> Held | None:
-            self.lock_study(session)
+            self.fence.require(session)
             born = session.execute(queries.FIND_BIRTH, {"nonce": nonce}).one_or_none()
             if born is not None:  # the acknowledgement of the first attempt was lost
                 return Held(born.trial_id, born.number, token=1)
@@ -104,10 +109,6 @@ class Claims:
         self._insert(session, trial.trial_id, nonce, until=until)
         reach("before-birth")
         return Held(trial.trial_id, trial.number, token=1)
-
-    def lock_study(self, session: Session) -> None:
-        """Keep other workers from births and choices until the transaction of ``session`` ends."""
-        session.execute(queries.LOCK_STUDY[self._dialect], {"study_id": self.study_id})
 
     def pop_waiting(self, session: Session) -> Any | None:
         """The oldest trial that a person or the study file has enqueued (a row of Optuna's), now RUNNING."""
@@ -144,6 +145,9 @@ class Claims:
         """Give a released lease to RUNNING trials that carry our mark, have none and are older than a lease.
 
         Births leave none behind; a database that a person has put together from parts of others may hold some.
+
+        Raises:
+            UsageError: there are some, and somebody deleted the study, or has begun to.
         """
 
         def find(session: Session) -> list[int]:
@@ -152,7 +156,7 @@ class Claims:
             return list(session.execute(queries.UNLEASED, wanted).scalars())
 
         def work(session: Session) -> None:
-            self.lock_study(session)
+            self.fence.require(session)
             for trial_id in find(session):
                 self._insert(session, trial_id, uuid.uuid4().hex, "released", "had no lease")
 
@@ -176,6 +180,9 @@ class Claims:
             by_command: a person says that the owners are gone (``--take-over``): those that the first such call finds,
                 but for the workers that the same command has started beside this one.
             leave: trial ids that this worker must not touch.
+
+        Raises:
+            UsageError: there is one, and somebody deleted the study, or has begun to.
         """
         leases = self.read() if leases is None else leases
         gone = self.gone(leases, by_command=by_command)
@@ -241,11 +248,13 @@ class Claims:
         row = {**seen, **deaths, **self.owner(), "resumed": 1, "until": lease.until}
 
         attempts = itertools.count()
+        reach("before-claim")
 
         def work(session: Session) -> int | None:
             if next(attempts) == 0 or not first_time_only:
                 claimed = session.execute(queries.CLAIM[self._dialect], row)
                 if rows(claimed) == 1:
+                    self.fence.require(session)  # after the lease's row, as whoever goes on with a trial locks them
                     return lease.token + 1
             # Another claimer was faster; or this one, when the acknowledgement of its first attempt was lost.
             return session.execute(queries.FIND_CLAIM, {"trial_id": lease.trial_id, "nonce": nonce}).scalar()

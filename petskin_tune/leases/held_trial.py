@@ -231,7 +231,7 @@ class HeldTrial:
         """
 
         def work(session: Session) -> bool | None:
-            self._claims.lock_study(session)
+            self._claims.fence.require_kept(session)
             known = session.execute(queries.UNTIL_OF, self._ours).scalar()
             if known is not None and (known == 0 or known > epoch):  # it is decided; the acknowledgement was lost
                 return known > 0

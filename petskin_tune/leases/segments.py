@@ -96,6 +96,9 @@ class Segments:
 
         Args:
             choose: called until nothing has changed while it chose.
+
+        Raises:
+            UsageError: somebody deleted the study, or has begun to.
         """
         nonce = uuid.uuid4().hex
         while True:
@@ -148,7 +151,7 @@ class Segments:
         """
 
         def work(session: Session) -> bool:
-            self._claims.lock_study(session)
+            self._claims.fence.require(session)
             if session.execute(queries.COUNT_OWNED, self._study).scalar_one():
                 return False
             if version is not None and self._version(session) != version:
@@ -171,7 +174,7 @@ class Segments:
         seen = {"trial_id": lease.trial_id, "token": lease.token}
 
         def work(session: Session) -> bool:
-            self._claims.lock_study(session)
+            self._claims.fence.require_kept(session)
             frozen = session.execute(queries.FROZEN, self._study)
             same = [row for row in frozen if (row.trial_id, row.token) == (lease.trial_id, lease.token)]
             self._end_frozen(session, same, NO_ROOM)
@@ -185,7 +188,7 @@ class Segments:
         return tuple(session.execute(queries.SEGMENTS_VERSION, self._study).one())
 
     def _take(self, session: Session, version: Version, choice: Choice, nonce: str) -> Held | None:
-        self._claims.lock_study(session)
+        self._claims.fence.require(session)
         taken = session.execute(queries.FIND_BIRTH, {"nonce": nonce}).one_or_none()
         if taken is not None:  # the acknowledgement of the first attempt was lost
             return Held(taken.trial_id, taken.number, taken.token)

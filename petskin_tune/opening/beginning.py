@@ -111,9 +111,9 @@ def begin_study(draft: Draft, home: Home, before: Study | None) -> Study:
     Raises:
         UsageError: meanwhile another worker has created it, from another file or other data.
     """
-    from petskin_tune.trial.inputs import require_same_data
+    from petskin_tune.trial.inputs import of_study
 
-    asked, fingerprint = draft.asked, draft.prepared.fingerprint
+    asked = draft.asked
     study = create_study(
         open_storage(home.storage_url),
         draft.spec,
@@ -122,10 +122,10 @@ def begin_study(draft: Draft, home: Home, before: Study | None) -> Study:
             attributes.BASE: str(asked.folder) if asked.folder and not asked.shipped else "",
             attributes.FILE: changeable(draft.spec),
             attributes.STORE: home.to_record,
-            attributes.FINGERPRINT: fingerprint.to_json(),
+            attributes.FINGERPRINT: draft.prepared.fingerprint.to_json(),
         },
         instead_of=before,
     )
     refuse_differences(study, asked)
-    require_same_data(study.attributes[attributes.FINGERPRINT], fingerprint)
+    of_study(draft.prepared, study)
     return study

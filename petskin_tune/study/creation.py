@@ -10,11 +10,9 @@ from typing import Any
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from petskin_tune.database import queries
 from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.study import attributes
 from petskin_tune.study.rows import new_attribute, to_json, waiting_trial
@@ -46,11 +44,10 @@ def create_study(
     stored = {**attributes_of_study, attributes.SPEC: to_json(spec), attributes.UID: uuid.uuid4().hex[:12]}
 
     def work(session: Session) -> None:
-        other_id = {} if instead_of is None else _delete_untouched(session, instead_of)
-        if other_id is None:
+        if instead_of is not None and not _delete_untouched(session, instead_of):
             return
         direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
-        row = models.StudyModel(study_name=spec.study, directions=[direction], **other_id)
+        row = models.StudyModel(study_name=spec.study, directions=[direction])
         session.add(row)
         session.flush()
         for key, value in stored.items():
@@ -79,20 +76,16 @@ def is_untouched(study: Study) -> bool:
     )
 
 
-def _delete_untouched(session: Session, study: Study) -> dict[str, int] | None:
-    """Delete the study and what waits in it; None where a worker or a person was faster.
-
-    Returns an id for the study that takes its place: SQLite would give it the same one, and a worker that still has the
-    old study open would train trials of the new one.
-    """
-    session.execute(queries.LOCK_STUDY[study.storage.engine.name], {"study_id": study.id})
+def _delete_untouched(session: Session, study: Study) -> bool:
+    """Delete the study and what waits in it, if it is still there; False where a worker or a person was faster."""
+    if not study.fence.is_kept(session):
+        return True
     row = session.get(models.StudyModel, study.id, populate_existing=True)
     if row is None or not all(_waits_as_start_point(trial) for trial in row.trials):
-        return None
-    highest = session.query(func.max(models.StudyModel.study_id)).scalar()
+        return False
     session.delete(row)
     session.flush()
-    return {"study_id": highest + 1} if study.storage.engine.name == "sqlite" else {}
+    return True
 
 
 def _waits_as_start_point(trial: Any) -> bool:

@@ -7,7 +7,6 @@ A study is an ordinary Optuna study. Its spec, its store and its data set's fing
 from __future__ import annotations
 
 import json
-import shlex
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from petskin_tune.database.storage import PetskinStorage, models
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 from petskin_tune.study.best import ranking
+from petskin_tune.study.fence import Fence, being_deleted, deleted
 from petskin_tune.study.rows import attribute, changeable, keep_attribute, new_attribute, to_json, waiting_trial
 from petskin_tune.study.space.parameters import check_settings
 from petskin_tune.study.spec import CHANGEABLE, StudySpec
@@ -62,9 +62,21 @@ class Study:
         """The store as the study names it, see :meth:`petskin_tune.home.home.Home.store_for`."""
         return self.attributes.get(attributes.STORE)
 
+    @property
+    def fence(self) -> Fence:
+        """By which a write knows this study from one that has taken its place."""
+        return Fence(self.id, self.uid, self.name)
+
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The trials (in ``states``, or all) as they are now, by number. Not copies: read only."""
-        return self.optuna.get_trials(deepcopy=False, states=states or None)
+        """The trials (in ``states``, or all) as they are now, by number. Not copies: read only.
+
+        Raises:
+            UsageError: somebody deleted the study.
+        """
+        try:
+            return self.optuna.get_trials(deepcopy=False, states=states or None)
+        except KeyError:
+            raise deleted(self.name) from None
 
     def best(self) -> FrozenTrial | None:
         """The best trial, see :func:`petskin_tune.study.best.ranking.ranked`; None while no trial has a value."""
@@ -76,31 +88,65 @@ class Study:
         Raises:
             UsageError: somebody deleted the study, or has begun to.
         """
-        try:
-            self.attributes = self.optuna.user_attrs
-        except KeyError:
-            raise UsageError(f"The study {self.name!r} was deleted from the database.") from None
-        refuse_deleted(self)
+        self.attributes = self.require()
         self.spec = read_spec(self.attributes)
+
+    def require(self) -> dict[str, Any]:
+        """The user attributes of the study as they are now; what this process knows of them stays as it is.
+
+        Raises:
+            UsageError: somebody deleted the study, or has begun to.
+        """
+        stored = self._stored()
+        self.fence.check(stored)
+        return stored
 
     def read_attribute(self, key: str) -> Any:
         """A user attribute as it is now; None where it is not set.
 
         Raises:
-            UsageError: it is not as we write it.
+            UsageError: it is not as we write it, or somebody deleted the study.
         """
-        return study_attributes(self.storage.get_study_user_attrs(self.id)).get(key)
+        return study_attributes(self._stored()).get(key)
+
+    def _stored(self) -> dict[str, Any]:
+        try:
+            return self.storage.get_study_user_attrs(self.id)
+        except KeyError:
+            raise deleted(self.name) from None
 
     def set_attribute(self, key: str, value: Any) -> None:
-        """Set a user attribute of the study."""
-        self.optuna.set_user_attr(key, value)
+        """Set a user attribute of the study.
+
+        Raises:
+            UsageError: somebody deleted the study, or has begun to; so it is with every write below.
+        """
+
+        def work(session: Session) -> None:
+            self.fence.require(session)
+            keep_attribute(session, self.id, key, value)
+
+        self.storage.transaction(work)
         self.attributes = {**self.attributes, key: value}
+
+    def mark_for_deletion(self, going: bool = True) -> None:
+        """Let nobody begin anything in the study any more; or, ``going`` off, let them again.
+
+        Raises:
+            UsageError: somebody else has deleted it.
+        """
+
+        def work(session: Session) -> None:
+            self.fence.require_kept(session)
+            keep_attribute(session, self.id, attributes.DELETING, going or None)
+
+        self.storage.transaction(work)
 
     def set_once(self, key: str, value: Any) -> Any:
         """Set a user attribute unless it is set; what is in force then."""
 
         def work(session: Session) -> Any:
-            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            self.fence.require(session)
             row = attribute(session, self.id, key)
             if row is None:
                 session.add(new_attribute(self.id, key, value))
@@ -117,7 +163,7 @@ class Study:
             return
 
         def work(session: Session) -> list[Any]:
-            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            self.fence.require(session)
             row = attribute(session, self.id, key)
             listed = [] if row is None else json.loads(row.value_json)
             if value not in listed:
@@ -140,7 +186,7 @@ class Study:
             raise ValueError(f"only {CHANGEABLE} may change")
 
         def work(session: Session) -> StudySpec:
-            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            self.fence.require(session)
             row = attribute(session, self.id, attributes.SPEC)
             changed = read_spec({attributes.SPEC: json.loads(row.value_json)}).model_copy(update=values)
             spec = checked(changed, "The study")
@@ -163,7 +209,7 @@ class Study:
             return
 
         def work(session: Session) -> StudySpec:
-            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            self.fence.require(session)
             row, said = (attribute(session, self.id, key) for key in (attributes.SPEC, attributes.FILE))
             before = {} if said is None else json.loads(said.value_json)
             news = {key: getattr(mine, key) for key in says if key not in before or before[key] != says[key]}
@@ -193,7 +239,7 @@ class Study:
 
     def _add_one(self, key: str) -> None:
         def work(session: Session) -> None:
-            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            self.fence.require(session)
             row = attribute(session, self.id, key)
             if row is None:
                 session.add(new_attribute(self.id, key, 1))
@@ -211,7 +257,7 @@ class Study:
         nonce = template.system_attrs[attributes.ENQUEUED]
 
         def work(session: Session) -> int:
-            session.execute(queries.LOCK_STUDY[self.storage.engine.name], {"study_id": self.id})
+            self.fence.require(session)
             known = (
                 session.query(models.TrialSystemAttributeModel)
                 .filter_by(key=attributes.ENQUEUED, value_json=json.dumps(nonce))
@@ -264,21 +310,20 @@ def refuse_deleted(study: Study) -> None:
         UsageError: says how to end it.
     """
     if study.attributes.get(attributes.DELETING):
-        to_type = f"petskin-tune delete {shlex.quote(study.name)}"
-        raise UsageError(
-            f"The study {study.name!r} is being deleted. To end it, type: {to_type}, "
-            "with the --home or --storage that you have just given, if any."
-        )
+        raise being_deleted(study.name)
 
 
 def delete_rows(study: Study) -> None:
-    """Delete all that the database has of the study, Optuna's rows and ours, in one transaction."""
+    """Delete all that the database has of the study, Optuna's rows and ours, in one transaction.
+
+    Nothing happens where somebody else has done so: another study may have its id by now.
+    """
     statements = queries.delete_study(models.BaseModel.metadata)
 
     def work(session: Session) -> None:
-        session.execute(queries.LOCK_STUDY[study.storage.engine.name], {"study_id": study.id})
-        for statement in statements:
-            session.execute(statement, {"of_study": study.id})
+        if study.fence.is_kept(session):
+            for statement in statements:
+                session.execute(statement, {"of_study": study.id})
 
     study.storage.transaction(work)
 

@@ -118,7 +118,7 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
     in_force = whole
     if spec.subset is not None:
         wanted = (spec.subset.train, spec.subset.val)
-        in_force = subset.write(whole, *wanted, spec.seed, cache / folder_name(f"subset-{spec.study}"))
+        in_force = subset.write(whole, *wanted, spec.seed, subset_folder(spec.study, home))
     data_set = layout.read(whole)
     taken = fingerprints.fingerprint(in_force, cache, for_training=True)
     return Prepared(
@@ -129,6 +129,11 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
         train_images=len(data_set.images["train"]),
         taken=taken,
     )
+
+
+def subset_folder(study: str, home: Home) -> Path:
+    """Where the subsets of the studies of this name lie, in whichever database they are."""
+    return home.work / "data" / folder_name(f"subset-{study}")
 
 
 def require_unchanged(prepared: Prepared, home: Home) -> None:
@@ -162,11 +167,13 @@ def data_of(study: Study, home: Home, data: str | None = None) -> Prepared:
 
 
 def of_study(prepared: Prepared, study: Study) -> Prepared:
-    """``prepared`` with the study's fingerprint.
+    """``prepared`` with the study's fingerprint; a subset is kept on this machine from now on, as long as the study is.
 
     Raises:
         UsageError: its data set is not the study's.
     """
+    if study.spec.subset is not None:
+        subset.mark(prepared.data, study.uid)
     stored = study.attributes.get(attributes.FINGERPRINT)
     if stored is None:
         return prepared

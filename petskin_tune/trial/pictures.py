@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from petskin_tune.checkpoints import pictures
 from petskin_tune.checkpoints.base import Store
 from petskin_tune.error_text import tail
+from petskin_tune.errors import UsageError
 from petskin_tune.faults import reach
 from petskin_tune.files.durable import StoreError
 from petskin_tune.protocol import TRAIN_LOG, Event, Failed, PicturesJob, PicturesMade
@@ -84,11 +85,26 @@ class Maker:
             folder.mkdir(parents=True)
             made = self._run(self._job(trial, prepared, folder))
             reach("pictures-to-store")
-            return pictures.keep(self._store, self._study.uid, trial.number, Path(made.folder))
+            key = pictures.keep(self._store, self._study.uid, trial.number, Path(made.folder))
+            self._leave_nothing_of_a_deleted_study(key)
+            return key
         except (OSError, StoreError) as error:
             raise NotMade(str(error)) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _leave_nothing_of_a_deleted_study(self, key: str) -> None:
+        """Delete what came into the store when whoever deletes the study may have listed it: nobody waits for pictures.
+
+        Raises:
+            NotMade: the study is gone, or is going.
+        """
+        try:
+            self._study.require()
+        except UsageError as gone:
+            self._store.delete(key)
+            self._store.remove_empty_folders(self._study.uid)
+            raise NotMade(str(gone)) from gone
 
     def _job(self, trial: FrozenTrial, prepared: Prepared, folder: Path) -> PicturesJob:
         known = recorded(trial)

@@ -106,7 +106,7 @@ class Workplace:
         self.left_to_others: set[int] = set()
         copied = home.copied is not None
         terms = (study.spec.lease, study.spec.snapshot_every)
-        self.claims = Claims(study.storage, study.id, options.worker, *terms, alone=copied)
+        self.claims = Claims(study.storage, study.fence, options.worker, *terms, alone=copied)
         self.segments = Segments(self.claims)
         self.retention = Retention(
             study, self.store, copied=copied, give_up=self._give_up, worth=self._worth, settle=self.home.save

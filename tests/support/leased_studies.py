@@ -12,7 +12,10 @@ from sqlalchemy import text
 from petskin_tune.database.storage import PetskinStorage
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
+from petskin_tune.study import attributes
+from petskin_tune.study.fence import Fence
 
+UID = "0123456789ab"
 LEASE = 90.0
 SNAPSHOTS = 300.0
 
@@ -40,7 +43,7 @@ class LeasedStudy:
     def worker(self, name: str, host: str = "here", lease: float = LEASE, snapshots: float = SNAPSHOTS) -> Claims:
         """The leases as a worker on ``host`` sees them: whether it lives cannot be known from anywhere."""
         identity = replace(Identity.mine(), host=host, pid=hash(name) % 10**6)
-        return Claims(self.storage, self.id, name, lease, snapshots, identity=identity, clock=self.clock)
+        return Claims(self.storage, fence_of(self.optuna), name, lease, snapshots, identity=identity, clock=self.clock)
 
     def let_expire(self, seconds_ago: float = 1.0) -> None:
         """All running leases ran out so long ago."""
@@ -62,5 +65,12 @@ class LeasedStudy:
             return [dict(row) for row in connection.execute(sqlalchemy.text(f"SELECT * FROM {table}")).mappings()]
 
 
+def fence_of(study: optuna.Study) -> Fence:
+    """Of a study that may have no uid."""
+    return Fence(study._study_id, study.user_attrs.get(attributes.UID), study.study_name)
+
+
 def new_study(storage: PetskinStorage) -> LeasedStudy:
-    return LeasedStudy(storage, optuna.create_study(storage=storage, study_name=uuid.uuid4().hex, direction="maximize"))
+    study = optuna.create_study(storage=storage, study_name=uuid.uuid4().hex, direction="maximize")
+    study.set_user_attr(attributes.UID, UID)
+    return LeasedStudy(storage, study)

@@ -135,7 +135,7 @@ class MadeUp:
         return number
 
     def _lease(self, trial_id: int, worker: str, identity: Identity, state: str, columns: Mapping[str, Any]) -> None:
-        claims = Claims(self.storage, self.study.id, worker, A_DAY, 300.0, identity=identity)
+        claims = Claims(self.storage, self.study.fence, worker, A_DAY, 300.0, identity=identity)
 
         def work(session: Session) -> None:
             claims._insert(session, trial_id, uuid.uuid4().hex, state=state)

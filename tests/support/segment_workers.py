@@ -14,6 +14,7 @@ from typing import Any, cast
 from petskin_tune.database.engine import Patience
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.datasets.fingerprint import Fingerprint
+from petskin_tune.errors import EXIT_USAGE, UsageError
 from petskin_tune.home.home import Home
 from petskin_tune.protocol import Event, TrialJob
 from petskin_tune.study.creation import create_study
@@ -72,6 +73,9 @@ def run(url: str, folder: str, name: str, faults: str) -> None:
     place = Workplace(study, home, cast(Any, trainings), screen, Options(worker=name), inputs)
     try:
         code = Worker(place, Suspension(place, None)).work()
+    except UsageError as refusal:
+        code = EXIT_USAGE
+        screen.note(str(refusal))
     finally:
         (Path(folder) / f"{name}.said").write_text(screen.shown.getvalue())
     sys.stdout.flush()
@@ -99,6 +103,10 @@ class Workers:
     def fired(self, name: str) -> str:
         path = self._folder / f"{name}.faults"
         return path.read_text() if path.exists() else ""
+
+    def said(self, name: str) -> str:
+        """What people have seen of a worker that has ended."""
+        return (self._folder / f"{name}.said").read_text()
 
     def trainings(self) -> list[Mapping[str, Any]]:
         """All diaries' lines, by time."""

@@ -35,6 +35,8 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held, SnapshotPointer
 from petskin_tune.protocol import MASK_MAP, EpochDone, Position
 from petskin_tune.search.pruners import Verdict
+from petskin_tune.study import attributes
+from petskin_tune.study.fence import Fence
 from petskin_tune.trial.outbox import Outbox
 from petskin_tune.trial.recorder import Recorder
 
@@ -66,12 +68,16 @@ class SimulatedWorker:
         self.storage = open_storage(options["url"], Patience(seconds=None))
         self.leases = Claims(
             self.storage,
-            options["study_id"],
+            self._fence(options["study_id"]),
             options.get("name", f"worker-{os.getpid()}"),
             options.get("lease", LEASE),
             options.get("snapshots", 1000.0),
             identity=identity,
         )
+
+    def _fence(self, study_id: int) -> Fence:
+        uid = self.storage.get_study_user_attrs(study_id).get(attributes.UID)
+        return Fence(study_id, uid, self.storage.get_study_name_from_id(study_id))
 
     def log(self, event: str, **facts: Any) -> None:
         log(self.options, event, **facts)

@@ -19,10 +19,9 @@ from petskin_tune.trial.process.runner import Died
 from petskin_tune.trial.run import TrialRun
 from petskin_tune.trial.workplace import Options, Workplace
 from petskin_tune.views.progress import Progress
-from tests.support.leased_studies import new_study
+from tests.support.leased_studies import UID, new_study
 from tests.support.studies import a_spec
 
-UID = "uid"
 MACHINE = {"device": "cpu", "device_model": "a processor", "versions": {}, "threads": 1}
 STARTED = Started(1, (), MACHINE, {"epochs": 3}, 16, Position(0, 0), 10, ())
 

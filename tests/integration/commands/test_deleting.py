@@ -48,7 +48,8 @@ class Kept:
             f"work/outbox/{uid}-000002.jsonl",
             f"work/pictures/{uid}-000000-4711/best.pt",
             f"checkpoints/{uid}/trial-000000/pictures-0123456789abcdef.zip",
-            f"work/data/subset-{name}/data.yaml",
+            f"work/data/subset-{name}/0123456789abcdef/data.yaml",
+            f"work/data/subset-{name}/0123456789abcdef/studies/{uid}",
         )
 
     def _write(self, *names: str) -> list[Path]:
@@ -98,9 +99,19 @@ def test_a_study_goes_with_its_rows_and_files_and_nothing_else_does(kept: Kept) 
     assert [path for path in kept.persons + kept.others if not path.exists()] == []
     assert len(kept.other.study.trials()) == 4
     assert not (kept.home / f"checkpoints/{kept.uid}/trial-000000").exists()
+    assert not (kept.home / "work/data/subset-doomed").exists()
     again = delete(kept, "--yes")
     assert again.exit_code == 2
     assert "there is no study `doomed` in this database; known are other" in again.stderr
+
+
+def test_a_subset_that_nobody_has_marked_may_be_that_of_another_database_and_stays(kept: Kept) -> None:
+    (kept.home / f"work/data/subset-doomed/0123456789abcdef/studies/{kept.uid}").unlink()
+    ended = delete(kept, "--yes")
+    assert ended.exit_code == 0, ended.output
+    subset = kept.home / "work/data/subset-doomed/0123456789abcdef"
+    assert f"left, because it is not the study's: {subset}" in ended.stdout
+    assert (subset / "data.yaml").exists()
 
 
 @pytest.mark.parametrize("answer", first(1, ["n\n", "\n", ""]))

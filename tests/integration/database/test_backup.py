@@ -51,7 +51,7 @@ def test_a_restore_brings_study_trials_and_leases_back(
 ) -> None:
     storage = open_storage(postgres_url)
     study = create_study(storage, a_spec(), points=({"lr0": 0.001},), attributes_of_study={})
-    held = Claims(storage, study.id, "worker", 90.0, 300.0).next_trial(3)
+    held = Claims(storage, study.fence, "worker", 90.0, 300.0).next_trial(3)
     assert held is not None
     before = (study.attributes, [trial.state for trial in study.trials()], read_leases(storage, study.id)[0].worker)
     dumped = backup(environment, "once")

@@ -19,6 +19,7 @@ from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import SnapshotPointer, read_leases
 from petskin_tune.protocol import Position
+from tests.support.leased_studies import fence_of
 from tests.support.servers import LossyLine, Server, maintenance, running_server
 from tests.support.simulated import until
 
@@ -153,7 +154,7 @@ def test_a_wrong_password_is_refused_at_once_and_never_shown(server: Server, url
 def test_what_plain_optuna_reads_of_a_study_of_ours_is_an_ordinary_study(database_url: str) -> None:
     storage = open_storage(database_url)
     study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
-    leases = Claims(storage, study._study_id, "w", 90.0, 300.0)
+    leases = Claims(storage, fence_of(study), "w", 90.0, 300.0)
     for value in (0.25, 0.5):
         held = leases.next_trial(10)
         assert held is not None
@@ -178,7 +179,7 @@ def test_a_database_from_before_is_brought_up_to_date(
 ) -> None:
     storage = open_storage(database_url)
     study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
-    assert Claims(storage, study._study_id, "w", 6.0, 300.0).next_trial(1) is not None
+    assert Claims(storage, fence_of(study), "w", 6.0, 300.0).next_trial(1) is not None
     with storage.engine.begin() as connection:
         for column in newer_columns:
             connection.execute(text(f"ALTER TABLE trial_leases DROP COLUMN {column}"))

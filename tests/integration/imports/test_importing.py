@@ -32,7 +32,7 @@ from tests.support.foreign_runs import EPOCHS, SEARCH, rising, run_folder, tune_
 
 def trained_here(study: Study, scores: list[float], lr0: float) -> None:
     """A complete trial as a worker leaves it."""
-    claims = Claims(study.storage, study.id, "here", 90.0, 300.0)
+    claims = Claims(study.storage, study.fence, "here", 90.0, 300.0)
     held = claims.next_trial(60)
     assert held is not None
     trial = HeldTrial(claims, held)
@@ -185,7 +185,7 @@ def test_imported_runs_count_for_nothing_and_judge_nobody(database_url: str, tmp
     assert best is not None
     assert best.number == 1
     assert extent(study.spec, begun_here(study.trials())).done == EPOCHS
-    claims = Claims(study.storage, study.id, "here", 90.0, 300.0)
+    claims = Claims(study.storage, study.fence, "here", 90.0, 300.0)
     assert claims.count() == 1
     held = claims.next_trial(60)
     assert held is not None

@@ -212,6 +212,51 @@ def test_a_study_of_which_no_trial_has_begun_takes_the_edited_file(mine: Places)
     assert open_or_create(mine, silent).study.uid == second.uid
 
 
+def test_a_subset_goes_with_the_last_study_of_its_name_in_whichever_database(mine: Places) -> None:
+    write("mine", subset={"train": 4, "val": 2})
+    tried, searched = (replace(mine, home="home", storage=f"sqlite:///{name}.db") for name in ("tried", "searched"))
+    opened = [open_or_create(places, silent) for places in (tried, searched)]
+    assert opened[0].study.uid != opened[1].study.uid
+    prepared = [one.prepared for one in opened if one.prepared is not None]
+    (data,) = {one.data for one in prepared}
+    for place in (tried, searched):
+        assert data.exists(), "the workers of the other study train from it"
+        ended = CliRunner().invoke(
+            petskin_tune, ["delete", "mine", "--yes", "--home", "home", "--storage", str(place.storage)]
+        )
+        assert ended.exit_code == 0, ended.output
+        assert ("left, because it is not the study's" in ended.stdout) == (place is tried)
+    assert not data.parent.parent.exists()
+
+
+def test_a_worker_of_a_study_that_is_there_keeps_its_subset(mine: Places) -> None:
+    write("mine", subset={"train": 4, "val": 2})
+    opened = open_or_create(mine, silent)
+    assert opened.prepared is not None
+    shutil.rmtree(opened.prepared.data.parent.parent)  # as on another machine
+    again = open_or_create(mine, silent)
+    found = inputs.data_of(again.study, again.home)
+    assert [path.name for path in (found.data.parent / "studies").iterdir()] == [opened.study.uid]
+
+
+def test_a_subset_that_was_deleted_before_its_study_had_begun_is_made_again_by_the_same_command(
+    mine: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("mine", subset={"train": 4, "val": 2})
+
+    def be_late(*arguments: Any, **keywords: Any) -> Study:
+        (folder,) = Path().glob("**/subset-mine/*")
+        shutil.rmtree(folder)
+        return create_study(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(beginning, "create_study", be_late)
+        with pytest.raises(UsageError, match="was deleted with another study just now; type the same command again"):
+            open_or_create(mine, silent)
+    opened = open_or_create(mine, silent)
+    assert inputs.data_of(opened.study, opened.home).data.exists()
+
+
 def test_whoever_only_looks_is_told_how_the_study_takes_the_edited_file(mine: Places, tmp_path: Path) -> None:
     home = replace(mine, home="my home")
     open_or_create(home, silent)

@@ -55,7 +55,7 @@ class Case:
 
     def claim(self) -> None:
         elsewhere = replace(self.leases.identity, host="elsewhere")
-        other = Claims(self.storage, self.study.id, "w", 90.0, 300.0, identity=elsewhere)
+        other = Claims(self.storage, self.study.fence, "w", 90.0, 300.0, identity=elsewhere)
         held = other.take_over(by_command=True)
         assert held is not None
         assert held.token == 2
@@ -111,7 +111,7 @@ def _new_case(storage: PetskinStorage) -> Case:
     storage.patience.on_wait = lambda _: None
     spec = a_spec(study="s", epochs=3)
     study = create_study(storage, spec, points=(), attributes_of_study={})
-    leases = Claims(storage, study.id, "w", 90.0, 300.0)
+    leases = Claims(storage, study.fence, "w", 90.0, 300.0)
     held = leases.next_trial(1)
     assert held is not None
     return Case(storage, leases, HeldTrial(leases, held), study)
@@ -253,7 +253,7 @@ def test_a_release_whose_acknowledgement_was_lost_and_that_another_worker_used_a
     storage: PetskinStorage, behind_the_line: PetskinStorage, line: LossyLine
 ) -> None:
     case = _new_case(behind_the_line)
-    other = Claims(storage, case.study.id, "b", 90.0, 300.0)
+    other = Claims(storage, case.study.fence, "b", 90.0, 300.0)
     taken: list[Held | None] = []
     behind_the_line.patience.on_wait = lambda _: taken.append(other.take_over())
     line.lose_next()

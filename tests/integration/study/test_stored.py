@@ -205,7 +205,7 @@ NO_UIDS = ["../../../out", "/tmp/out", "", "A" * 12, "0" * 11, "0" * 12 + "\n", 
 
 @pytest.mark.parametrize("uid", NO_UIDS)
 def test_a_uid_that_is_no_uid_is_refused_before_it_is_a_path(storage: PetskinStorage, uid: Any) -> None:
-    create_study(storage, a_spec(), points=(), attributes_of_study={}).set_attribute(attributes.UID, uid)
+    create_study(storage, a_spec(), points=(), attributes_of_study={}).optuna.set_user_attr(attributes.UID, uid)
     with pytest.raises(UsageError, match=r"attribute `petskin-tune:uid` in the database is not as"):
         find_study(storage, "petskin")
 

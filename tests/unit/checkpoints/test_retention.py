@@ -28,11 +28,9 @@ from petskin_tune.study import attributes
 from petskin_tune.study.spec import SamplerSpec
 from petskin_tune.study.study import Study
 from petskin_tune.trial.recorder import appended, summary
-from tests.support.leased_studies import LeasedStudy, new_study
+from tests.support.leased_studies import UID, LeasedStudy, new_study
 from tests.support.pictures import kept
 from tests.support.studies import a_spec
-
-UID = "uid"
 
 
 @pytest.fixture(scope="module")

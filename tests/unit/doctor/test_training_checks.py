@@ -16,7 +16,7 @@ from petskin_tune.doctor import checks, training_checks
 from petskin_tune.doctor.examination import Check, Examination
 from petskin_tune.identity import Identity
 from petskin_tune.leases.claims import Claims
-from tests.support.leased_studies import new_study
+from tests.support.leased_studies import fence_of, new_study
 from tests.support.studies import a_spec, a_study, add
 
 HERE: dict[str, Any] = {
@@ -61,7 +61,7 @@ def test_nothing_is_trained_beside_a_worker_of_this_machine(
     """A device has no room for two, and the worker would be blamed for it."""
     leased = new_study(open_storage(f"sqlite:///{tmp_path / 'tune.db'}"))
     here = Identity.mine() if lives else replace(Identity.mine(), host="elsewhere")
-    claims = Claims(leased.storage, leased.id, "w", 90.0, 300.0, identity=here)
+    claims = Claims(leased.storage, fence_of(leased.optuna), "w", 90.0, 300.0, identity=here)
     assert claims.next_trial(1) is not None
     tried: list[str] = []
     monkeypatch.setattr(training_checks, "training", lambda _: tried.append("training") or Check("training", "ok", ""))

@@ -26,7 +26,7 @@ from petskin_tune.study import environment as study_environment
 from petskin_tune.study.environment import of_study, render
 from petskin_tune.study.study import Study
 from petskin_tune.worker.environment import EnvironmentCheck, LeftToOthers, keep_in
-from tests.support.leased_studies import new_study
+from tests.support.leased_studies import UID, new_study
 from tests.support.studies import a_spec, a_study, add
 
 VERSIONS = {
@@ -172,7 +172,7 @@ class Machines:
 
     @property
     def study(self) -> Study:
-        return Study(self._storage, self._optuna, a_spec(), "uid", self._optuna.user_attrs)
+        return Study(self._storage, self._optuna, a_spec(), UID, self._optuna.user_attrs)
 
     def worker(self, *, allowed: bool = False, **packages: str) -> EnvironmentCheck:
         machine = {"versions": {**VERSIONS, **packages}, "snapshot_format": 1}

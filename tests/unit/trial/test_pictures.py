@@ -141,3 +141,20 @@ def test_what_a_killed_process_has_left_is_forgotten_some_day(studio: Studio, mo
     monkeypatch.setattr(module, "FORGOTTEN_SECONDS", -1.0)
     studio.make(trial, Draughtsman())
     assert not left.exists()
+
+
+def test_pictures_that_come_into_the_store_when_the_study_is_being_deleted_do_not_stay_there(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, genuine, came = studio.add(0.3), pictures.keep, []
+
+    def keep(*arguments: Any) -> str:
+        studio.study.mark_for_deletion()  # and the store is listed, before they are in it
+        came.append(genuine(*arguments))
+        return came[-1]
+
+    monkeypatch.setattr(pictures, "keep", keep)
+    with pytest.raises(NotMade, match="is being deleted"):
+        studio.make(trial, Draughtsman())
+    assert came
+    assert pictures.find(studio.store, studio.study.uid, trial.number) is None

@@ -560,7 +560,7 @@ def test_a_trial_that_finishes_while_it_is_suspended_is_complete(storage: Petski
 def test_a_trial_that_somebody_else_takes_is_lost_and_written_no_more(storage: PetskinStorage, tmp_path: Path) -> None:
     place = a_workplace(storage, tmp_path, script := Script([...]))
     run = new_run(place)
-    other = Claims(storage, place.study.id, "other", 90.0, 300.0, identity=replace(Identity.mine(), host="there"))
+    other = Claims(storage, place.study.fence, "other", 90.0, 300.0, identity=replace(Identity.mine(), host="there"))
 
     def take_it_before_it_trains() -> None:
         assert other.take_over(by_command=True) is not None

@@ -24,10 +24,11 @@ from petskin_tune.trial.inputs import Prepared
 from petskin_tune.trial.workplace import Workplace
 from petskin_tune.worker import pictures as module
 from petskin_tune.worker.pictures import SHARE, START_SECONDS, Pictures
+from tests.support.leased_studies import UID
 from tests.support.pictures import Draughtsman, kept, weights
 from tests.support.studies import a_spec
 from tests.support.workers import wait_until
-from tests.support.workplace import UID, Script, a_workplace
+from tests.support.workplace import Script, a_workplace
 
 AFFORDABLE = START_SECONDS / SHARE + 1  # seconds of a trial
 LONG = 30 / SHARE  # the same: its pictures may take half a minute of real time

@@ -38,7 +38,7 @@ def place(storage: PetskinStorage, tmp_path: Path) -> Workplace:
 def of_another(place: Workplace) -> HeldTrial:
     """A trial that another worker trains."""
     identity = replace(Identity.mine(), host="elsewhere")
-    claims = Claims(place.study.storage, place.study.id, "other", 90.0, 300.0, identity=identity)
+    claims = Claims(place.study.storage, place.study.fence, "other", 90.0, 300.0, identity=identity)
     held = Segments(claims).next(lambda: Choice(Begin({}, 3)))
     assert held is not None
     trial = HeldTrial(claims, held)

@@ -86,7 +86,7 @@ class Life:
     def other(self, name: str = "other") -> Claims:
         """Another worker, on a machine that this one cannot look at."""
         elsewhere = replace(Identity.mine(), host="elsewhere")
-        return Claims(self.place.study.storage, self.place.study.id, name, LEASE, 300.0, identity=elsewhere)
+        return Claims(self.place.study.storage, self.place.study.fence, name, LEASE, 300.0, identity=elsewhere)
 
     def held_by_another(self) -> HeldTrial:
         other = self.other()

@@ -82,7 +82,7 @@ def test_begun_again_it_is_the_same_study_and_more_seeds_are_added(made: MadeUp)
 
 def test_what_has_begun_is_trained_although_fewer_are_asked_for(made: MadeUp) -> None:
     study = begin(made.study, about(made.study), SETTINGS, 3)
-    claims = Claims(study.storage, study.id, "me", 90.0, 300.0)
+    claims = Claims(study.storage, study.fence, "me", 90.0, 300.0)
     for _ in range(5):
         assert claims.next_trial(study.spec.target_trials)
     assert begin(made.study, about(made.study), SETTINGS, 2).spec.target_trials == 5
