@@ -113,7 +113,7 @@ class EnvironmentCheck:
         """The packages in force: this machine's, unless others were trained with or are about to be."""
 
         def work(session: Session) -> dict[str, Any]:
-            session.execute(queries.LOCK_STUDY[self._study.storage.engine.name], {"study_id": self._study.id})
+            self._study.fence.require(session)
             row = attribute(session, self._study.id, attributes.ENVIRONMENT)
             if row is not None and (self._has_trained(session) or self._is_held(session, gone, own)):
                 return dict(json.loads(row.value_json))
