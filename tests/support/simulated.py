@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,19 @@ class SimulatedWorker:
         if options.get("elsewhere"):
             identity = replace(identity, host=f"elsewhere-{os.getpid()}")
         self.storage = open_storage(options["url"], Patience(seconds=None))
-        self.leases = Claims(
+        self._identity = identity
+
+    @cached_property
+    def leases(self) -> Claims:
+        """Of the study, which an empty database does not have."""
+        options = self.options
+        return Claims(
             self.storage,
             self._fence(options["study_id"]),
             options.get("name", f"worker-{os.getpid()}"),
             options.get("lease", LEASE),
             options.get("snapshots", 1000.0),
-            identity=identity,
+            identity=self._identity,
         )
 
     def _fence(self, study_id: int) -> Fence:
