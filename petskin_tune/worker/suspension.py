@@ -63,7 +63,7 @@ class Suspension:
             self.reason = self.reason or reason
         if first:
             seconds = max(0.0, self._end - time.monotonic())
-            measured = f"measured: {times}" if times.measured else "at most; not measured yet"
+            measured = f"measured: {times}" if times.measured else "as a rule far sooner; nothing is measured yet"
             again = "; Ctrl-C again stops at once" if reason == CTRL_C else ""
             named = "Ctrl-C" if reason == CTRL_C else reason
             self._place.view.note(f"{named}: stopping safely, within {seconds:.1f} s ({measured}){again}")
