@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.labels.outlines import Outlines, read_outlines
-from petskin_tune.datasets.labels.rows import LostLabels, label_path
+from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.names import repeated, told_apart
 from petskin_tune.datasets.parallel import batches, spread
 from petskin_tune.datasets.pictures.reading import BadPicture, require_trainable, verify
@@ -102,7 +101,6 @@ class _Looked:
     label_problem: str  # or ""
     labels: Outlines
     labelled: bool  # it has a label file, be it empty
-    other: str = ""  # the name that its label file, or the folder of that, has in another Unicode form
 
 
 def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int], None] = lambda *_: None) -> Check:
@@ -130,9 +128,6 @@ def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int],
     result = Check(splits={split: _split_check(looked, split, data_set.names) for split in data_set.images})
     if twice := repeated(data_set.names):
         result.problems["class names given to more than one class"] = twice
-    for split, images in data_set.images.items():
-        if often := [layout.image_name(data_set, image) for image, count in Counter(images).items() if count > 1]:
-            result.notes[f"images listed more than once in {split}, and trained as often"] = often
     if data_set.notes:
         result.notes["passed over in the YAML"] = list(data_set.notes)
     _find_problems(result, looked, read_groups(data_set))
@@ -145,16 +140,14 @@ def _look_at_batch(tasks: list[_Task]) -> list[_Looked]:
 
 def _look_at(task: _Task) -> _Looked:
     digest, damage, pixels = _picture(task.image)
-    label, other = label_path(task.image), ""
+    label = label_path(task.image)
     try:
         outlines, problem = read_outlines(label, task.classes, pixels), ""
     except ValueError as error:
         outlines, problem = Outlines(), str(error)
-    except LostLabels as error:
-        outlines, problem, other = Outlines(), error.what, error.other
     except UsageError:
         outlines, problem = Outlines(), "no text, or no file that can be read"
-    return _Looked(task.split, task.name, damage, digest, problem, outlines, os.path.lexists(label), other)
+    return _Looked(task.split, task.name, damage, digest, problem, outlines, label.exists())
 
 
 def _picture(image: Path) -> tuple[str, str, int]:
@@ -200,16 +193,14 @@ def _is_background(found: _Looked) -> bool:
 def _find_problems(result: Check, looked: Sequence[_Looked], group_of: Mapping[str, str]) -> None:
     for found in looked:
         for what in _problems(found):
-            with_other = f"{found.name} and {found.other!a}" if found.other else found.name
-            result.problems.setdefault(what, []).append(with_other)
+            result.problems.setdefault(what, []).append(found.name)
         for what in _notes(found):
             result.notes.setdefault(what, []).append(found.name)
     _count_flat(result, looked)
     for split, counts in result.splits.items():
         if empty := [name for name, sizes in counts.classes.items() if not sizes.objects]:
             result.notes[f"classes without an object in {split}"] = empty
-    digests = list({(found.digest, found.split, found.name): (found.digest, found) for found in looked}.values())
-    digests = [pair for pair in digests if pair[0]]
+    digests = [(found.digest, found) for found in looked if found.digest]
     if across := _repeated(digests, across=True):
         result.problems["identical images in more than one split"] = across
     if within := _repeated(digests, across=False):
@@ -229,7 +220,7 @@ def _problems(found: _Looked) -> Iterator[str]:
         yield f"unreadable labels, {found.label_problem}"
     if found.labels.boxes:
         yield "boxes without outlines"
-    if not found.labelled and not found.label_problem:
+    if not found.labelled:
         yield "no label file (that of a background image is empty)"
 
 

@@ -59,7 +59,7 @@ class Examined:
         try:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            return _read_label(path)  # which says whether it is lost
+            return NO_LABEL
         except (OSError, ValueError) as error:
             raise UsageError(f"The labels {path} cannot be read: {error}.") from error
         found = self._remembered("labels", path, status)

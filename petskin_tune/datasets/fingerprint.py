@@ -15,7 +15,7 @@ from petskin_tune.datasets import layout
 from petskin_tune.datasets.examined import Examined
 from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.names import read_alike
-from petskin_tune.datasets.trainable import TRAINED, require_images, require_trainable
+from petskin_tune.datasets.trainable import TRAINED, require_trainable
 from petskin_tune.errors import UsageError
 from petskin_tune.printable import raw
 
@@ -113,13 +113,11 @@ def _summary(data_set: layout.DataSet, split: str, examined: Examined) -> SplitS
     names, sizes, labels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     image_bytes = 0
     objects: Counter[str] = Counter()
-    images = set(data_set.images[split])  # how often one is listed was never part of it: studies go on
-    for name, image in sorted((layout.image_name(data_set, image), image) for image in images):
+    for name, image in sorted((layout.image_name(data_set, image), image) for image in data_set.images[split]):
         try:
             size = os.stat(image).st_size
         except FileNotFoundError as error:
-            require_images(data_set)
-            raise UsageError(f"{data_set.yaml}: {image}, a {split} image, was lost just now.") from error
+            raise UsageError(f"{data_set.yaml}: {image}, a {split} image, is listed and not there.") from error
         except (OSError, ValueError) as error:
             raise UsageError(f"{data_set.yaml}: {image}, a {split} image, cannot be looked at: {error}.") from error
         label = examined.label(label_path(image))
@@ -129,7 +127,7 @@ def _summary(data_set: layout.DataSet, split: str, examined: Examined) -> SplitS
         image_bytes += size
         objects.update(label.objects)
     return SplitSummary(
-        images=len(images),
+        images=len(data_set.images[split]),
         image_bytes=image_bytes,
         objects=dict(sorted(objects.items())),
         names=names.hexdigest()[:32],

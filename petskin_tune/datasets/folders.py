@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -36,16 +35,7 @@ def images_at(place: Path) -> Iterator[Path]:
     for line in list_lines(place):
         image = place.parent / line
         if _is_image(image.name):
-            yield Path(os.path.normpath(as_on_disk(image)))
-
-
-def as_on_disk(path: Path) -> Path:
-    """A path that something may lie at composed (NFC): archives are unpacked so, and name their files as a Mac did."""
-    text = str(path)
-    if text.isascii() or os.path.lexists(path):
-        return path
-    composed = Path(unicodedata.normalize("NFC", text))
-    return composed if os.path.lexists(composed) else path
+            yield Path(os.path.normpath(image))
 
 
 def list_lines(image_list: Path) -> list[str]:

@@ -8,14 +8,12 @@ its data through this module, too.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.datasets.folders import as_on_disk, images_at
-from petskin_tune.datasets.labels.rows import label_path
+from petskin_tune.datasets.folders import images_at
 from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular, yaml_guard
@@ -24,18 +22,17 @@ from petskin_tune.files.yaml_guard import BadYaml
 from petskin_tune.printable import quoted
 
 SPLITS = ("train", "val", "test")
-AS_LISTED = "as_listed"  # key of a YAML of ours: the splits whose lists are in the order of the data set drawn from
 _CHANNELS = (1, 3)  # grey and colour
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set that has been looked at: every path is absolute, images are sorted (see :func:`in_order`)."""
+    """A data set that has been looked at: every path is absolute, images are sorted."""
 
     yaml: Path
     root: Path  # what the entries of the YAML are relative to
     names: tuple[str, ...]  # by class number
-    images: Mapping[str, tuple[Path, ...]]  # by split, as often as listed; "test" only where there is one
+    images: Mapping[str, tuple[Path, ...]]  # by split; "test" only where there is one
     places: Mapping[str, tuple[Path, ...]]  # the folders and lists that they are in, by split
     raw: Mapping[str, Any] = field(repr=False)  # the YAML as written
     groups: Path | None = None  # CSV "image,group" of what must stay together, written by our import
@@ -127,69 +124,12 @@ def _split(
     if not entries:
         return None
     places = tuple(_place(yaml_path, raw, root, entry, within) for entry in entries)
-    images = tuple(in_order(root, places, as_listed=is_as_listed(raw, split)))
+    images = tuple(sorted({image for place in places for image in images_at(place)}))
     if not images:
         raise UsageError(f"{yaml_path}: no images for {split} in {quoted(', '.join(entries))}.")
     if within and (outside := next((image for image in images if not _is_inside(image, within)), None)):
         raise UsageError(f"{yaml_path} names {outside}, which lies outside of the archive; it is not read.")
     return places, images
-
-
-def in_order(
-    root: Path, places: Sequence[Path], *, as_listed: bool = False, key: Callable[[Path], Any] | None = None
-) -> list[Path]:
-    """The images of a split in an order that does not depend on where the data set lies; twice, what is named twice.
-
-    Below one folder they are sorted by path, as Ultralytics sorts them. It sorts absolute paths, so that folders on
-    several disks would come in the order of the disks' names. Here those below the data set's root come first, then
-    those elsewhere, folder by folder as the YAML names them.
-
-    Args:
-        root: of the data set.
-        places: the folders and lists of a split.
-        as_listed: a list alone is in order already.
-        key: of the sorting by path: by folders, or another.
-
-    Raises:
-        UsageError: as :func:`petskin_tune.datasets.folders.images_at`.
-    """
-    found = [list(images_at(place)) for place in places]
-    images = [image for below in found for image in below]
-    if as_listed and len(places) == 1 and not places[0].is_dir():
-        return images
-    if len(places) == 1 or all(image.is_relative_to(root) for image in images):
-        return sorted(images, key=key)
-    placed = zip(range(len(places)), places, found, strict=True)
-    named = [(_portable_name(root, number, place, image), image) for number, place, below in placed for image in below]
-    return [image for _, image in sorted(named, key=itemgetter(0))]
-
-
-def _portable_name(root: Path, number: int, place: Path, image: Path) -> tuple[int, str]:
-    """What an image is sorted by: 0 and its path below the root, or the number of its place and its path there."""
-    if image.is_relative_to(root):
-        return 0, str(image.relative_to(root))
-    folder = place if place.is_dir() else place.parent
-    through = resolved(folder.parent) / folder.name  # where the way to it is a link, the root's path has none
-    if through.is_relative_to(root) and image.is_relative_to(folder):
-        return 0, str(through.relative_to(root) / image.relative_to(folder))
-    if image.is_relative_to(folder):
-        return number + 1, str(image.relative_to(folder))
-    return number + 1, ""  # as the list has it
-
-
-def is_as_listed(raw: Mapping[str, Any], split: str) -> bool:
-    """Whether the list of a split is in order already."""
-    marked = raw.get(AS_LISTED)
-    return isinstance(marked, list) and split in marked
-
-
-def mark_order(content: dict[str, Any], lists: Mapping[str, Sequence[Path]]) -> None:
-    """Say in the content of a YAML which of these lists of its splits shall not be sorted; sorted ones need no mark."""
-    kept = [split for split in content.get(AS_LISTED, ()) if split not in lists]
-    marked = [*kept, *(split for split, images in lists.items() if list(images) != sorted(images))]
-    content.pop(AS_LISTED, None)
-    if marked:
-        content[AS_LISTED] = marked
 
 
 def split_entries(yaml_path: Path, raw: Mapping[str, Any], split: str) -> list[str]:
@@ -252,7 +192,7 @@ def _stated_root(yaml_path: Path, stated: str) -> Path:
 def _place(yaml_path: Path, raw: Mapping[str, Any], root: Path, entry: str, within: Path | None) -> Path:
     place = locate(root, entry, within)
     if place is not None:
-        return _with_labels(place)
+        return place
     if within and (outside := locate(root, entry)):
         raise UsageError(
             f"{yaml_path} names {quoted(entry)} ({quoted(outside)}), outside of the archive; it is not read."
@@ -271,17 +211,7 @@ def locate(root: Path, entry: str, within: Path | None = None) -> Path | None:
     if entry.startswith("../"):
         candidates.append(root / entry[3:])  # exports that are one level off; Ultralytics reads them too
     inside = (path for path in candidates if within is None or _is_inside(path, within))
-    return next((Path(os.path.abspath(path)) for path in map(as_on_disk, inside) if is_there(path)), None)
-
-
-def _with_labels(place: Path) -> Path:
-    """A place that is a link, or what it leads to where the labels lie beside that alone: Ultralytics looks there."""
-    target = resolved(place)
-    return place if target == place or _has_a_label(place) or not _has_a_label(target) else target
-
-
-def _has_a_label(place: Path) -> bool:
-    return any(label_path(image).is_file() for image in images_at(place))
+    return next((Path(os.path.abspath(path)) for path in inside if is_there(path)), None)
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -99,7 +99,7 @@ def _refuse_inside(data_set: layout.DataSet, dest: Path) -> None:
 def _tasks(data_set: layout.DataSet, dest: Path, imgsz: int) -> list[_Task]:
     tasks = []
     for split, images in data_set.images.items():
-        for image in dict.fromkeys(images):
+        for image in images:
             inside = Path(layout.image_name(data_set, image).removeprefix("images/").removeprefix(f"{split}/"))
             place = Path(split) / inside.with_suffix("")
             picture, label = dest / "images" / f"{place}.jpg", dest / "labels" / f"{place}.txt"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from petskin_tune.datasets.folders import list_lines, write_list
 from petskin_tune.datasets.labels.rows import label_lines, label_path
 from petskin_tune.datasets.layout import SPLITS
 from petskin_tune.datasets.names import class_names
-from petskin_tune.datasets.trainable import require_images
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import only_one, write_whole
@@ -121,7 +119,6 @@ def _resolved(data_set: layout.DataSet, cache: Path) -> Path:
             image_list = folder / f"{split}.txt"
             write_list(image_list, images)
             content[split] = str(image_list)
-        layout.mark_order(content, lists)
         write_whole(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return folder / "data.yaml"
 
@@ -165,8 +162,6 @@ def absolute(data_set: layout.DataSet) -> dict[str, Any]:
         content["channels"] = layout.channels(data_set.raw)
     if data_set.groups is not None:
         content["groups"] = str(data_set.groups)
-    if marked := [split for split in data_set.places if layout.is_as_listed(data_set.raw, split)]:
-        content[layout.AS_LISTED] = marked
     return content
 
 
@@ -180,7 +175,7 @@ def _ambiguous_lists(data_set: layout.DataSet) -> Mapping[str, tuple[Path, ...]]
 
 
 def _is_plain(line: str) -> bool:
-    return line.startswith(("/", "./")) and _is_utf8(line) and unicodedata.is_normalized("NFC", line)
+    return line.startswith(("/", "./")) and _is_utf8(line)
 
 
 def _is_utf8(text: str) -> bool:
@@ -189,11 +184,9 @@ def _is_utf8(text: str) -> bool:
 
 
 def _require_labels(data_set: layout.DataSet) -> None:
-    """Refuse a data set without labels, and one whose labels cannot be found because its images are not there."""
     for split in ("train", "val"):
         images = data_set.images[split]
         if not any(label_lines(label_path(image)) for image in images):
-            require_images(data_set)
             raise UsageError(
                 f"{data_set.yaml}: none of the {len(images)} {split} images has a label; the first one's "
                 f"should lie at {label_path(images[0])}."

@@ -62,7 +62,6 @@ def write(
         for split, images in chosen.items():
             write_list(folder / f"{split}.txt", images)
             content[split] = str(folder / f"{split}.txt")
-        layout.mark_order(content, chosen)
         write_whole(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return folder / "data.yaml"
 
@@ -163,7 +162,7 @@ def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of
             f"The subset asks for {wanted} {split} images, and the smallest group of images that belong together "
             f"({data_set.groups}) has {least}; ask for {least} or more."
         )
-    return [path for name, path in by_name.items() if group_of.get(name, name) in chosen]
+    return sorted(path for name, path in by_name.items() if group_of.get(name, name) in chosen)
 
 
 def _by_name(data_set: layout.DataSet, split: str) -> dict[str, Path]:

@@ -7,7 +7,6 @@ through the same three, so that it ends at nothing that was called ready, unless
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,24 +25,9 @@ def require_trainable(data_set: DataSet, examined: Examined) -> None:
     Raises:
         UsageError: names the first file, why, and how many there are.
     """
-    images = list(dict.fromkeys(image for split in TRAINED for image in data_set.images[split]))
+    images = [image for split in TRAINED for image in data_set.images[split]]
     _require_labels(data_set, images, examined)
     _require_pictures(data_set, images, examined)
-
-
-def require_images(data_set: DataSet) -> None:
-    """Refuse a data set that lists images that are not there.
-
-    Raises:
-        UsageError: names the first, and how many there are.
-    """
-    for split in TRAINED:
-        images = list(dict.fromkeys(data_set.images[split]))
-        if gone := [image for image in images if not os.path.exists(image)]:
-            number = f"all {len(images)}" if len(gone) == len(images) else f"{len(gone)} of the {len(images)}"
-            raise UsageError(
-                f"{data_set.yaml}: {number} {split} images are missing: {gone[0]}, the first, is listed and not there."
-            )
 
 
 def _require_labels(data_set: DataSet, images: Sequence[Path], examined: Examined) -> None:

@@ -9,14 +9,11 @@ same columns; a test compares the two. Where Ultralytics leaves an image out wit
 from __future__ import annotations
 
 import os
-import shlex
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -61,57 +58,12 @@ def _numbered_lines(label: Path) -> list[tuple[int, list[str]]]:
     try:
         text = regular.read_text(label)
     except (FileNotFoundError, NotADirectoryError):
-        require_none(label)
         return []
     except UnicodeDecodeError as error:
         raise UsageError(f"{label} is no YOLO label file: it is no UTF-8 text.") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"The labels {label} cannot be read: {getattr(error, 'strerror', error)}.") from error
     return [(number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())]
-
-
-class LostLabels(UsageError):
-    """There is no label file under its name, and a trace of one: it was not meant to be background."""
-
-    def __init__(self, sentence: str, what: str, other: str = "") -> None:
-        super().__init__(sentence)
-        self.what = what  # the same without names, for a report
-        self.other = other  # the name that it has instead
-
-
-def require_none(label: Path) -> None:
-    """See that a label file that is not there is not lost: its image would be trained as background without a word.
-
-    Raises:
-        LostLabels: a link on the way leads to nothing; it, or its folder, has the same name in another Unicode form.
-    """
-    missing = label
-    while not os.path.lexists(missing.parent):
-        missing = missing.parent
-    place = missing if os.path.lexists(missing) else missing.parent
-    if not os.path.exists(place):
-        what = "a link to what is not there"
-        raise LostLabels(f"The labels {label} cannot be read: {place} is {what}.", what)
-    if place is missing or missing.name.isascii() or not place.is_dir():
-        return
-    if other := _names_by_form(place, os.stat(place).st_mtime_ns).get(unicodedata.normalize("NFC", missing.name)):
-        what = (
-            "the image's name and the label's are in two Unicode forms (a Mac decomposes); to make them one, type "
-            f"convmv -f utf8 -t utf8 --nfc --notest -r {shlex.quote(str(place))}, and the same for the images"
-        )
-        raise LostLabels(
-            f"The labels {missing.name!a} are looked for in {place}, which has {other!a}: {what}.",
-            what,
-            other,
-        )
-
-
-@lru_cache(maxsize=64)
-def _names_by_form(folder: Path, _changed: int) -> dict[str, str]:
-    try:
-        return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder) if not name.isascii()}
-    except OSError:  # a folder that may be passed through and not listed
-        return {}
 
 
 def read_rows(label: Path, classes: int) -> list[Outline]:

@@ -29,6 +29,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import colorstr
 
 from petskin_tune.datasets import layout
+from petskin_tune.datasets.folders import images_at
 from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.errors import UsageError
 from petskin_tune.printable import printable
@@ -85,15 +86,13 @@ def read_data(data_yaml: str) -> dict[str, Any]:
         data_set = layout.read(Path(data_yaml))
     except UsageError as error:
         raise DataError(str(error)) from error
-    places = {split: [str(place) for place in found] for split, found in data_set.places.items()}
     return {
         "path": data_set.root,
         "yaml_file": data_yaml,
-        **places,
+        **{split: [str(place) for place in places] for split, places in data_set.places.items()},
         "names": dict(enumerate(data_set.names)),
         "nc": len(data_set.names),
         "channels": layout.channels(data_set.raw),
-        "as_listed": [places[split] for split in places if layout.is_as_listed(data_set.raw, split)],
     }
 
 
@@ -120,15 +119,14 @@ class StrictDataset(YOLODataset):
         super().__init__(cache=None if cache == "disk" else cache, **options)
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
-        """Return the paths of the split's images, in the data set's own order (see ``layout.in_order``).
+        """Return the paths of the split's images, sorted.
 
         Raises:
             DataError: There are none.
         """
         places = [Path(place) for place in ([img_path] if isinstance(img_path, str) else img_path)]
-        root, as_listed = self.data["path"], list(map(str, places)) in self.data["as_listed"]
         try:
-            files = [str(image) for image in layout.in_order(root, places, as_listed=as_listed, key=str)]
+            files = sorted(str(image) for place in places for image in images_at(place))
         except UsageError as error:
             raise DataError(str(error)) from error
         if not files:
