@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -158,29 +158,29 @@ def make_room(
     """
     over = 0 if limit is None else sum(entry.size for entry in entries) + incoming - limit
     needed = max(over, incoming if full else 0)
+    if needed <= 0:
+        return Freed((), 0)
     deleted: list[str] = []
-    for rank, entry in _in_order(_least_needed_first(entries, study_uid, holdings), paused, worth):
-        if needed <= 0:
-            break
-        if not deleted:
-            settle()
-        if rank == _ONLY and not give_up(_folder(entry)):
-            continue
-        store.delete(entry.key)
-        needed -= entry.size
-        deleted.append(entry.key)
-    return Freed(tuple(deleted), max(0, needed))
 
+    def delete(least_needed_first: Iterable[Entry], may: Callable[[str], bool] = lambda _: True) -> None:
+        nonlocal needed
+        for entry in least_needed_first:
+            if needed <= 0:
+                return
+            if not deleted:
+                settle()
+            if may(_folder(entry)):
+                store.delete(entry.key)
+                needed -= entry.size
+                deleted.append(entry.key)
 
-def _in_order(
-    ranked: Sequence[tuple[int, Entry]], paused: bool, worth: Callable[[], Mapping[str, float]]
-) -> Iterator[tuple[int, Entry]]:
-    """Whatever is not the only snapshot of a paused trial, then these, the least promising trial's first."""
-    yield from (one for one in ranked if one[0] != _ONLY)
-    only = [one for one in ranked if one[0] == _ONLY]
-    if only and paused:
+    ranked = _least_needed_first(entries, study_uid, holdings)
+    delete(entry for rank, entry in ranked if rank != _ONLY)
+    only = [entry for rank, entry in ranked if rank == _ONLY]
+    if needed > 0 and only and paused:
         promised = worth()
-        yield from sorted(only, key=lambda one: promised.get(_folder(one[1]), -math.inf))
+        delete(sorted(only, key=lambda entry: promised.get(_folder(entry), -math.inf)), give_up)
+    return Freed(tuple(deleted), max(0, needed))
 
 
 def _least_needed_first(

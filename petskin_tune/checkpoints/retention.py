@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -131,9 +132,14 @@ class Retention:
             full=full,
             paused=paused,
             give_up=give_up,
-            worth=lambda: {self._prefix(number): worth for number, worth in self._worth().items()},
+            worth=self._promised,
             settle=self._settle,
         )
+
+    def _promised(self) -> dict[str, float]:
+        """What frozen trials promise, by folder; one that is being ended for its room already is the one to end."""
+        promised = {self._prefix(number): worth for number, worth in self._worth().items()}
+        return {**promised, **dict.fromkeys(self._ending, -math.inf)}
 
     def _entries(self, prefix: str = "") -> list[Entry]:
         """What lies in the store: to be listed before the leases are read, which then know of all of it.

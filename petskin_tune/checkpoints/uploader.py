@@ -18,7 +18,7 @@ from petskin_tune.checkpoints.base import Store, Stored
 from petskin_tune.checkpoints.jobs import KEPT, Commit, Job, Lane, Uploads
 from petskin_tune.checkpoints.keys import snapshot_key, weights_key
 from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Freed, Pointer
-from petskin_tune.errors import LeaseLost
+from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
 from petskin_tune.files.durable import PASSING, Damaged, Full, Missing, StoreError, measure
 from petskin_tune.protocol import BestWeights, Position, SnapshotWritten
@@ -155,8 +155,11 @@ class Uploader:
         """Say that the thread has ended for a reason that nobody foresaw.
 
         Raises:
+            UsageError: somebody deleted the study.
             RuntimeError: it has; the cause comes with it.
         """
+        if isinstance(self._failure, UsageError):
+            raise self._failure
         if self._failure is not None:
             raise RuntimeError("the upload of snapshots has failed") from self._failure
 
@@ -167,21 +170,24 @@ class Uploader:
             timeout: to wait.
             hurry: whether what the store refuses is tried more often: for who has little time, not for who waits on.
         """
+        done = self._wait_until(lambda: self._idle and not self._tidying, timeout, hurry=hurry)
+        self.raise_failure()
+        return done or (self._idle and not self._lost)
+
+    def drain_weights(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until the best weights taken are in the store; whether they are, or never."""
+        return self._wait_until(lambda: self._weights.empty, timeout) or self._ended
+
+    def _wait_until(self, done: Callable[[], bool], timeout: float, *, hurry: bool = True) -> bool:
+        """Whether ``done`` comes true, and the trial is not lost, within ``timeout`` seconds."""
         if hurry:
             self._hurry.set()
         try:
             with self._changed:
-                self._changed.wait_for(lambda: (self._idle and not self._tidying) or self._ended, timeout)
-                self.raise_failure()
-                return self._idle and not self._lost
+                self._changed.wait_for(lambda: done() or self._ended, timeout)
+                return done() and not self._lost
         finally:
             self._hurry.clear()
-
-    def drain_weights(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds until the best weights taken are in the store; whether they are."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._weights.empty or self._ended, timeout)
-            return self._weights.empty and not self._lost
 
     def close(self, timeout: float = 5.0) -> None:
         """Give up what is not durable; wait up to ``timeout`` seconds for the step in work."""
@@ -212,6 +218,9 @@ class Uploader:
             self._leave()
         except self._passing:
             pass  # closed while the store refused
+        except UsageError as refusal:
+            log.warning("the upload of %s ends: %s", self._prefix, refusal)
+            self._failure = refusal
         except BaseException as error:
             log.exception("the upload of %s has ended", self._prefix)
             self._failure = error

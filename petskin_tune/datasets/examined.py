@@ -107,6 +107,8 @@ def _read(file: Path | None) -> dict[str, dict[str, list[Any]]]:
         content = json.loads(file.read_text(encoding="utf-8")) if file else None
     except (OSError, ValueError):
         return nothing
+    if isinstance(content, dict) and content.get("version") == 2:  # labels are judged otherwise since, pictures are not
+        content |= {"version": _VERSION, "labels": {}}
     if not isinstance(content, dict) or content.pop("version", None) != _VERSION or content.keys() != nothing.keys():
         return nothing  # an older version's or a damaged file
     return content

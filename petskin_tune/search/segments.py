@@ -83,7 +83,7 @@ def choose(
     if state.full and not frozen and not waits:
         why = ALL_TRIED if _begun(state, held) < spec.target_trials else ALL_BEGUN
         return Choice(None, reason=f"{why}, and none is paused that is not left to others", left=tuple(sorted(paused)))
-    if waits and len(paused) <= spec.keep_frozen:  # and so no snapshot is to be chosen either
+    if waits and (not frozen or len(paused) <= spec.keep_frozen):  # and so no snapshot is to be chosen either
         return Choice(_segment(choice.at_random(state)), reason=A_WAITING_ONE)
     decision = choice.choose(state)
     outlook = decision.outlook
@@ -134,7 +134,7 @@ def recommendation(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec:
 
 
 def promised(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: StudySpec) -> dict[int, float]:
-    """The mask mAP that each own trial is expected to end with, by number; without a model its best so far.
+    """The mask mAP that each own trial is expected to end with, by number; where no model knows, its best so far.
 
     Args:
         trials: of the study.
@@ -143,9 +143,8 @@ def promised(trials: Iterable[FrozenTrial], leases: Sequence[Lease], spec: Study
     """
     state = _state(trials, {lease.number: lease for lease in leases}, spec)
     found = recommend.recommend(state)
-    if found is not None and found.forecasts:
-        return {forecast.number: forecast.mean for forecast in found.forecasts}
-    return {trial.number: _highest(trial) for trial in state.own}
+    forecasts = {} if found is None else {forecast.number: forecast.mean for forecast in found.forecasts}
+    return {trial.number: forecasts.get(trial.number, _highest(trial)) for trial in state.own}
 
 
 def _state(

@@ -6,7 +6,7 @@ Each function ends the run, or returns None: its process is to be started again.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from petskin_tune.trial.run_state import RunState
 End = Literal["complete", "pruned", "frozen", "failed", "suspended", "lost", "declined"]
 
 UPLOAD_SECONDS = 30.0  # for the newest snapshot of a trial that is given back, and the best weights of one that ends
-TURN_SECONDS = 0.5  # between two looks whether it can be frozen
+TURN_SECONDS = 0.5  # between two looks whether it can be frozen, or has to end
 NOT_WRITTEN = "the snapshot with which it was to be frozen was not written"
 MAX_FALSE_STARTS = 2  # a process that dies before it trains, in a row
 
@@ -230,16 +230,29 @@ def suspend(run: RunState, process: TrialProcess) -> Outcome:
     reach("suspending")
     process.send(Suspend())
     if run.listener.trains:  # before, there is nothing to save and nobody to hear the order
-        process.wait(run.left())
+        _while_time_is_left(run, process.wait)
     process.end(patience=0.0)
     last = run.listener.last
-    if isinstance(last, Finished) and run.recorder.drain(run.left()) and not _is_to_freeze(run):
+    if isinstance(last, Finished) and _while_time_is_left(run, run.recorder.drain) and not _is_to_freeze(run):
         run.suspended_because = None
         if outcome := complete(run, last):
             return outcome
-    run.uploader.drain(run.left())
-    run.recorder.drain(run.left())
+    _while_time_is_left(run, run.uploader.drain)
+    _while_time_is_left(run, run.recorder.drain)
     return release(run, reason)
+
+
+def _while_time_is_left(run: RunState, wait: Callable[[float], bool]) -> bool:
+    """Wait as long as the suspension may take, which another signal may cut short; whether it came true.
+
+    Args:
+        run: suspended.
+        wait: takes the seconds to wait, and says whether it came true.
+    """
+    while not wait(min(TURN_SECONDS, run.left())):
+        if time.monotonic() >= run.until or run.is_lost() or run.recorder.error:
+            return False
+    return True
 
 
 def _is_to_freeze(run: RunState) -> bool:
@@ -312,13 +325,21 @@ def _tell(
     kind: str = "",
 ) -> Outcome:
     value = run.best() if state == TrialState.PRUNED else None
-    if value is not None:  # its best weights may be among those that are kept
-        run.uploader.drain_weights(min(UPLOAD_SECONDS, run.left()))
+    if value is not None:
+        _await_weights(run)
     try:
         run.trial.tell(state, value, {**user, **_findings(run)}, system)
     except LeaseLost:
         return Outcome("lost", run.best())
     return Outcome(end, run.best(), reason, kind)
+
+
+def _await_weights(run: RunState) -> None:
+    """Let the best weights come into the store, which may be among those that are kept; not for ever."""
+    until = time.monotonic() + UPLOAD_SECONDS
+    while not run.uploader.drain_weights(TURN_SECONDS):
+        if time.monotonic() >= until or run.is_suspended() or run.is_lost() or run.recorder.error:
+            return
 
 
 def _findings(run: RunState) -> dict[str, Any]:

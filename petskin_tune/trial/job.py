@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +14,7 @@ from optuna.trial import TrialState
 from petskin_tune.checkpoints.keys import snapshot_position, trial_prefix
 from petskin_tune.checkpoints.restore import LATE_SECONDS, Rejected, forget_fetched, newest_good
 from petskin_tune.checkpoints.uploader import Uploader
-from petskin_tune.files.durable import Unavailable
+from petskin_tune.files.durable import StoreError, Unavailable
 from petskin_tune.home.home import IN_THE_HOME
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Lease, SnapshotPointer
@@ -28,6 +30,8 @@ from petskin_tune.study.study import Study, settings_of
 from petskin_tune.text import counted
 from petskin_tune.trial.inputs import Prepared, model_identity
 from petskin_tune.trial.workplace import Workplace
+
+STRANGERS_SECONDS = 5.0  # how long a store is looked through for files that the database knows nothing of
 
 
 class SnapshotGone(Exception):
@@ -171,7 +175,15 @@ def _tell_of_strangers(
     """
     prefix = trial_prefix(place.study.uid, trial.number)
     known = {*(pointer.key for pointer in pointers), recorded(trial.read()).get(attributes.WEIGHTS)}
-    keys = [entry.key for entry in place.store.entries(prefix) if entry.key not in known]
+    keys: list[str] = []
+
+    def look() -> None:
+        with suppress(StoreError):
+            keys.extend(entry.key for entry in place.store.entries(prefix) if entry.key not in known)
+
+    looking = threading.Thread(target=look, name="look for strangers", daemon=True)
+    looking.start()
+    looking.join(STRANGERS_SECONDS)  # a store that is away, or hangs, holds no training up
     if not keys:
         return
     reached = [position.epoch for key in keys if (position := snapshot_position(key)) is not None]

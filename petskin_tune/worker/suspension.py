@@ -73,18 +73,21 @@ class Suspension:
         if run is not None:
             run.suspend(reason, self.until())
         give_up = self._place.study.storage.patience.cancelled.set  # whatever waits for a database waits no more
-        self._at(self.until() if run else 0.0, give_up)
+        self._at(min(self.until(), time.monotonic() + self._needed()) if run else 0.0, give_up)
         self._at(self._end, self._end_process)
 
     def _within(self, reason: str) -> float:
         """Seconds that a suspension is given: what it took so far, or, where that is not known, plenty."""
-        times = self._place.times
-        needed = max(SIGNAL_SECONDS, times.needed())
+        times, needed = self._place.times, self._needed()
         if reason == SIGTERM:  # whoever sends it kills after a while
             grace = max(SIGNAL_SECONDS, self._grace)
             return min(needed, grace) if times.measured else grace
         patient = reason in (CTRL_C, STOP) and not times.measured
         return max(needed, PATIENT_SECONDS) if patient else needed
+
+    def _needed(self) -> float:
+        """Seconds that a suspension takes as far as it was measured; a database that is away for longer is left."""
+        return max(SIGNAL_SECONDS, self._place.times.needed())
 
     def decide(self, reason: str) -> None:
         """Stop between two trials, by the worker's own decision."""

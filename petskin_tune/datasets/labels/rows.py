@@ -142,7 +142,9 @@ def _is_number(word: str) -> bool:
 
 
 def _lies_inside(corners: np.ndarray) -> bool:
-    """Whether the box around the corners does, by its centre and size, as Ultralytics looks at it."""
+    """Whether the box around the corners does, by its centre and size, as Ultralytics looks at it, or each corner."""
+    if abs(corners - 0.5).max() <= 0.5 + OUTSIDE:  # it may be wider than Ultralytics takes: studies were begun with it
+        return True
     least, most = corners.min(0), corners.max(0)
     with np.errstate(invalid="ignore"):  # infinite ones
         centre, size = (least + most) / 2, most - least

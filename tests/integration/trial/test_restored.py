@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from petskin_tune.checkpoints.base import Entry
 from petskin_tune.database.storage import open_storage
 from petskin_tune.errors import UsageError
-from petskin_tune.files.durable import measure
+from petskin_tune.files.durable import Unavailable, measure
 from petskin_tune.leases.lease import read_leases
 from petskin_tune.protocol import Failed, Finished, Position, SnapshotWritten
 from petskin_tune.study import attributes
@@ -85,9 +86,8 @@ def test_a_trial_that_the_backup_never_heard_of_gives_its_snapshots_to_no_other_
     assert lease.previous is None
     assert set(left) <= set(restored.stored()), "they go when it has ended, and not before it is said"
     (note,) = recorded(trial)[attributes.NOTES]
-    assert note.startswith(
-        "the store has 2 files under uid/trial-000000, of 3 epochs, which the database knows nothing of: it is an older"
-    )
+    where = f"under {restored.place.study.uid}/trial-000000, of 3 epochs, which the database knows nothing of"
+    assert note.startswith(f"the store has 2 files {where}: it is an older")
     assert note in shown(restored.place)
 
 
@@ -104,10 +104,25 @@ def test_a_trial_whose_snapshots_are_beyond_its_curve_begins_anew_and_says_what_
     assert restored.script.jobs[-1].snapshot is None
     gone, left = recorded(trial)[attributes.NOTES]
     assert gone.endswith(" is not there")
-    assert "2 files under uid/trial-000000, of 4 epochs" in left
+    assert f"2 files under {restored.place.study.uid}/trial-000000, of 4 epochs" in left
 
 
 def test_a_trial_that_begins_in_a_store_of_its_own_says_nothing(restored: Restored) -> None:
     restored.says(STARTED, epoch_done(1), Finished(1, 1))
     new_run(restored.place).run()
     assert attributes.NOTES not in recorded(restored.place.study.trials()[0])
+
+
+def test_a_store_that_cannot_be_looked_through_holds_no_new_trial_up(
+    restored: Restored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def entries(prefix: str = "") -> list[Entry]:
+        asked.append(prefix)
+        raise Unavailable("the bucket is away")
+
+    monkeypatch.setattr(restored.place.store, "entries", entries)
+    restored.says(STARTED, epoch_done(1, 0.1), Finished(1, 1))
+    assert new_run(restored.place).run().end == "complete"
+    assert asked

@@ -242,6 +242,19 @@ def test_of_paused_trials_the_least_promising_one_makes_room_however_old_the_oth
     assert freed.deleted == (poor,)
 
 
+def test_nobody_is_asked_what_paused_trials_promise_unless_one_of_them_has_to_go(shelf: Shelf) -> None:
+    orphan, paused = shelf.snapshot(1, 9, age=2 * ORPHAN_SECONDS), shelf.snapshot(2, 3)
+    holdings = [Holding(f"{UID}/trial-000002", "paused", snapshots=(paused,))]
+
+    def worth() -> dict[str, float]:
+        raise AssertionError("a model was fitted for nothing")
+
+    entries = shelf.store.entries()
+    assert make_room(shelf.store, entries, UID, holdings, limit=10 * SIZE, incoming=1, worth=worth).deleted == ()
+    freed = make_room(shelf.store, entries, UID, holdings, limit=None, incoming=SIZE, full=True, worth=worth)
+    assert freed.deleted == (orphan,)
+
+
 def test_nothing_makes_room_before_the_database_is_known_to_be_the_one_in_force(shelf: Shelf) -> None:
     shelf.snapshot(1, 9, age=2 * ORPHAN_SECONDS)
 
