@@ -253,7 +253,8 @@ def test_how_a_machine_differs_is_said_without_an_english_word_but_names(
     recorded = {"versions": {"ultralytics": "8.4.190", "petskin-tune": "0.1.0"}, "snapshot_format": 1}
     machine = {"versions": {"ultralytics": "8.4.191"}, "snapshot_format": 2}
     monkeypatch.setattr(packages, "here", lambda: machine)
-    stored = {attributes.ENVIRONMENT: recorded, attributes.OTHER_RELEASES: ["8.4.1", "8.4.2"]}
+    trained_on = {**recorded, "device_model": "(1)"}
+    stored = {attributes.ENVIRONMENT: trained_on, attributes.OTHER_RELEASES: ["8.4.1", "8.4.2"]}
     on_a_device = [{"versions": {}, "device_model": model, "threads": len(model)} for model in ("(1)", "(0000)")]
     device = packages.differences(on_a_device[0], on_a_device[1])
     with use("ko"):

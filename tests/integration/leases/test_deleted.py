@@ -146,9 +146,9 @@ def test_a_birth_that_was_faster_keeps_its_study(on_a_server: Kept) -> None:
     (said,) = ended
     assert "1 worker at work on petskin" in said
     kept.study.refresh()  # nobody deletes it any more
+    until(lambda: bool(kept.workers.trainings()), "the newborn trial to be trained")
     kept.study.request_stop()
     kept.workers.all[worker].join(PATIENCE)
-    assert kept.workers.trainings()
 
 
 def _waits_for_a_lock(storage: PetskinStorage) -> bool:
