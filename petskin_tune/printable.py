@@ -21,8 +21,14 @@ _UNSAFE = re.compile(
 )
 # ``USER:SECRET@`` of a URL, whose secret may hold anything up to the last ``@``, or of a text that is none.
 _CREDENTIALS = re.compile(
-    r"(://[^\s:@/]{0,100}:)(?!PASSWORD@)\S{1,2000}@|(?<![\w.+-])([\w.+-]{0,100}:)(?!PASSWORD@)[^\s/@]{1,2000}@"
+    r"(://[^\s:@/]{0,100}:)(?!PASSWORD@)(?!\d{1,5}(?:[/\s]|$))(?:\S{1,2000}|[^@\n]{1,200})@"
+    r"|(?<![\w.+-])([\w.+-]{0,100}:)(?!PASSWORD@)[^\s/@]{1,2000}@"
 )
+# A parameter of a URL whose name says that it is secret, and addresses that are secrets themselves.
+_PARAMETERS = re.compile(
+    r"([?&][\w.-]{0,40}(?:pass|pwd|secret|token|sig|key|credential)[\w.-]{0,40}=)[^&\s'\"`]{1,2000}", re.IGNORECASE
+)
+_HOOKS = re.compile(r"(hooks\.slack\.com/services/|discord(?:app)?\.com/api/webhooks/)[^\s'\"`]{1,2000}")
 
 
 def printable(text: object) -> str:
@@ -42,9 +48,10 @@ def sentence(text: object) -> str:
     """``text`` as one printable line without the secrets of what looks like a URL in it.
 
     People give URLs where a path or a name is asked for, and a refusal quotes them: of ``USER:SECRET@``, behind a
-    scheme or not, the secret is masked.
+    scheme or not, the secret is masked; so are parameters called password, token, sig and the like, and webhooks.
     """
-    return _CREDENTIALS.sub(r"\1\2***@", one_line(text))
+    masked = _CREDENTIALS.sub(r"\1\2***@", one_line(text))
+    return _HOOKS.sub(r"\1***", _PARAMETERS.sub(r"\1***", masked))
 
 
 def _spelled(found: re.Match[str]) -> str:

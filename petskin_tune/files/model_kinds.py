@@ -24,11 +24,13 @@ _HEADS = (
     ("classif", "classify"),
     ("detect", "detect"),
     ("semanticsegment", "semantic"),
+    ("yoloe", "open-vocabulary"),  # it is trained with text embeddings, by a trainer of its own
     ("segment", TASK),
     ("pose", "pose"),
     ("obb", "obb"),
     ("depth", "depth"),
 )
+_WITHOUT_WEIGHTS = ("nn.Upsample", "Concat", "nn.MaxPool2d", "nn.ZeroPad2d", "nn.Identity")
 _LARGEST_PICKLE = 64 * 2**20  # bytes of the layers, tensors aside: a hundred times those of the largest model
 _BEFORE_THE_OBJECT = 3  # pickles in a file of the older format: a magic number, a version, the system's sizes
 
@@ -46,6 +48,12 @@ class Model:
     task: str | None
     layers: int
     architecture: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def trained(self) -> set[int]:
+        """The numbers of the layers that have weights."""
+        rows = [*self.architecture.get("backbone", ()), *self.architecture.get("head", ())]
+        return {number for number, row in enumerate(rows) if row[-2] not in _WITHOUT_WEIGHTS}
 
 
 def read_model(path: Path) -> Model | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 STARTUP_TRIALS = 10  # random draws before the model takes over: Optuna's own default, for TPE and GP
+_CONSTRAINTS = "constraints"  # begins the names of system attributes that Optuna's samplers read as numbers
 _TELLING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -127,9 +128,20 @@ def _known(trials: Sequence[FrozenTrial], number: int, space: dict[str, BaseDist
     """The other trials that tell something about this very space, in the order of their numbers."""
     telling = (trial for trial in comparable(trials) if trial.state in _TELLING and trial.number != number)
     return sorted(
-        (trial for trial in telling if all(trial.distributions.get(name) == space[name] for name in space)),
+        (trial for trial in telling if _is_of(trial, space) and _has_usable_constraints(trial)),
         key=lambda trial: trial.number,
     )
+
+
+def _is_of(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> bool:
+    return all(trial.distributions.get(name) == space[name] for name in space)
+
+
+def _has_usable_constraints(trial: FrozenTrial) -> bool:
+    """Whether Optuna's samplers can read them; a person may have written anything under their names."""
+    found = [value for name, value in trial.system_attrs.items() if name.startswith(_CONSTRAINTS)]
+    values = [one for value in found for one in (value if isinstance(value, (list, tuple)) else [value])]
+    return all(isinstance(value, (int, float)) for value in values)
 
 
 def _newborn(number: int) -> FrozenTrial:

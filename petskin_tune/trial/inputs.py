@@ -18,7 +18,7 @@ from petskin_tune.retries import retrying
 from petskin_tune.study import attributes
 from petskin_tune.study.spec import Choices, StudySpec
 from petskin_tune.study.study import Study
-from petskin_tune.trial.model.files import find_model
+from petskin_tune.trial.model.files import find_model, own_architecture
 from petskin_tune.trial.model.weights import fetch_weights, require_weights
 
 MODEL_PATIENCE_SECONDS = 30.0  # a mounted Drive now and then refuses a read once
@@ -92,14 +92,15 @@ def _require_layers_to_train(spec: StudySpec, model: Path) -> None:
     Raises:
         UsageError: its `freeze`, or the lowest value that is searched, leaves no layer.
     """
-    searched = spec.search.get("freeze")
-    if isinstance(searched, Choices):
-        values = searched.choices
-    else:
-        values = (searched.low if searched else spec.train.get("freeze"),)
+    searched, fixed = spec.search.get("freeze"), spec.train.get("freeze")
+    values = searched.choices if isinstance(searched, Choices) else (searched.low if searched else fixed,)
     numbers = [value for value in values if isinstance(value, (int, float))]
-    described = read_model(model) if numbers and model.is_file() else None
-    if described is not None and min(numbers) >= described.layers:
+    named = set(fixed) if isinstance(fixed, (list, tuple)) and not searched else set()
+    file = model if model.is_file() else own_architecture(str(model))
+    described = read_model(file) if (numbers or named) and file else None
+    if described is not None and named and named >= described.trained:
+        raise UsageError(f"`freeze` names all layers of {model.name} that have something to train: leave one out.")
+    if described is not None and numbers and min(numbers) >= described.layers:
         raise UsageError(
             f"`freeze` {min(numbers):g} leaves none of the {described.layers} layers of {model.name} to train: let it "
             f"be {described.layers - 1} or less."

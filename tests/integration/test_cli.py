@@ -52,3 +52,11 @@ def test_looking_and_steering_import_nothing_heavy_but_what_optuna_itself_needs(
         attributes_of_study={attributes.BASE: "", attributes.STORE: "home:checkpoints"},
     )
     assert not imported(command, "--study", "petskin", "--home", str(tmp_path)) & HEAVY
+
+
+def test_as_a_module_it_takes_no_module_of_the_current_folder_for_an_installed_one(tmp_path: Path) -> None:
+    for name in ("click", "ultralytics", "yaml"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the current folder')\n")
+    command = [sys.executable, "-m", "petskin_tune", "show", "--study", "demo"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -62,6 +62,11 @@ def test_a_refusal_is_printable_no_longer_than_a_screen_and_survives_pickling() 
         ("postgresql://u:***@h/x", "postgresql://u:***@h/x"),
         ("https://h/x@y", "https://h/x@y"),
         ("me@example.org", "me@example.org"),
+        ("postgresql://u:SEC RET@h/x", "postgresql://u:***@h/x"),
+        ("postgresql://h/x?user=u&password=SECRET", "postgresql://h/x?user=u&password=***"),
+        ("https://h/data.zip?sig=SECRET&v=1", "https://h/data.zip?sig=***&v=1"),
+        ("https://hooks.slack.com/services/T/B/SECRET", "https://hooks.slack.com/services/***"),
+        ("http://h:8080/x, or ask me@example.org", "http://h:8080/x, or ask me@example.org"),
         ("postgresql://USER:PASSWORD@HOST/DATABASE", "postgresql://USER:PASSWORD@HOST/DATABASE"),
     ],
 )

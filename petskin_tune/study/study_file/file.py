@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files import regular
 from petskin_tune.files.paths import is_file, resolved, typed
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.spec import CHANGEABLE, SPEC_VERSION, Choices, PrunerSpec, Range, StudySpec
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _SUFFIXES = (".yaml", ".yml")
+LARGEST = 2**20  # bytes of a study file
 _MISSING = "nothing"
 MOST_NAMED = 20  # studies in a sentence
 
@@ -55,8 +57,10 @@ class FoundFile:
             UsageError: it cannot be read, or see :func:`parse`.
         """
         try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = regular.read_text(self.path, LARGEST)
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{self.path} is no UTF-8 text: save it as UTF-8.") from error
+        except OSError as error:
             raise UsageError(f"{self.path} cannot be read: {error}") from error
         return parse(text, where=_short(self.path), version=version)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from petskin_tune.errors import UsageError
-from petskin_tune.files.model_kinds import require_segmentation
+from petskin_tune.files.model_kinds import TASK, read_model, require_segmentation
 from petskin_tune.files.paths import is_file, typed
 from petskin_tune.files.yaml_kinds import is_architecture
 from petskin_tune.nearest import did_you_mean
@@ -60,13 +60,24 @@ def _unknown(model: str) -> str:
     """Why Ultralytics has no such model either, and the nearest that it has."""
     architecture = f"{model.removesuffix('.pt')}.yaml"
     misses_a_scale = model in {_SCALE.sub(r"\1", name) for name in PUBLISHED}
-    if model.endswith(".pt") and _is_own_architecture(architecture) and not misses_a_scale:
+    if model.endswith(".pt") and _segments(architecture) and not misses_a_scale:
         return (
             f"Ultralytics publishes no weights of it: give their path, or train `{architecture}` from scratch, or name "
             "published weights such as `yolo26n-seg.pt`"
         )
     hint = did_you_mean(model, (*PUBLISHED, *_segmentation_architectures()))
     return f"Ultralytics has none of that name{hint or ': give its path'}"
+
+
+def _segments(architecture: str) -> bool:
+    file = own_architecture(architecture)
+    described = read_model(file) if file else None
+    return described is not None and described.task == TASK
+
+
+def own_architecture(model: str) -> Path | None:
+    """The file of an architecture that comes with Ultralytics, whose name a person gave; None: there is none."""
+    return _own_architectures()[_SCALE.sub(r"\1", model)] if _is_own_architecture(model) else None
 
 
 def _is_own_architecture(model: str) -> bool:

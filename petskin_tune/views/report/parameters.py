@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ from petskin_tune.views.report.summary import NONE_COMPLETE
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+log = logging.getLogger(__name__)
+
 ENOUGH_FOR_IMPORTANCE = 4  # complete trials; of fewer, an importance says nothing
 TOP = 0.1  # of the trials: what the importances explain
 FEWEST_ON_TOP = 5  # trials, as the method's authors advise
@@ -50,11 +53,16 @@ def importances(table: Table) -> dict[str, float]:
     names = [name for name in table.distributions() if sum(name in trial.params for trial in trials) > 1]
     if not names or len({row.value for row in table.valued}) < 2:
         return {}
-    study = optuna.load_study(study_name="given", storage=GivenTrials([_as_complete(trial) for trial in trials]))
+    given = GivenTrials([_as_complete(row) for row in table.valued])
+    study = optuna.load_study(study_name="given", storage=given)
     evaluator = PedAnovaImportanceEvaluator(target_quantile=_top_share(len(trials)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of equal values, which is said in words of our own
-        found = get_param_importances(study, evaluator=evaluator, params=names)
+        try:
+            found = get_param_importances(study, evaluator=evaluator, params=names)
+        except Exception:
+            log.exception("the importances cannot be told")  # of what a person's own trials may hold
+            return {}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
@@ -172,7 +180,7 @@ def _aside(number: int) -> float:
     return 0.5 * ((number * 0.618034) % 1 - 0.5)
 
 
-def _as_complete(trial: FrozenTrial) -> FrozenTrial:
-    counted = copy.copy(trial)
-    counted.state = TrialState.COMPLETE
+def _as_complete(row: Row) -> FrozenTrial:
+    counted = copy.copy(row.trial)
+    counted.state, counted.values = TrialState.COMPLETE, [row.value]
     return counted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -185,7 +186,13 @@ def _spread(name: str, kind: BaseDistribution, trials: Sequence[FrozenTrial]) ->
         shares = [count / len(values) for count in Counter(map(repr, values)).values()]
         return 1 - sum(share**2 for share in shares)
     scale = math.log if getattr(kind, "log", False) else float
-    return 2 * pstdev(map(scale, values)) / (scale(high) - scale(low)) if values and low < high else 0.0
+    finite = [scale(value) for value in values if _is_number(value)]
+    return 2 * pstdev(finite) / (scale(high) - scale(low)) if finite and low < high and _is_number(high) else 0.0
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that a float can be."""
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 # ---- order and choice ------------------------------------------------------------------------------------------------
@@ -230,5 +237,5 @@ def arranged(trials: Trials, sort: str, states: Iterable[str]) -> list[Row]:
 
 def _comparable(value: Any) -> tuple[bool, float, str]:
     """Numbers before words: one parameter's choices may be of both kinds."""
-    number = isinstance(value, (int, float)) and math.isfinite(value)
+    number = _is_number(value)
     return not number, float(value) if number else 0.0, str(value)

@@ -3,10 +3,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
+import optuna
 import pytest
 from click.testing import CliRunner, Result
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
 
 from petskin_tune.cli import petskin_tune
 from petskin_tune.columns import width
@@ -86,6 +90,17 @@ def test_the_table_is_sorted_by_what_is_asked_for_and_what_has_no_value_comes_la
 ) -> None:
     found = numbers(said("trials", "--study", NAME, "--home", home, f"--sort={sort}"))
     assert (found[0], found[-1]) == (first, last)
+
+
+def test_a_persons_own_trials_are_listed_whatever_numbers_they_hold(tmp_path: Path) -> None:
+    a_varied_study(tmp_path / "mine", "mine")
+    study = optuna.load_study(study_name="mine", storage=f"sqlite:///{tmp_path / 'mine' / 'tune.db'}")
+    wide = {"x": FloatDistribution(1e-4, math.inf)}
+    for x in (math.inf, 0.5):
+        study.add_trial(create_trial(value=0.1, params={"x": x}, distributions=wide))
+    study.enqueue_trial({"lr0": 10**400})
+    for order in ("x", "lr0", "-lr0"):
+        assert numbers(said("trials", "--study", "mine", "--home", tmp_path / "mine", f"--sort={order}"))
 
 
 def test_trials_are_sorted_by_a_parameter_and_a_misspelt_one_is_refused_with_the_nearest(home: Path) -> None:

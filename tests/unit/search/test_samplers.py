@@ -219,3 +219,10 @@ def test_sample_leaves_a_callers_space_alone():
     space = distributions(SEARCH)
     sample(TPESampler(seed=0), past(20), 20, space)
     assert space == distributions(SEARCH)
+
+
+@pytest.mark.parametrize("odd", ["x", ["x"], {"a": 1}, [None]])
+def test_constraints_that_no_sampler_can_read_end_no_draw(odd):
+    trials = past(12, pruned=False)
+    trials[3].system_attrs = {"constraints": odd}
+    assert draw(trials, 12, study_spec()).params

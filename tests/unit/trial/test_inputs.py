@@ -82,6 +82,28 @@ def test_a_study_in_which_no_trial_can_train_is_refused(how: str, home: Home, tm
         preparation.prepare_model(wanted, home, [tmp_path])
 
 
+def test_a_study_that_freezes_every_layer_by_number_or_of_ultralytics_own_model_is_refused(
+    home: Home, tmp_path: Path
+) -> None:
+    wanted = spec(tmp_path, str(SMALL)).model_copy(update={"train": {"freeze": [0, 1, 2, 3, 4, 5]}})
+    with pytest.raises(UsageError, match="names all layers of"):
+        preparation.prepare_model(wanted, home, [tmp_path])
+    own = spec(tmp_path, "yolov8n-seg.yaml").model_copy(update={"train": {"freeze": 30}})
+    with pytest.raises(UsageError, match="`freeze` 30 leaves none of the 23 layers"):
+        preparation.prepare_model(own, home, [tmp_path])
+    some = spec(tmp_path, "yolov8n-seg.yaml").model_copy(update={"train": {"freeze": [0, 1, 2]}})
+    assert preparation.prepare_model(some, home, [tmp_path]) == "yolov8n-seg.yaml"
+
+
+@pytest.mark.parametrize("model", ["yoloe-11n-seg.yaml", "yoloe-v8n-seg.yaml"])
+def test_a_model_that_is_trained_with_text_is_refused(model: str, home: Home, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="its task is `open-vocabulary`"):
+        preparation.prepare_model(spec(tmp_path, model), home, [tmp_path])
+    with pytest.raises(UsageError) as refused:
+        preparation.prepare_model(spec(tmp_path, model.replace(".yaml", ".pt")), home, [tmp_path])
+    assert "from scratch" not in str(refused.value)
+
+
 def test_a_study_in_which_some_trials_can_train_is_not(home: Home, tmp_path: Path) -> None:
     for freeze in ({"train": {"freeze": 5}}, {"search": {"freeze": make_choices("freeze", [0, 30])}}):
         wanted = spec(tmp_path, str(SMALL)).model_copy(update=freeze)

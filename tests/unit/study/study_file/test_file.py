@@ -271,6 +271,16 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     path.write_bytes(b"study: \xff\xfe")
     found = find(str(path))
     assert found is not None
+    with pytest.raises(UsageError, match="save it as UTF-8"):
+        found.read()
+
+
+def test_a_file_of_gigabytes_is_not_read(tmp_path):
+    path = tmp_path / "big.yaml"
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)
+    found = find(str(path))
+    assert found is not None
     with pytest.raises(UsageError, match="cannot be read"):
         found.read()
 

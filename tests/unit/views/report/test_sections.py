@@ -144,3 +144,10 @@ def test_a_persons_own_trials_beside_ours_make_a_report() -> None:
     html = report.render(study, NOW)
     assert "Trials (7)" in html
     assert "Infinity" not in re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+
+
+def test_the_importances_count_trials_that_a_person_pruned_without_a_value(searched: Made) -> None:
+    table = rows.read(searched.study, searched.leases, {})
+    bare = next(row for row in table.valued if row.state == "pruned")
+    bare.trial.values = None
+    assert parameters.importances(table)
