@@ -170,9 +170,10 @@ class Uploader:
             timeout: to wait.
             hurry: whether what the store refuses is tried more often: for who has little time, not for who waits on.
         """
-        done = self._wait_until(lambda: self._idle and not self._tidying, timeout, hurry=hurry)
+        self._wait_until(lambda: self._idle and not self._tidying, timeout, hurry=hurry)
         self.raise_failure()
-        return done or (self._idle and not self._lost)
+        with self._changed:
+            return self._idle and not self._lost
 
     def drain_weights(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until the best weights taken are in the store; whether they are, or never."""

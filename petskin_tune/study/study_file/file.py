@@ -56,13 +56,20 @@ class FoundFile:
         Raises:
             UsageError: it cannot be read, or see :func:`parse`.
         """
+        return parse(self.text(), where=_short(self.path), version=version)
+
+    def text(self) -> str:
+        """What is written in it.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
         try:
-            text = regular.read_text(self.path, LARGEST)
+            return regular.read_text(self.path, LARGEST)
         except UnicodeDecodeError as error:
             raise UsageError(f"{self.path} is no UTF-8 text: save it as UTF-8.") from error
         except OSError as error:
             raise UsageError(f"{self.path} cannot be read: {error}") from error
-        return parse(text, where=_short(self.path), version=version)
 
 
 def find(name_or_path: str) -> FoundFile | None:
@@ -94,7 +101,7 @@ def text_of(name_or_path: str, spec: StudySpec | None = None) -> str:
     found = find(name_or_path)
     if found is None or (spec is not None and found.read().spec != spec):
         return ""
-    return found.path.read_text(encoding="utf-8")
+    return found.text()
 
 
 def not_found(name_or_path: str, in_database: Iterable[str] = ()) -> UsageError:

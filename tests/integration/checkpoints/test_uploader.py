@@ -530,6 +530,17 @@ def wait_until(condition: Callable[[], bool]) -> None:
 # ---- what waited long in the store for its commit ----
 
 
+def bring(trial: Trial, what: str, commit: Callable[[Stored], None]) -> None:
+    """A snapshot or weights into the store, to the end."""
+    uploader = trial.uploader()
+    if what == "snapshot":
+        uploader.submit(trial.snapshot(1), commit)
+    else:
+        (trial.folder / "best").write_bytes(b"best")
+        uploader.submit_weights(BestWeights(str(trial.folder / "best"), 1, 0.1), commit)
+    assert uploader.drain(PATIENCE)
+
+
 @pytest.mark.parametrize("what", ["snapshot", "weights"])
 def test_what_went_as_an_orphan_while_the_database_was_away_goes_up_again_before_it_is_committed(
     trial: Trial, monkeypatch: pytest.MonkeyPatch, what: str
@@ -544,13 +555,7 @@ def test_what_went_as_an_orphan_while_the_database_was_away_goes_up_again_before
             raise Unavailable("the database does not answer")
         trial.committed.append(stored)
 
-    uploader = trial.uploader()
-    if what == "snapshot":
-        uploader.submit(trial.snapshot(1), commit)
-    else:
-        (trial.folder / "best").write_bytes(b"best")
-        uploader.submit_weights(BestWeights(str(trial.folder / "best"), 1, 0.1), commit)
-    assert uploader.drain(PATIENCE)
+    bring(trial, what, commit)
     assert [entry.key for entry in trial.store.entries()] == [trial.committed[0].key]
     assert (trial.committed[0].key == refused[0].key) == (what == "weights")
 
@@ -568,19 +573,15 @@ def test_what_went_as_an_orphan_during_a_commit_that_an_outage_held_up_goes_up_a
             trial.store.delete(stored.key)  # another worker, whom the database answered first, tidies up
         trial.committed.append(stored)
 
-    uploader = trial.uploader()
-    if what == "snapshot":
-        uploader.submit(trial.snapshot(1), commit)
-    else:
-        (trial.folder / "best").write_bytes(b"best")
-        uploader.submit_weights(BestWeights(str(trial.folder / "best"), 1, 0.1), commit)
-    assert uploader.drain(PATIENCE)
+    bring(trial, what, commit)
     assert len(trial.committed) == 2
     assert [entry.key for entry in trial.store.entries()] == [trial.committed[-1].key]
 
 
-@pytest.mark.parametrize("what", ["a snapshot that waited a moment", "weights that are still there"])
-def test_what_is_surely_in_the_store_goes_up_once(trial: Trial, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+@pytest.mark.parametrize(("what", "waited"), [("snapshot", "a moment"), ("weights", "long, and are still there")])
+def test_what_is_surely_in_the_store_goes_up_once(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, what: str, waited: str
+) -> None:
     refused: list[Stored] = []
 
     def commit(stored: Stored) -> None:
@@ -589,14 +590,9 @@ def test_what_is_surely_in_the_store_goes_up_once(trial: Trial, monkeypatch: pyt
             raise Unavailable("the database does not answer")
         trial.committed.append(stored)
 
-    uploader = trial.uploader()
-    if what == "a snapshot that waited a moment":
-        uploader.submit(trial.snapshot(1), commit)
-    else:
+    if waited != "a moment":
         monkeypatch.setattr(uploading, "ORPHAN_SECONDS", 0.0)
-        (trial.folder / "best").write_bytes(b"best")
-        uploader.submit_weights(BestWeights(str(trial.folder / "best"), 1, 0.1), commit)
-    assert uploader.drain(PATIENCE)
+    bring(trial, what, commit)
     assert trial.committed == refused
     assert trial.store.found == [0]
 
