@@ -68,6 +68,11 @@ class Freezing:
         """Whether the trial is no more in this worker's hands."""
         return not self._thread.is_alive()
 
+    @property
+    def upload_seconds(self) -> float | None:
+        """What bringing its snapshot into the store took; None: it was not brought."""
+        return self._uploader.state.expected_seconds
+
     def end(self, reason: str, until: float) -> None:
         """Freeze the trial by the instant (monotonic) ``until``, or give it back: it goes on from what is durable."""
         self._is_ending.set()

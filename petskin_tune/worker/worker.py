@@ -290,6 +290,8 @@ class Worker:
         for one in over:
             if one.error:
                 raise one.error
+            if (seconds := one.upload_seconds) is not None:  # most snapshots go up while another trial runs
+                self._place.times.upload = seconds
         if any(one.is_frozen for one in over):
             self._tidy(self._place.retention.catch_up)
 

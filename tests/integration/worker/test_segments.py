@@ -117,6 +117,11 @@ def test_an_ended_study_keeps_no_snapshot_and_the_weights_of_the_best(done: tupl
     assert not [entry.key for entry in place.store.entries() if "snapshot" in entry.key]
 
 
+def test_uploads_of_trials_that_were_frozen_tell_how_long_a_suspension_takes(done: tuple[Workplace, Trainings]) -> None:
+    place, _ = done
+    assert place.times.measured
+
+
 def test_another_worker_of_an_ended_study_trains_nothing(done: tuple[Workplace, Trainings]) -> None:
     place, trainings = done
     before = len(trainings.jobs)
