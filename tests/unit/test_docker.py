@@ -7,11 +7,14 @@ import re
 import signal
 import subprocess
 from graphlib import TopologicalSorter
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.support.places import PROJECT
 
@@ -209,3 +212,21 @@ def test_a_stopped_container_lets_its_worker_suspend_and_waits_for_it(tmp_path: 
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     assert output.splitlines() == ["suspending", "suspended", "tune-worker ended with exit code 75: not restarted"]
+
+
+def test_the_lock_has_every_dependency_in_a_release_that_is_allowed_and_each_with_its_hashes() -> None:
+    locked = {}
+    for entry in re.split(r"\n(?=\S)", (DOCKER / "requirements.lock").read_text().strip()):
+        assert re.fullmatch(r"\S+==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+", entry), entry
+        name, version = entry.split(" ")[0].split("==")
+        locked[canonicalize_name(name)] = version
+    asked_for = [Requirement(line) for line in metadata.requires("petskin-tune") or ()]
+    in_image = [one for one in asked_for if any(_is_needed(one, extra) for extra in ("", "s3", "gcs"))]
+    assert len(in_image) > 10
+    for one in in_image:
+        assert one.specifier.contains(locked[canonicalize_name(one.name)]), one
+    assert "hatchling" in locked  # it builds our own package, without a look at the index
+
+
+def _is_needed(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
