@@ -25,7 +25,7 @@ def require_trainable(data_set: DataSet, examined: Examined) -> None:
     Raises:
         UsageError: names the first file, why, and how many there are.
     """
-    images = [image for split in TRAINED for image in data_set.images[split]]
+    images = list(dict.fromkeys(image for split in TRAINED for image in data_set.images[split]))
     _require_labels(data_set, images, examined)
     _require_pictures(data_set, images, examined)
 
