@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.datasets.folders import images_at
+from petskin_tune.datasets.folders import as_spelled, images_at
 from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
@@ -244,6 +244,7 @@ def locate(root: Path, entry: str, within: Path | None = None) -> Path | None:
     candidates = [root / entry]
     if entry.startswith("../"):
         candidates.append(root / entry[3:])  # exports that are one level off; Ultralytics reads them too
+    candidates += map(as_spelled, tuple(candidates))
     inside = (path for path in candidates if within is None or _is_inside(path, within))
     return next((Path(os.path.abspath(path)) for path in inside if is_there(path)), None)
 

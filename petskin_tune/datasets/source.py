@@ -193,9 +193,15 @@ def _is_utf8(text: str) -> bool:
 
 
 def _require_labels(data_set: layout.DataSet) -> None:
+    """Refuse a data set without labels; where its images are not there, their labels are not looked for there."""
     for split in ("train", "val"):
         images = data_set.images[split]
         if not any(label_lines(label_path(image)) for image in images):
+            if gone := [image for image in images if not is_there(image)]:
+                raise UsageError(
+                    f"{data_set.yaml}: {len(gone)} of the {len(images)} {split} images are listed and not there; the "
+                    f"first is {quoted(gone[0])}."
+                )
             raise UsageError(
                 f"{data_set.yaml}: none of the {len(images)} {split} images has a label; the first one's "
                 f"should lie at {label_path(images[0])}."
