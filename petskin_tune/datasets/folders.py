@@ -36,7 +36,8 @@ def images_at(place: Path) -> Iterator[Path]:
     for line in list_lines(place):
         image = place.parent / line
         if _is_image(image.name):
-            yield Path(os.path.normpath(as_spelled(image)))
+            decomposed = not unicodedata.is_normalized("NFC", line)  # others are not looked at: a list may be long
+            yield Path(os.path.normpath(as_spelled(image) if decomposed else image))
 
 
 def as_spelled(path: Path) -> Path:

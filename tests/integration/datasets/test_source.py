@@ -173,19 +173,26 @@ def test_decomposed_names_in_an_archive_are_found_as_it_lists_them(
     fingerprint(data_set.yaml, for_training=True)
 
 
-@pytest.mark.parametrize(("listed", "lies"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_a_listed_image_is_found_in_the_unicode_form_that_it_has(
-    demo_yaml: Path, cache: Path, listed: str, lies: str
-) -> None:
+@pytest.mark.parametrize(("named", "lies"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_folder_is_found_in_the_unicode_form_that_it_has(demo_yaml: Path, cache: Path, named: str, lies: str) -> None:
+    for kind in ("images", "labels"):
+        folder = demo_yaml.parent / kind / "train"
+        folder.rename(folder.with_name(unicodedata.normalize(lies, "각")))
+    name = f"images/{unicodedata.normalize(named, '각')}"
+    demo_yaml.write_text(f"train: {name}\nval: images/val\nnames: [a, b, c]\n")
+    taken = fingerprint(source.prepare(str(demo_yaml), base=Path(), cache=cache), for_training=True)
+    assert taken.splits["train"].images == 4
+    assert taken.splits["train"].objects
+
+
+def test_an_image_that_a_list_names_decomposed_is_found_composed(demo_yaml: Path, cache: Path) -> None:
     for kind, suffix in (("images", "bmp"), ("labels", "txt")):
         file = demo_yaml.parent / kind / f"train/train_00000.{suffix}"
-        file.rename(file.with_name(f"{unicodedata.normalize(lies, '각')}.{suffix}"))
-    name = f"./images/train/{unicodedata.normalize(listed, '각')}.bmp"
-    (demo_yaml.parent / "list.txt").write_text(f"{name}\n")
+        file.rename(file.with_name(f"{unicodedata.normalize('NFC', '각')}.{suffix}"))
+    (demo_yaml.parent / "list.txt").write_text(f"./images/train/{unicodedata.normalize('NFD', '각')}.bmp\n")
     demo_yaml.write_text("train: list.txt\nval: images/val\nnames: [a, b, c]\n")
-    assert (
-        fingerprint(source.prepare(str(demo_yaml), base=Path(), cache=cache), for_training=True).splits["train"].objects
-    )
+    taken = fingerprint(source.prepare(str(demo_yaml), base=Path(), cache=cache), for_training=True)
+    assert taken.splits["train"].objects
 
 
 def test_other_files_are_refused(tmp_path: Path, cache: Path) -> None:
