@@ -192,13 +192,13 @@ def _found_here(study: Study, home: Home, data: str | None) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     base = study.folders[0] if study.folders else Path.cwd()
-    cache = home.work / "data"
+    cache, by_name = home.work / "data", study.spec.images_by_name
     if data is not None:
-        found["data"] = str(source.prepare(data, base=Path.cwd(), cache=cache))
+        found["data"] = str(source.prepare(data, base=Path.cwd(), cache=cache, by_name=by_name))
     try:
         found["model"] = find_model(study.spec.model, (*study.folders, home.folder, home.folder / "weights"))
         if data is None:
-            found["data"] = str(source.prepare(study.spec.data, base=base, cache=cache))
+            found["data"] = str(source.prepare(study.spec.data, base=base, cache=cache, by_name=by_name))
     except (UsageError, OSError):  # also of a home that may only be read
         pass  # the study's own words then, which are right where the files are
     return found

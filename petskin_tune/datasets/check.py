@@ -88,6 +88,7 @@ class _Task:
     name: str
     image: Path
     classes: int
+    again: bool  # the split lists it more than once, and this is not the first time
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class _Looked:
     label_problem: str  # or ""
     labels: Outlines
     labelled: bool  # it has a label file, be it empty
+    again: bool = False  # listed before: it counts once more, and what is found of it is said once
 
 
 def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int], None] = lambda *_: None) -> Check:
@@ -115,11 +117,7 @@ def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int],
         UsageError: the data set cannot be read at all.
     """
     data_set = layout.read(data_yaml)
-    tasks = [
-        _Task(split, layout.image_name(data_set, image), image, len(data_set.names))
-        for split, images in data_set.images.items()
-        for image in images
-    ]
+    tasks = list(_tasks(data_set))
     looked: list[_Looked] = []
     for answers in spread(_look_at_batch, batches(tasks, _BATCH), jobs):
         looked.extend(answers)
@@ -130,8 +128,19 @@ def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int],
         result.problems["class names given to more than one class"] = twice
     if data_set.notes:
         result.notes["passed over in the YAML"] = list(data_set.notes)
-    _find_problems(result, looked, read_groups(data_set))
+    for split in data_set.images:
+        if often := sorted({task.name for task in tasks if task.again and task.split == split}):
+            result.notes[f"images that {split} lists more than once, and that are trained as often"] = often
+    _find_problems(result, [found for found in looked if not found.again], read_groups(data_set))
     return result
+
+
+def _tasks(data_set: layout.DataSet) -> Iterator[_Task]:
+    for split, images in data_set.images.items():
+        known: set[Path] = set()
+        for image in images:
+            yield _Task(split, layout.image_name(data_set, image), image, len(data_set.names), image in known)
+            known.add(image)
 
 
 def _look_at_batch(tasks: list[_Task]) -> list[_Looked]:
@@ -147,7 +156,7 @@ def _look_at(task: _Task) -> _Looked:
         outlines, problem = Outlines(), str(error)
     except UsageError:
         outlines, problem = Outlines(), "no text, or no file that can be read"
-    return _Looked(task.split, task.name, damage, digest, problem, outlines, label.exists())
+    return _Looked(task.split, task.name, damage, digest, problem, outlines, label.exists(), task.again)
 
 
 def _picture(image: Path) -> tuple[str, str, int]:

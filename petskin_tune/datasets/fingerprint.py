@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ def _summary(data_set: layout.DataSet, split: str, examined: Examined) -> SplitS
     names, sizes, labels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     image_bytes = 0
     objects: Counter[str] = Counter()
-    for name, image in sorted((layout.image_name(data_set, image), image) for image in data_set.images[split]):
+    for image in sorted(data_set.images[split], key=partial(layout.image_name, data_set)):
+        name = layout.image_name(data_set, image)
         try:
             size = os.stat(image).st_size
         except FileNotFoundError as error:

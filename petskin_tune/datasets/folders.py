@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -35,7 +36,17 @@ def images_at(place: Path) -> Iterator[Path]:
     for line in list_lines(place):
         image = place.parent / line
         if _is_image(image.name):
-            yield Path(os.path.normpath(image))
+            decomposed = not unicodedata.is_normalized("NFC", line)  # others are not looked at: a list may be long
+            yield Path(os.path.normpath(as_spelled(image) if decomposed else image))
+
+
+def as_spelled(path: Path) -> Path:
+    """A path that nothing lies at in the Unicode form that something lies at: a Mac decomposes, archives compose."""
+    text = str(path)
+    if text.isascii() or os.path.lexists(path):
+        return path
+    others = (Path(unicodedata.normalize(form, text)) for form in ("NFC", "NFD"))
+    return next((other for other in others if os.path.lexists(other)), path)
 
 
 def list_lines(image_list: Path) -> list[str]:

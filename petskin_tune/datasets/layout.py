@@ -8,12 +8,14 @@ its data through this module, too.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from petskin_tune.datasets.folders import images_at
+from petskin_tune.datasets.folders import as_spelled, images_at
+from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.names import class_names
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular, yaml_guard
@@ -22,12 +24,13 @@ from petskin_tune.files.yaml_guard import BadYaml
 from petskin_tune.printable import quoted
 
 SPLITS = ("train", "val", "test")
+BY_NAME = {"images_by": "name"}  # in a YAML of ours: the images are those of :func:`by_name`
 _CHANNELS = (1, 3)  # grey and colour
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set that has been looked at: every path is absolute, images are sorted."""
+    """A data set that has been looked at: every path is absolute, images are as :func:`by_name` has them, or sorted."""
 
     yaml: Path
     root: Path  # what the entries of the YAML are relative to
@@ -37,6 +40,7 @@ class DataSet:
     raw: Mapping[str, Any] = field(repr=False)  # the YAML as written
     groups: Path | None = None  # CSV "image,group" of what must stay together, written by our import
     notes: tuple[str, ...] = ()  # what was passed over, for a person
+    by_name: bool = False  # or by path and each once, as studies before version 3 of their spec have them
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def read(yaml_path: Path, within: Path | None = None) -> DataSet:
+def read(yaml_path: Path, within: Path | None = None, *, by_name: bool | None = None) -> DataSet:
     """Look at a data set: resolve its YAML and list the images of every split.
 
     A split that no trial looks at is not required: a ``test:`` that is not there, or is wrong, is passed over.
@@ -64,19 +68,20 @@ def read(yaml_path: Path, within: Path | None = None) -> DataSet:
     Args:
         yaml_path: the data set's YAML.
         within: a folder that nothing it names may leave, for what came in an archive.
+        by_name: whether its images are those of :func:`by_name`; None: as a YAML of ours says.
 
     Raises:
         UsageError: a key, a folder or a list is missing or wrong, or train or val has no images.
     """
     target, beside = resolved(yaml_path), resolved(yaml_path.parent) / yaml_path.name
     try:
-        return _read(target, within)
+        return _read(target, within, by_name)
     except UsageError as error:
         if target == beside:
             raise
         of_target = error
     try:
-        return _read(beside, within)  # what a link names lies beside what it leads to, or beside the link
+        return _read(beside, within, by_name)  # what a link names lies beside what it leads to, or beside the link
     except UsageError as of_link:
         raise _of_both(of_link, beside, of_target, target) from of_target
 
@@ -88,15 +93,17 @@ def _of_both(of_link: UsageError, link: Path, of_target: UsageError, target: Pat
     return UsageError(f"{of_target} {link} is a link to it; read beside the link: {of_link}")
 
 
-def _read(yaml_path: Path, within: Path | None) -> DataSet:
+def _read(yaml_path: Path, within: Path | None, named: bool | None) -> DataSet:
     raw = load_yaml(yaml_path)
+    if named is None:
+        named = raw.items() >= BY_NAME.items()
     names = class_names(yaml_path, raw)
     _require_channels(yaml_path, raw)
     root = _root(yaml_path, raw, within)
     images, places, notes = {}, {}, []
     for split in SPLITS:
         try:
-            found = _split(yaml_path, raw, root, split, within)
+            found = _split(yaml_path, raw, root, split, within, named)
         except UsageError as error:
             if split != "test":
                 raise
@@ -113,23 +120,46 @@ def _read(yaml_path: Path, within: Path | None) -> DataSet:
         raw=raw,
         groups=_groups(root, raw, within),
         notes=tuple(notes),
+        by_name=named,
     )
 
 
 def _split(
-    yaml_path: Path, raw: Mapping[str, Any], root: Path, split: str, within: Path | None
+    yaml_path: Path, raw: Mapping[str, Any], root: Path, split: str, within: Path | None, named: bool
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
     """The folders and lists of a split, and its images; None where the YAML names no test split."""
     entries = split_entries(yaml_path, raw, split)
     if not entries:
         return None
     places = tuple(_place(yaml_path, raw, root, entry, within) for entry in entries)
-    images = tuple(sorted({image for place in places for image in images_at(place)}))
+    if named:
+        places = tuple(map(_with_labels, places))
+        images = tuple(by_name(root, places))
+    else:
+        images = tuple(sorted({image for place in places for image in images_at(place)}))
     if not images:
         raise UsageError(f"{yaml_path}: no images for {split} in {quoted(', '.join(entries))}.")
     if within and (outside := next((image for image in images if not _is_inside(image, within)), None)):
         raise UsageError(f"{yaml_path} names {outside}, which lies outside of the archive; it is not read.")
     return places, images
+
+
+def by_name(root: Path, places: Sequence[Path]) -> list[Path]:
+    """The images of a split in the order of their names, wherever they lie, each as often as it is listed.
+
+    A training knows its images by their places in this order, and the fingerprint knows them by the same names: with
+    one fingerprint two machines train one order. Images of one name are in the order of ``places``, and in each of
+    them by path, or as a list has them.
+
+    Args:
+        root: of the data set.
+        places: the folders and lists of the split.
+
+    Raises:
+        UsageError: as :func:`petskin_tune.datasets.folders.images_at`.
+    """
+    found = (sorted(images_at(place)) if place.is_dir() else images_at(place) for place in places)
+    return sorted((image for images in found for image in images), key=partial(_name, root))
 
 
 def split_entries(yaml_path: Path, raw: Mapping[str, Any], split: str) -> list[str]:
@@ -164,12 +194,16 @@ def _require_channels(yaml_path: Path, raw: Mapping[str, Any]) -> None:
 
 def image_name(data_set: DataSet, image: Path) -> str:
     """An image's name without what differs between machines: from its last ``images`` folder on."""
+    return _name(data_set.root, image)
+
+
+def _name(root: Path, image: Path) -> str:
     parts = image.parts
     if "images" in parts[:-1]:
         last = len(parts) - 1 - parts[::-1].index("images")
         return "/".join(parts[last:])
-    if image.is_relative_to(data_set.root):
-        return image.relative_to(data_set.root).as_posix()
+    if image.is_relative_to(root):
+        return image.relative_to(root).as_posix()
     return image.name
 
 
@@ -210,8 +244,20 @@ def locate(root: Path, entry: str, within: Path | None = None) -> Path | None:
     candidates = [root / entry]
     if entry.startswith("../"):
         candidates.append(root / entry[3:])  # exports that are one level off; Ultralytics reads them too
+    candidates += map(as_spelled, tuple(candidates))
     inside = (path for path in candidates if within is None or _is_inside(path, within))
     return next((Path(os.path.abspath(path)) for path in inside if is_there(path)), None)
+
+
+def _with_labels(place: Path) -> Path:
+    """A folder that is a link, or what it leads to where labels lie beside that alone: Ultralytics looks there."""
+    target = resolved(place)
+    leads_there = place.is_dir() and target != place and not _has_a_label(place) and _has_a_label(target)
+    return target if leads_there else place
+
+
+def _has_a_label(place: Path) -> bool:
+    return any(label_path(image).is_file() for image in images_at(place))
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

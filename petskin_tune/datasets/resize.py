@@ -99,7 +99,7 @@ def _refuse_inside(data_set: layout.DataSet, dest: Path) -> None:
 def _tasks(data_set: layout.DataSet, dest: Path, imgsz: int) -> list[_Task]:
     tasks = []
     for split, images in data_set.images.items():
-        for image in images:
+        for image in dict.fromkeys(images):
             inside = Path(layout.image_name(data_set, image).removeprefix("images/").removeprefix(f"{split}/"))
             place = Path(split) / inside.with_suffix("")
             picture, label = dest / "images" / f"{place}.jpg", dest / "labels" / f"{place}.txt"
@@ -136,8 +136,7 @@ def _resize_one(task: _Task) -> str:
 def _write_records(data_set: layout.DataSet, tasks: list[_Task], skipped: set[Path], dest: Path) -> None:
     written = [task for task in tasks if task.image not in skipped]
     group_of = read_groups(data_set)
-    content = absolute(data_set)
-    del content["path"]
+    content = {key: value for key, value in absolute(data_set).items() if key not in ("path", *layout.BY_NAME)}
     if group_of:
         names = ((task, layout.image_name(data_set, task.image)) for task in written)
         rows = [(task.target.relative_to(dest).as_posix(), group_of[name]) for task, name in names if name in group_of]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ DEMO = "demo"
 _KEYS = {*SPLITS, "path", "validation", "names", "names_ko", "nc", "channels", "groups"}  # read alike by Ultralytics
 
 
-def prepare(data: str, *, base: Path, cache: Path) -> Path:
+def prepare(data: str, *, base: Path, cache: Path, by_name: bool = True) -> Path:
     """Make a data set ready for training and return the path of its YAML.
 
     A YAML's ``download:`` is never followed; a data set is what lies there.
@@ -38,6 +38,7 @@ def prepare(data: str, *, base: Path, cache: Path) -> Path:
             with one inside (copied to local disk and unpacked once).
         base: what a relative path is looked up in first (the study file's folder); the current folder comes second.
         cache: folder on this machine's disk for what is made, unpacked and resolved.
+        by_name: let its images be those of :func:`petskin_tune.datasets.layout.by_name`, for whoever reads the YAML.
 
     Raises:
         UsageError: the data set is missing, broken, or without images or labels.
@@ -46,10 +47,10 @@ def prepare(data: str, *, base: Path, cache: Path) -> Path:
     with filling(cache):
         if data == DEMO:
             return demo.make(cache / f"{DEMO}-{demo.TRAIN}-{demo.VAL}")
-        return _prepared(_find(data, base), cache)
+        return _prepared(_find(data, base), cache, by_name)
 
 
-def _prepared(path: Path, cache: Path) -> Path:
+def _prepared(path: Path, cache: Path, by_name: bool) -> Path:
     within = None
     if path.is_file() and unpacking.is_archive(path):
         path = within = unpacking.unpack(path, cache / "archives")
@@ -59,7 +60,7 @@ def _prepared(path: Path, cache: Path) -> Path:
         raise UsageError(f"{path} is no data set: give a .yaml, a .zip, a .tar or a .tar.gz.")
     if is_study(path):
         raise UsageError(f"{path} is a study file, no data set: give the data set's own YAML, or its folder.")
-    data_set = layout.read(path, within)
+    data_set = layout.read(path, within, by_name=by_name)
     _require_labels(data_set)
     return _resolved(data_set, cache / "resolved")
 
@@ -130,7 +131,13 @@ def _reads_alike(data_set: layout.DataSet) -> bool:
     counted = "nc" not in written or written["nc"] is not None
     rooted = written.get("path") in (None, str(data_set.root)) and _is_utf8(str(data_set.yaml))
     same = known and counted and rooted and _plainly_reads(data_set)
-    return same and all(map(_found_alike, (data_set,) * len(SPLITS), SPLITS))
+    ordered = not data_set.by_name or all(map(_is_by_path, data_set.images.values()))
+    return same and ordered and all(map(_found_alike, (data_set,) * len(SPLITS), SPLITS))
+
+
+def _is_by_path(images: Sequence[Path]) -> bool:
+    """Whether these would be a split's images by path, too: each once and sorted, as paths and as text."""
+    return list(images) == sorted(set(images)) == sorted(images, key=str)
 
 
 def _plainly_reads(data_set: layout.DataSet) -> bool:
@@ -158,6 +165,8 @@ def absolute(data_set: layout.DataSet) -> dict[str, Any]:
     for split, places in data_set.places.items():
         content[split] = [str(place) for place in places]
     content["names"] = dict(enumerate(data_set.names))
+    if data_set.by_name:
+        content |= layout.BY_NAME
     if "channels" in data_set.raw:
         content["channels"] = layout.channels(data_set.raw)
     if data_set.groups is not None:
@@ -184,9 +193,15 @@ def _is_utf8(text: str) -> bool:
 
 
 def _require_labels(data_set: layout.DataSet) -> None:
+    """Refuse a data set without labels; where its images are not there, their labels are not looked for there."""
     for split in ("train", "val"):
         images = data_set.images[split]
         if not any(label_lines(label_path(image)) for image in images):
+            if gone := [image for image in images if not is_there(image)]:
+                raise UsageError(
+                    f"{data_set.yaml}: {len(gone)} of the {len(images)} {split} images are listed and not there; the "
+                    f"first is {quoted(gone[0])}."
+                )
             raise UsageError(
                 f"{data_set.yaml}: none of the {len(images)} {split} images has a label; the first one's "
                 f"should lie at {label_path(images[0])}."

@@ -162,7 +162,7 @@ def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of
             f"The subset asks for {wanted} {split} images, and the smallest group of images that belong together "
             f"({data_set.groups}) has {least}; ask for {least} or more."
         )
-    return sorted(path for name, path in by_name.items() if group_of.get(name, name) in chosen)
+    return [path for name, path in by_name.items() if group_of.get(name, name) in chosen]
 
 
 def _by_name(data_set: layout.DataSet, split: str) -> dict[str, Path]:

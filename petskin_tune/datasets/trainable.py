@@ -7,12 +7,13 @@ through the same three, so that it ends at nothing that was called ready, unless
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from petskin_tune.datasets.examined import Examined
 from petskin_tune.datasets.labels import rows as labels
-from petskin_tune.datasets.layout import DataSet
+from petskin_tune.datasets.layout import DataSet, read
 from petskin_tune.errors import UsageError
 from petskin_tune.text import operand
 
@@ -25,9 +26,36 @@ def require_trainable(data_set: DataSet, examined: Examined) -> None:
     Raises:
         UsageError: names the first file, why, and how many there are.
     """
-    images = [image for split in TRAINED for image in data_set.images[split]]
+    images = list(dict.fromkeys(image for split in TRAINED for image in data_set.images[split]))
     _require_labels(data_set, images, examined)
     _require_pictures(data_set, images, examined)
+
+
+def without_labels(data_yaml: Path) -> list[Path]:
+    """The images of train and val that have no label file, and are trained as background, also where it was lost.
+
+    Args:
+        data_yaml: the data set in force, whose fingerprint was taken.
+    """
+    data_set = read(data_yaml)
+    images = {image: labels.label_path(image) for split in TRAINED for image in data_set.images[split]}
+    there = {folder: _files_in(folder) for folder in {label.parent for label in images.values()}}
+    return [
+        image
+        for image, label in images.items()
+        if (files := there[label.parent]) is not None and label.name not in files
+    ]
+
+
+def _files_in(folder: Path) -> set[str] | None:
+    """The names of the files in a folder; None where it cannot be listed. Cheaper than a look at each file."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError:
+        return None
 
 
 def _require_labels(data_set: DataSet, images: Sequence[Path], examined: Examined) -> None:

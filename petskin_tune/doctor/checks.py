@@ -23,6 +23,7 @@ from petskin_tune.database.privileges import require_writable
 from petskin_tune.database.refusals import AFTER_DAMAGE
 from petskin_tune.database.sqlite_file import is_whole
 from petskin_tune.database.storage import unreachable
+from petskin_tune.datasets.trainable import without_labels
 from petskin_tune.doctor import training_checks
 from petskin_tune.doctor.estimate import Estimate
 from petskin_tune.doctor.examination import Check, Examination, called
@@ -222,7 +223,15 @@ def _data(found: Examination) -> Check:
     train, val = found.images
     classes = several(prepared.classes, _("{count} class"), _("{count} classes"))
     counts = _("{train} images to train on, {val} to validate, {classes} ({data})")
-    return Check("data", "ok", counts.format(train=train, val=val, classes=classes, data=prepared.data))
+    said = counts.format(train=train, val=val, classes=classes, data=prepared.data)
+    if images := without_labels(prepared.data):
+        lost = _(
+            "{counts}; without a label file, and trained as background: {count}, the first {image}; type: {command}"
+        )
+        command = f"petskin-tune data check {words.operand(str(prepared.data))}"
+        found_lost = lost.format(counts=said, count=len(images), image=images[0], command=command)
+        return Check("data", "warning", found_lost)
+    return Check("data", "ok", said)
 
 
 def _disk(found: Examination) -> Check:

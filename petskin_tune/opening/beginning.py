@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study import Study
 from petskin_tune.study.study_file.file import not_found
 from petskin_tune.study.wanted import Wanted, refuse_differences
+from petskin_tune.text import counted, operand
 
 if TYPE_CHECKING:
     from petskin_tune.trial.inputs import Prepared
@@ -97,12 +98,22 @@ def draft_study(
     require_writable_folder(home.folder)
     prepared = _prepare_or_leave_nothing(asked.spec, home, folders, data)
     points = start_points(asked.spec, classes=prepared.classes, train_images=prepared.train_images)
-    for note in points.notes:
+    for note in (*_of_background(prepared), *points.notes):
         say(f"note: {note}")
     offered = [fit_point(point, asked.spec.search) for point in more_points]
     for sentence in dict.fromkeys(sentence for _, misfits in offered for sentence in misfits):
         say(f"note: offered trials: {sentence}")
     return Draft(asked, asked.spec, prepared, (*points.points, *(point for point, _ in offered)))
+
+
+def _of_background(prepared: Prepared) -> Iterator[str]:
+    from petskin_tune.datasets.trainable import without_labels
+
+    if images := without_labels(prepared.data):
+        yield (
+            f"{counted(len(images), 'image')} without a label file, trained as background, the first {images[0]}; to "
+            f"see all of them, type: petskin-tune data check {operand(str(prepared.data))}"
+        )
 
 
 def begin_study(draft: Draft, home: Home, before: Study | None) -> Study:

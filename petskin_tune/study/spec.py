@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SPEC_VERSION = 2  # since 2 a study file that names neither sampler nor pruner has the sampler `freeze-thaw`
+# Since 2 a study file that names neither sampler nor pruner has the sampler `freeze-thaw`.
+# Since 3 images are trained in the order of their names, see `StudySpec.images_by_name`.
+SPEC_VERSION = 3
 
 Scalar = bool | int | float | str
 
@@ -94,6 +96,14 @@ class StudySpec(_Frozen):
     on_oom: Literal["split", "prune"] = "split"
     patience_epochs: int | None = None
     max_identical_failures: int = 5
+
+    @property
+    def images_by_name(self) -> bool:
+        """By which rule the study reads its data: :func:`petskin_tune.datasets.layout.by_name`, or by path as before.
+
+        A study that was begun before goes on by path, and an older release takes none that was begun since.
+        """
+        return self.version >= 3
 
 
 # The newest value wins; a difference in any other key is another study.

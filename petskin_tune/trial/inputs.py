@@ -115,7 +115,7 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
     """
     base = folders[0] if folders else Path.cwd()
     cache = home.work / "data"
-    whole = source.prepare(data or spec.data, base=base, cache=cache)
+    whole = source.prepare(data or spec.data, base=base, cache=cache, by_name=spec.images_by_name)
     in_force = whole
     if spec.subset is not None:
         wanted = (spec.subset.train, spec.subset.val)

@@ -93,6 +93,7 @@ def read_data(data_yaml: str) -> dict[str, Any]:
         "names": dict(enumerate(data_set.names)),
         "nc": len(data_set.names),
         "channels": layout.channels(data_set.raw),
+        "by_name": data_set.by_name,
     }
 
 
@@ -119,14 +120,17 @@ class StrictDataset(YOLODataset):
         super().__init__(cache=None if cache == "disk" else cache, **options)
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
-        """Return the paths of the split's images, sorted.
+        """Return the paths of the split's images, as the data set has them.
 
         Raises:
             DataError: There are none.
         """
         places = [Path(place) for place in ([img_path] if isinstance(img_path, str) else img_path)]
         try:
-            files = sorted(str(image) for place in places for image in images_at(place))
+            if self.data["by_name"]:
+                files = [str(image) for image in layout.by_name(self.data["path"], places)]
+            else:
+                files = sorted(str(image) for place in places for image in images_at(place))
         except UsageError as error:
             raise DataError(str(error)) from error
         if not files:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,7 @@ import yaml
 from petskin_tune.datasets import demo, layout, source
 from petskin_tune.datasets.archives import unpacking
 from petskin_tune.datasets.archives.writing import write_archive
+from petskin_tune.datasets.fingerprint import fingerprint
 from petskin_tune.errors import UsageError
 
 
@@ -139,6 +141,58 @@ def test_data_without_labels_is_refused(demo_yaml: Path, cache: Path) -> None:
 
     shutil.rmtree(demo_yaml.parent / "labels")
     assert "none of the 4 train images has a label" in refusal(str(demo_yaml), Path(), cache)
+
+
+@pytest.mark.parametrize("missing", [4, 1])
+def test_images_that_are_listed_and_not_there_are_not_called_unlabelled(
+    demo_yaml: Path, cache: Path, missing: int
+) -> None:
+    shutil.rmtree(demo_yaml.parent / "labels/train")
+    images = sorted((demo_yaml.parent / "images/train").iterdir())
+    lines = [image.with_name(f"gone_{number}.bmp") for number, image in enumerate(images[:missing])]
+    (demo_yaml.parent / "list.txt").write_text("".join(f"{line}\n" for line in (*lines, *images[missing:])))
+    demo_yaml.write_text("train: list.txt\nval: images/val\nnames: [a, b, c]\n")
+    said = f"{missing} of the 4 train images are listed and not there; the first is {lines[0]}."
+    assert refusal(str(demo_yaml), Path(), cache).endswith(said)
+
+
+def test_decomposed_names_in_an_archive_are_found_as_it_lists_them(
+    demo_yaml: Path, tmp_path: Path, cache: Path
+) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "각") for form in ("NFC", "NFD"))
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as packed:
+        for file in demo_yaml.parent.glob("*/*/*.*"):
+            packed.write(file, str(file.relative_to(demo_yaml.parent)).replace("train/", f"{decomposed}/"))
+        packed.writestr("list.txt", f"images/{decomposed}/train_00000.bmp\n./images/{decomposed}/train_00001.bmp\n")
+        content = {"train": "list.txt", "val": f"images/{decomposed}", "names": ["a", "b", "c"]}
+        packed.writestr("data.yaml", yaml.safe_dump(content, allow_unicode=True))
+    data_set = layout.read(source.prepare("mac.zip", base=tmp_path, cache=cache))
+    assert [image.name for image in data_set.images["train"]] == ["train_00000.bmp", "train_00001.bmp"]
+    assert len(data_set.images["val"]) == 4
+    assert {image.parent.name for images in data_set.images.values() for image in images} == {composed}
+    fingerprint(data_set.yaml, for_training=True)
+
+
+@pytest.mark.parametrize(("named", "lies"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_folder_is_found_in_the_unicode_form_that_it_has(demo_yaml: Path, cache: Path, named: str, lies: str) -> None:
+    for kind in ("images", "labels"):
+        folder = demo_yaml.parent / kind / "train"
+        folder.rename(folder.with_name(unicodedata.normalize(lies, "각")))
+    name = f"images/{unicodedata.normalize(named, '각')}"
+    demo_yaml.write_text(f"train: {name}\nval: images/val\nnames: [a, b, c]\n")
+    taken = fingerprint(source.prepare(str(demo_yaml), base=Path(), cache=cache), for_training=True)
+    assert taken.splits["train"].images == 4
+    assert taken.splits["train"].objects
+
+
+def test_an_image_that_a_list_names_decomposed_is_found_composed(demo_yaml: Path, cache: Path) -> None:
+    for kind, suffix in (("images", "bmp"), ("labels", "txt")):
+        file = demo_yaml.parent / kind / f"train/train_00000.{suffix}"
+        file.rename(file.with_name(f"{unicodedata.normalize('NFC', '각')}.{suffix}"))
+    (demo_yaml.parent / "list.txt").write_text(f"./images/train/{unicodedata.normalize('NFD', '각')}.bmp\n")
+    demo_yaml.write_text("train: list.txt\nval: images/val\nnames: [a, b, c]\n")
+    taken = fingerprint(source.prepare(str(demo_yaml), base=Path(), cache=cache), for_training=True)
+    assert taken.splits["train"].objects
 
 
 def test_other_files_are_refused(tmp_path: Path, cache: Path) -> None:

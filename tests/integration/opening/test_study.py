@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import socket
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,6 +24,7 @@ from click.testing import CliRunner, Result
 from petskin_tune.cli import petskin_tune, tune_worker
 from petskin_tune.commands.study import enqueue, init_study
 from petskin_tune.datasets import demo
+from petskin_tune.datasets.trainable import without_labels
 from petskin_tune.doctor import checks
 from petskin_tune.errors import UsageError
 from petskin_tune.opening import beginning, lookup, patience
@@ -227,6 +229,58 @@ def test_a_subset_goes_with_the_last_study_of_its_name_in_whichever_database(min
         assert ended.exit_code == 0, ended.output
         assert ("left, because it is not the study's" in ended.stdout) == (place is tried)
     assert not data.parent.parent.exists()
+
+
+def without_file(label: Path) -> None:
+    label.unlink()
+
+
+def a_link_to_nothing(label: Path) -> None:
+    label.unlink()
+    label.symlink_to("nowhere")
+
+
+def in_another_unicode_form(label: Path) -> None:
+    image = label.parents[2] / "images/train" / f"{label.stem}.bmp"
+    for form, file in (("NFC", image), ("NFD", label)):
+        file.rename(file.with_name(f"{unicodedata.normalize(form, '각')}{file.suffix}"))
+
+
+@pytest.mark.parametrize("lose", [without_file, a_link_to_nothing, in_another_unicode_form])
+def test_images_whose_labels_are_lost_are_named_as_background_when_a_study_begins_and_by_doctor(
+    mine: Places, lose: Callable[[Path], None]
+) -> None:
+    lose(min(Path("data/labels/train").iterdir()))
+    said: list[str] = []
+    opened = open_or_create(mine, said.append)
+    assert opened.prepared is not None
+    (image,) = without_labels(opened.prepared.data)
+    (note,) = (line for line in said if "background" in line)
+    data_yaml = opened.prepared.data
+    assert note.startswith(f"note: 1 image without a label file, trained as background, the first {image}; ")
+    assert note.endswith(f"petskin-tune data check {data_yaml}")
+    looked = CliRunner().invoke(petskin_tune, ["data", "check", str(data_yaml)])
+    assert (
+        f"PROBLEM: no label file (that of a background image is empty) (1): images/train/{image.name}" in looked.output
+    )
+    examination = SimpleNamespace(
+        spec=opened.study.spec,
+        home=opened.home,
+        folders=opened.study.folders,
+        study=opened.study,
+        model="",
+        data=None,
+        images=(8, 4),
+    )
+    found = checks._data(examination)  # type: ignore[arg-type]
+    assert found.verdict == "warning"
+    assert f"trained as background: 1, the first {image}; type: petskin-tune data check {data_yaml}" in found.message
+
+
+def test_a_study_whose_images_all_have_a_label_file_begins_without_a_note(mine: Places) -> None:
+    said: list[str] = []
+    open_or_create(mine, said.append)
+    assert not any("background" in line for line in said)
 
 
 def test_a_worker_of_a_study_that_is_there_keeps_its_subset(mine: Places) -> None:

@@ -61,11 +61,15 @@ def test_the_chance_below_which_a_study_ends_is_a_share(stop_when: str, share: f
 
 
 def test_what_a_file_leaves_out_is_as_its_version_has_it() -> None:
-    assert (spec_of().version, spec_of().sampler.name, spec_of().pruner.name) == (2, "freeze-thaw", "none")
+    assert (spec_of().version, spec_of().sampler.name, spec_of().pruner.name) == (3, "freeze-thaw", "none")
     before = spec_of(version="1")
     assert (before.version, before.sampler.name, before.pruner.name, before.budget) == (1, "tpe", "asha", None)
     assert parse(study(), where="x", version=1).spec == before
-    assert parse(study(version="2"), where="x", version=1).spec == spec_of()
+    of_two = spec_of().model_copy(update={"version": 2})
+    assert parse(study(version="2"), where="x", version=1).spec == of_two
+    assert not of_two.images_by_name
+    assert parse(study(version="3"), where="x", version=1).spec == spec_of()
+    assert spec_of().images_by_name
 
 
 def test_a_target_that_is_named_stands_beside_a_budget() -> None:
