@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import tempfile
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
+
+from petskin_tune.files import temporary
 
 MAGIC = b"SQLite format 3\x00"  # how such a file begins
 
@@ -37,8 +38,8 @@ def connect(path: str, access: Access, timeout: float) -> sqlite3.Connection:
     log = Path(f"{path}-wal")
     if not log.is_file() or log.stat().st_size == 0:
         return _readable(path, "immutable=1", timeout)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy.db"
+    with temporary.new_folder() as folder:
+        copy = folder / "copy.db"
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
         return _readable(str(copy), "mode=rw", timeout)  # the files live as long as the connection

@@ -8,9 +8,7 @@ may be the ones that cannot train; so another worker replaces them by its own as
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -18,6 +16,7 @@ from sqlalchemy.orm import Session
 from petskin_tune import packages
 from petskin_tune.database import queries
 from petskin_tune.errors import UsageError
+from petskin_tune.files import temporary
 from petskin_tune.files.durable import StoreError, translated, write_new
 from petskin_tune.home.home import Home
 from petskin_tune.study import attributes
@@ -208,7 +207,7 @@ def keep_in(home: Home, text: str) -> None:
     """
     if study_environment.holds(home.folder, text):
         return
-    with translated(f"writing {study_environment.FILE}"), tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / study_environment.FILE
+    with translated(f"writing {study_environment.FILE}"), temporary.new_folder() as folder:
+        source = folder / study_environment.FILE
         source.write_text(text, encoding="utf-8")
         write_new(source, home.folder / study_environment.FILE, network=home.network)
