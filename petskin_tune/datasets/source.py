@@ -52,7 +52,9 @@ def prepare(data: str, *, base: Path, cache: Path) -> Path:
 def _prepared(path: Path, cache: Path) -> Path:
     within = None
     if path.is_file() and unpacking.is_archive(path):
-        path = within = unpacking.unpack(path, cache / "archives")
+        archive, path = path, unpacking.unpack(path, cache / "archives")
+        within = path
+        _refuse_archives_alone(archive, path)
     if path.is_dir():
         path = _yaml_in(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -86,6 +88,21 @@ def _way_on(wanted: Path) -> str:
             f"`petskin-tune data aihub SOURCE {operand(str(wanted.parent))}`, or give another data set by --data."
         )
     return "give its path by --data."
+
+
+def _refuse_archives_alone(archive: Path, unpacked: Path) -> None:
+    """Refuse an archive of archives: what is in those is not looked at.
+
+    Raises:
+        UsageError: it holds one, and no YAML.
+    """
+    found = [path for level in ("*", "*/*", "*/*/*") for path in sorted(unpacked.glob(level)) if is_file(path)]
+    inner = next((path for path in found if unpacking.is_archive(path)), None)
+    if inner is not None and not any(path.suffix.lower() in SUFFIXES for path in found):
+        raise UsageError(
+            f"{archive} holds no data.yaml but another archive, {quoted(inner.relative_to(unpacked))}: unpack it, and "
+            "give the one inside, or its data.yaml."
+        )
 
 
 def _yaml_in(folder: Path) -> Path:
@@ -165,10 +182,10 @@ def absolute(data_set: layout.DataSet) -> dict[str, Any]:
     return content
 
 
-def _ambiguous_lists(data_set: layout.DataSet) -> Mapping[str, tuple[Path, ...]]:
+def _ambiguous_lists(data_set: layout.DataSet) -> Mapping[str, list[Path]]:
     """The images of the splits whose lists hold paths that Ultralytics would look up in the current folder."""
     return {
-        split: data_set.images[split]
+        split: layout.listed(data_set, split)
         for split, places in data_set.places.items()
         if any(place.is_file() and not all(map(_is_plain, list_lines(place))) for place in places)
     }

@@ -34,13 +34,19 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def folder_name(text: str) -> str:
-    """``text`` as the name of one folder: a disk takes 255 bytes, and a Korean letter is three of them."""
+def folder_name(text: str, suffix: str = "") -> str:
+    """``text`` and ``suffix`` as one name: a disk takes 255 bytes, and a Korean letter is three of them.
+
+    Args:
+        text: shortened where it is too long, to one that no other text gets.
+        suffix: of ASCII, kept.
+    """
     content = printable.raw(text)
-    if len(content) <= _LONGEST_NAME:
-        return text
+    most = _LONGEST_NAME - len(suffix)
+    if len(content) <= most:
+        return f"{text}{suffix}"
     digest = hashlib.sha256(content).hexdigest()[:_DIGEST]
-    return f"{content[: _LONGEST_NAME - _DIGEST - 1].decode(errors='ignore')}-{digest}"
+    return f"{content[: most - _DIGEST - 1].decode(errors='ignore')}-{digest}{suffix}"
 
 
 def is_there(path: Path) -> bool:
