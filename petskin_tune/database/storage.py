@@ -18,10 +18,11 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as _models
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
-from petskin_tune.database import queries
+from petskin_tune.database import queries, unreadable
 from petskin_tune.database.addresses import mask, normalise_url, without_password
 from petskin_tune.database.engine import (
     create_tables,
@@ -144,7 +145,15 @@ class PetskinStorage(RDBStorage):
             finally:
                 _quietly(session.close)
 
-        return self.patience.call(attempt)
+        return unreadable.passing_over(lambda: self.patience.call(attempt))
+
+    def _build_frozen_trial_from_trial_model(self, trial: Any) -> FrozenTrial:
+        unreadable.drop_optunas(trial)
+        try:
+            return super()._build_frozen_trial_from_trial_model(trial)
+        except (ValueError, KeyError):
+            unreadable.drop_parameters(trial)
+            return super()._build_frozen_trial_from_trial_model(trial)
 
 
 def _quietly(close: Callable[[], None]) -> None:
@@ -155,7 +164,7 @@ def _quietly(close: Callable[[], None]) -> None:
 def _with_patience(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: PetskinStorage, *args: Any, **kwargs: Any) -> Any:
-        return self.patience.call(lambda: method(self, *args, **kwargs))
+        return unreadable.passing_over(lambda: self.patience.call(lambda: method(self, *args, **kwargs)))
 
     return call
 

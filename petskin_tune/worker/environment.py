@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from petskin_tune import packages
 from petskin_tune.database import queries
+from petskin_tune.database.unreadable import value_of
 from petskin_tune.errors import UsageError
 from petskin_tune.files import temporary
 from petskin_tune.files.durable import StoreError, translated, write_new
@@ -126,8 +127,7 @@ class EnvironmentCheck:
     def _has_trained(self, session: Session) -> bool:
         wanted = {"study_id": self._study.id, "key": attributes.VERSIONS}
         return any(
-            isinstance(json.loads(value), dict)
-            for value in session.execute(queries.RECORDED_OF_TRIALS, wanted).scalars()
+            isinstance(value_of(value), dict) for value in session.execute(queries.RECORDED_OF_TRIALS, wanted).scalars()
         )
 
     def _is_held(self, session: Session, gone: Collection[Key], own: int | None) -> bool:
