@@ -21,6 +21,30 @@ def typed(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def require_current_folder() -> None:
+    """Refuse to begin anything in a folder that was deleted since somebody went there.
+
+    Raises:
+        UsageError: says so.
+    """
+    if not _has_current_folder():
+        raise UsageError("The current folder is not there any more: go to another (cd), then type the same again.")
+
+
+def leave_deleted_folder() -> None:
+    """Go to ``/`` where the current folder was deleted meanwhile: no process can be started from it."""
+    if not _has_current_folder():
+        os.chdir("/")
+
+
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
 def looks_like_url(text: str) -> bool:
     """Whether ``text`` was meant as a URL and not as a path: ``SCHEME:/…``, also with a slash or a scheme left out."""
     return re.match(r"[^/]*:/|/*[^/]*:[^/]*@", text) is not None

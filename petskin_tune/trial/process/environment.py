@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import petskin_tune
+from petskin_tune.files.paths import leave_deleted_folder
 
 _NAMES = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "TMPDIR", "TMP", "TEMP", "LANG", "LANGUAGE"}
@@ -78,6 +79,7 @@ def without_arguments() -> Iterator[None]:
 
     multiprocessing hands ``sys.argv`` (a URL with its password) and ``sys.path`` on to every process.
     """
+    leave_deleted_folder()
     arguments, folders = sys.argv, sys.path
     sys.argv, sys.path = arguments[:1], _module_folders(folders)
     try:
