@@ -34,7 +34,7 @@ from petskin_tune.database.engine import (
     require_tables,
 )
 from petskin_tune.database.outages import Patience, is_outage
-from petskin_tune.database.refusals import AFTER_DAMAGE, is_damaged
+from petskin_tune.database.refusals import AFTER_DAMAGE, AFTER_FULL, is_damaged, is_full
 from petskin_tune.database.watched_file import WatchedFile
 from petskin_tune.errors import UsageError
 
@@ -149,11 +149,14 @@ class PetskinStorage(RDBStorage):
 
     def _build_frozen_trial_from_trial_model(self, trial: Any) -> FrozenTrial:
         unreadable.drop_optunas(trial)
-        try:
-            return super()._build_frozen_trial_from_trial_model(trial)
-        except (ValueError, KeyError):
+        if not all(isinstance(row.param_value, (float, int)) for row in trial.params):
             unreadable.drop_parameters(trial)
-            return super()._build_frozen_trial_from_trial_model(trial)
+        try:
+            built = super()._build_frozen_trial_from_trial_model(trial)
+        except (ValueError, LookupError, TypeError):
+            unreadable.drop_parameters(trial)
+            built = super()._build_frozen_trial_from_trial_model(trial)
+        return unreadable.checked(built)
 
 
 def _quietly(close: Callable[[], None]) -> None:
@@ -196,8 +199,11 @@ def unreachable(url: URL, error: BaseException) -> UsageError:
     text = without_password(str(getattr(cause, "orig", None) or cause), url)
     if "authentication failed" in text or "no password supplied" in text:
         return UsageError(f"The database {mask(url)} refuses the user or the password.")
+    if is_full(error):
+        return UsageError(f"The database {mask(url)} has no room left. {AFTER_FULL}")
     verb = "reached" if is_outage(error) else "opened"
     way_on = f". {AFTER_DAMAGE}" if is_damaged(error) else ""
+    way_on = "; look whether its disk is full or fails" if "disk i/o" in text.lower() else way_on
     return UsageError(f"The database {mask(url)} cannot be {verb}: {text}{way_on}")
 
 

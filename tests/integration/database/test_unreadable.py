@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import text
 
@@ -59,11 +60,10 @@ def database(database_url: str) -> str:
     return database_url
 
 
-def cut(url: str, table: str, key: str, what: str = "value_json") -> None:
+def cut(url: str, table: str, key: str) -> None:
     storage = open_storage(url)
     with storage.engine.begin() as connection:
-        column = "param_name" if what == "distribution_json" else '"key"'
-        done = connection.execute(text(f"UPDATE {table} SET {what} = '{{' WHERE {column} = :key"), {"key": key})
+        done = connection.execute(text(f"UPDATE {table} SET value_json = '{{' WHERE \"key\" = :key"), {"key": key})
         assert done.rowcount
     storage.engine.dispose()
 
@@ -100,7 +100,7 @@ def test_every_view_goes_on_and_it_is_said_once(
     assert looked_at(study)
     (line,) = capsys.readouterr().err.splitlines()
     assert f"the attribute `{key}` of " in line
-    assert line.endswith(" in the database was cut short, and is passed over")
+    assert line.endswith(" in the database cannot be read, and is passed over")
 
 
 def test_whose_a_trial_is_does_not_depend_on_what_is_legible(database: str) -> None:
@@ -140,14 +140,64 @@ def test_a_worker_that_hears_of_a_damaged_spec_is_refused(database: str) -> None
         study.hear(news)
 
 
-def test_a_trial_is_shown_without_a_parameter_that_was_cut_short(
-    database: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("distribution", "sql"),
+    [
+        (FloatDistribution(0, 1), "UPDATE trial_params SET distribution_json = '{'"),
+        (FloatDistribution(0, 1), "UPDATE trial_params SET param_value = 'much'"),
+        (CategoricalDistribution((0.01, 0.1)), "UPDATE trial_params SET param_value = 'much'"),
+        (CategoricalDistribution((0.01, 0.1)), "UPDATE trial_params SET param_value = 99"),
+    ],
+)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_trial_is_shown_without_a_parameter_that_cannot_be_read(
+    database: str, distribution: BaseDistribution, sql: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    drawn = create_trial(value=0.3, params={"lr0": 0.01}, distributions={"lr0": FloatDistribution(0, 1)})
+    drawn = create_trial(value=0.3, params={"lr0": 0.01}, distributions={"lr0": distribution})
     opened(database).optuna.add_trial(drawn)
-    cut(database, "trial_params", "lr0", "distribution_json")
+    change(database, sql)
     study = opened(database)
     assert study.trials()[-1].params == {}
     assert looked_at(study)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "the parameter `lr0` of trial 4 in the database was cut short" in line
+    assert "the parameter `lr0` of trial 4 in the database cannot be read" in line
+
+
+def change(url: str, sql: str) -> None:
+    """As somebody's script does: SQLite takes any value in any column."""
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        assert connection.execute(sql).rowcount
+
+
+NO_ROWS = [
+    "UPDATE trials SET state = 'BOGUS' WHERE number = 1",
+    "UPDATE trials SET datetime_complete = 'yesterday' WHERE number = 1",
+    "UPDATE trials SET number = NULL WHERE number = 1",
+    "UPDATE trial_values SET value_type = 'BOGUS'",
+    "UPDATE trial_intermediate_values SET intermediate_value_type = 'BOGUS'",
+    "UPDATE study_directions SET direction = 'BOGUS'",
+]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("sql", NO_ROWS)
+def test_what_only_the_writer_could_know_is_refused_with_a_way_on(database: str, sql: str) -> None:
+    change(database, sql)
+    with pytest.raises(UsageError, match=r"holds a row that cannot be read \(.*\)\. Put a copy of the database in its"):
+        looked_at(opened(database))
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "sql",
+    ["UPDATE trial_values SET value = 'high'", "UPDATE trial_intermediate_values SET intermediate_value = 'high'"],
+)
+def test_a_fitness_that_is_no_number_is_left_out(database: str, sql: str, capsys: pytest.CaptureFixture[str]) -> None:
+    change(database, sql)
+    study = opened(database)
+    status_text.render(status.collect(study.optuna, [], NOW, home=Path("/nowhere")))
+    report.render(study.optuna, NOW)
+    explain.of_study(study.optuna)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.endswith("cannot be read, and is passed over") for line in lines)
