@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sqlite3
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from petskin_tune.checkpoints.opening import check_store, open_store
+from petskin_tune.database import sqlite_file
 from petskin_tune.errors import UsageError
 from petskin_tune.files import disks, temporary
 from petskin_tune.home.home import resolve_home
@@ -77,3 +79,20 @@ def test_a_place_too_long_for_sockets_needs_a_shorter_one(
     monkeypatch.setattr(runner, "SHORT_FOLDERS", ("/proc/nowhere",))
     with pytest.raises(UsageError, match="too long a name for sockets: set TMPDIR"):
         Runner(tmp_path)
+
+
+def test_a_database_that_no_copy_can_be_made_of_is_not_judged(
+    tmp_path: Path, nowhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "tune.db"
+    sqlite3.connect(file).execute("CREATE TABLE some (value)").connection.close()
+    Path(f"{file}-wal").write_bytes(b"unsaved")
+    temporary.fall_back_on(file / "work")
+    monkeypatch.setattr(sqlite_file, "_readable", refusing)
+    with pytest.raises(UsageError, match="set TMPDIR"):
+        sqlite_file.connect(str(file), "ro", 1.0)
+    assert sqlite_file.is_whole(file)
+
+
+def refusing(*_: object) -> sqlite3.Connection:
+    raise sqlite3.OperationalError("attempt to write a readonly database")
