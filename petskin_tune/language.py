@@ -8,10 +8,12 @@ logged or raised as an error is English whatever the person's locale is.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 LANGUAGES = ("en", "ko")
 CATALOGUES = Path(__file__).with_name("locale")
@@ -19,12 +21,40 @@ _VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")  # POSIX: the first one that is s
 _LINE = re.compile(r'(?:(msgid|msgstr)\s+)?"((?:[^"\\]|\\.)*)"')
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
 
+_WRITTEN_OUT = 1e6  # no number of a training is as large; and more digits than these are read by nobody
+
 _in_use: Mapping[str, str] = {}  # sentences by their English
 
 
 def _(sentence: str) -> str:
     """``sentence`` in the language in use; as it is where that is English."""
-    return _in_use.get(sentence) or sentence
+    return _Sentence(_in_use.get(sentence) or sentence)
+
+
+def figure(value: float, how: str) -> str:
+    """``value`` as ``format(value, how)`` has it; a gigantic one, which anybody may store, without its 300 digits."""
+    if abs(value) < _WRITTEN_OUT or how[-1:] not in ("f", "%"):
+        return format(value, how)
+    share = how.endswith("%")
+    sign = "+" if how.startswith("+") else ""
+    return f"{value * 100:{sign}.3g}%" if share else f"{value:{sign}.3g}"
+
+
+class _Formatter(string.Formatter):
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        return figure(value, format_spec) if isinstance(value, float) else format(value, format_spec)
+
+
+class _Sentence(str):
+    """What is filled in by :func:`figure`."""
+
+    __slots__ = ()
+
+    def format(self, *values: object, **named: object) -> str:
+        return _FORMATTER.vformat(self, values, named)
+
+
+_FORMATTER = _Formatter()
 
 
 def several(count: int, one: str, many: str) -> str:

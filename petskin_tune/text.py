@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from petskin_tune import columns
-from petskin_tune.language import _, several
+from petskin_tune.language import _, figure, several
 from petskin_tune.printable import one_line
 from petskin_tune.protocol import Position
 
@@ -61,7 +61,7 @@ def size(count: float) -> str:
 
 def score(value: float | None) -> str:
     """A mask mAP with the three digits that its noise leaves meaningful; a dash where there is none."""
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None else figure(value, ".3f")
 
 
 def parameter(value: object) -> str:

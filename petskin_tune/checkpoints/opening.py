@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-import tempfile
 from pathlib import Path
 
 from petskin_tune.checkpoints.base import Store
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.errors import UsageError
+from petskin_tune.files import temporary
 from petskin_tune.files.durable import StoreError
 from petskin_tune.files.paths import looks_like_url, resolved, typed
 
@@ -75,13 +75,13 @@ def check_store(store: Store) -> None:
     """
     key = f"check-{secrets.token_hex(8)}.txt"
     step = "be written to"
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / "sent"
+    with temporary.new_folder() as folder:
+        local = folder / "sent"
         local.write_text("petskin-tune looks whether this store can be used\n", encoding="utf-8")
         try:
             stored = store.put(local, key)
             step = "be read"
-            store.fetch(key, Path(folder) / "back", stored.sha256)
+            store.fetch(key, folder / "back", stored.sha256)
             step = "delete files"
             store.delete(key)
         except StoreError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from petskin_tune.checkpoints.base import Store
 from petskin_tune.checkpoints.keys import is_pictures, pictures_key, trial_prefix
+from petskin_tune.files import temporary
 from petskin_tune.files.durable import Damaged, measure, translated
 from petskin_tune.protocol import PICTURES
 
@@ -65,8 +66,8 @@ def fetch(store: Store, key: str) -> list[Picture]:
     Raises:
         StoreError: the store does not answer, they are gone, or they are not what their key promises.
     """
-    with translated(key), tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / "pictures.zip"
+    with translated(key), temporary.new_folder() as folder:
+        bundle = folder / "pictures.zip"
         store.fetch(key, bundle)
         return _read(bundle, key)
 

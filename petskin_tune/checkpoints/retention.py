@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from petskin_tune.checkpoints.base import Entry, Store
 from petskin_tune.checkpoints.keys import is_pictures, results_key, trial_prefix
 from petskin_tune.checkpoints.restore import ORPHAN_SECONDS, Freed, Holding, forget_fetched, make_room
+from petskin_tune.files import temporary
 from petskin_tune.files.durable import StoreError, translated
 from petskin_tune.files.results_csv import render
 from petskin_tune.leases.lease import Lease, read_leases
@@ -82,12 +82,12 @@ class Retention:
     def _keep_curves(self) -> None:
         """Bring the curves of the best trials into the store that are not there: whoever ended one may have died."""
         sizes = {entry.key: entry.size for entry in self._store.entries(self._study.uid)}
-        with translated("keeping the curves"), tempfile.TemporaryDirectory() as folder:
+        with translated("keeping the curves"), temporary.new_folder() as folder:
             for trial in self.best_trials():
                 curves = results_csv(recorded(trial).get(attributes.HISTORY, {})).encode()
                 key = results_key(self._prefix(trial.number))
                 if curves and sizes.get(key) != len(curves):
-                    file = Path(folder) / f"{trial.number}.csv"
+                    file = folder / f"{trial.number}.csv"
                     file.write_bytes(curves)
                     self._store.put(file, key)
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, EXIT_UNFORESEEN, EXIT_USAGE, UsageError
+from petskin_tune.files.paths import require_current_folder
 from petskin_tune.printable import printable
 from petskin_tune.text import operand
 
@@ -27,6 +28,7 @@ class _DataGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            require_current_folder()
             return super().invoke(ctx)
         except UsageError as error:
             click.echo(f"error: {error}", err=True)

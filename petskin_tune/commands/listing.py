@@ -59,7 +59,7 @@ def trials(places: Places, sort: str, states: tuple[str, ...], trial: int | None
 @one_sentence
 def studies(home: str | None, storage: str | None, checkpoints: str | None, as_json: bool) -> None:
     """List the studies that lie in this home or database."""
-    from petskin_tune.opening.lookup import open_places
+    from petskin_tune.opening.lookup import open_places, place_of
     from petskin_tune.views import studies as view
 
     places = Places("NAME", home, storage, checkpoints, command="petskin-tune studies")
@@ -68,7 +68,7 @@ def studies(home: str | None, storage: str | None, checkpoints: str | None, as_j
     if as_json:
         click.echo(_json(view.to_json(rows)))
     else:
-        click.echo(view.render(rows, str(where.folder)), nl=False)
+        click.echo(view.render(rows, place_of(where)), nl=False)
 
 
 def _json(content: Any) -> str:

@@ -18,6 +18,7 @@ import click
 
 from petskin_tune.error_text import shortened
 from petskin_tune.errors import EXIT_UNFORESEEN, EXIT_USAGE
+from petskin_tune.files.paths import require_current_folder
 from petskin_tune.language import LANGUAGES, preferred, use
 from petskin_tune.opening.places import Places
 from petskin_tune.opening.refusals import SCREEN, as_refusal, of_damage
@@ -147,6 +148,7 @@ def one_sentence(command: Command) -> Command:
 def _answered(work: Callable[[], Any], places: Places | None) -> Any:
     """What ``work`` returns; what it refuses is said, and ends this process."""
     try:
+        require_current_folder()
         return work()
     except BrokenPipeError:
         sys.exit(EXIT_UNFORESEEN)

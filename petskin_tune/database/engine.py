@@ -30,6 +30,7 @@ CONNECT_SECONDS = 10
 UNACKNOWLEDGED_SECONDS = 30  # after which a connection whose packets nobody acknowledges is given up
 ANSWER_SECONDS = 60.0  # the same, of a server or a proxy that acknowledges them and answers nothing
 IDLE_TRANSACTION_SECONDS = 30  # after which PostgreSQL rolls back for a worker that stopped or vanished half-way
+WITHOUT_CONVERSION = ("UTF8", "SQL_ASCII")  # encodings of a database in which UTF-8 is kept as it is
 CREATION_SECONDS = 300  # at most, until another process may try
 CREATION_ATTEMPTS = 5  # against a dashboard that creates Optuna's tables at the same time, without our lock
 POOLER_PORT = 6543  # Supabase's transaction pooler
@@ -54,6 +55,7 @@ def engine_options(url: URL) -> dict[str, Any]:
     if any(host.endswith(HOSTED) for host in hosts_of(url)):
         arguments["sslmode"] = "require"
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    arguments["client_encoding"] = "utf8"  # whatever the database's, or the environment's, is: names are Unicode
     if _is_pooler(url):
         return {"poolclass": NullPool, "connect_args": arguments}
     return {
@@ -202,7 +204,25 @@ def _unpooled_engine(url: URL) -> Engine:
 
 def _version(engine: Engine) -> int | None:
     with engine.connect() as connection:
+        _require_unicode(connection)
         return queries.installed_version(connection)
+
+
+def _require_unicode(connection: sqlalchemy.Connection) -> None:
+    """Refuse a database of PostgreSQL's that cannot hold whatever a study, a class or a worker is called.
+
+    Raises:
+        UsageError: says what to create instead.
+    """
+    raw = connection.connection.dbapi_connection
+    if not isinstance(raw, PunctualConnection):
+        return
+    encoding = raw.get_parameter_status("server_encoding")
+    if encoding not in (None, *WITHOUT_CONVERSION):
+        raise UsageError(
+            f"The database has the encoding {encoding}, which cannot hold every name: create another, CREATE DATABASE "
+            "NAME ENCODING 'UTF8' TEMPLATE template0, and give its URL."
+        )
 
 
 def _create(url: URL, engine: Engine) -> None:

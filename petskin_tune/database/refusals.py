@@ -13,11 +13,14 @@ AFTER_DAMAGE = (
     "End all its workers, then put a copy of it in its place, or save what can be saved: sqlite3 tune.db '.recover' | "
     "sqlite3 recovered.db"
 )
+AFTER_FULL = "Make room on its disk, then type the same command again."
 _DAMAGE = ("malformed", "not a database", "disk image", "corrupt")
 
 
 def refusal(error: BaseException) -> UsageError | None:
     """What to tell a person; None: nobody foresaw this error."""
+    if is_full(error):
+        return UsageError(f"The database has no room left. {AFTER_FULL}")
     if is_outage(error):
         return UsageError("The database was reached and has gone away: type the same command again.")
     found = of_database(error)
@@ -35,8 +38,15 @@ def refusal(error: BaseException) -> UsageError | None:
     if isinstance(found, sqlalchemy.exc.DataError):
         return UsageError(f"The database refuses a value: {said}.")
     if code == "42P01" or "no such table" in said:
-        return UsageError(f"Somebody deleted tables of the study's database ({said}).")
+        return UsageError(f"Somebody deleted tables of the study's database ({said}): put a copy in its place.")
     return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk of an SQLite file, or of the server, has no room: an outage to whoever waits for it."""
+    found = of_database(error)
+    code = str(getattr(found.orig, "pgcode", None) or "") if found is not None else ""
+    return found is not None and (code == "53100" or "database or disk is full" in str(found.orig))
 
 
 def is_damaged(error: BaseException) -> bool:

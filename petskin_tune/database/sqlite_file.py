@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import tempfile
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
+
+from petskin_tune.errors import UsageError
+from petskin_tune.files import temporary
 
 MAGIC = b"SQLite format 3\x00"  # how such a file begins
 
@@ -25,6 +27,7 @@ def connect(path: str, access: Access, timeout: float) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: it is not there, or cannot be opened.
+        UsageError: it may only be read by a copy, and there is no folder for one.
     """
     if access == "rw":
         return _open(path, "mode=rw", timeout)
@@ -37,8 +40,8 @@ def connect(path: str, access: Access, timeout: float) -> sqlite3.Connection:
     log = Path(f"{path}-wal")
     if not log.is_file() or log.stat().st_size == 0:
         return _readable(path, "immutable=1", timeout)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy.db"
+    with temporary.new_folder() as folder:
+        copy = folder / "copy.db"
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
         return _readable(str(copy), "mode=rw", timeout)  # the files live as long as the connection
@@ -75,7 +78,7 @@ def is_whole(path: Path, timeout: float = 60.0) -> bool:
             return bool(connection.execute("PRAGMA quick_check").fetchone() == ("ok",))
         finally:
             connection.close()
-    except sqlite3.OperationalError:
+    except (sqlite3.OperationalError, UsageError):
         return True
     except sqlite3.DatabaseError:
         return False

@@ -18,10 +18,11 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as _models
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
-from petskin_tune.database import queries
+from petskin_tune.database import queries, unreadable
 from petskin_tune.database.addresses import mask, normalise_url, without_password
 from petskin_tune.database.engine import (
     create_tables,
@@ -33,7 +34,7 @@ from petskin_tune.database.engine import (
     require_tables,
 )
 from petskin_tune.database.outages import Patience, is_outage
-from petskin_tune.database.refusals import AFTER_DAMAGE, is_damaged
+from petskin_tune.database.refusals import AFTER_DAMAGE, AFTER_FULL, is_damaged, is_full
 from petskin_tune.database.watched_file import WatchedFile
 from petskin_tune.errors import UsageError
 
@@ -144,7 +145,18 @@ class PetskinStorage(RDBStorage):
             finally:
                 _quietly(session.close)
 
-        return self.patience.call(attempt)
+        return unreadable.passing_over(lambda: self.patience.call(attempt))
+
+    def _build_frozen_trial_from_trial_model(self, trial: Any) -> FrozenTrial:
+        unreadable.drop_optunas(trial)
+        if not all(isinstance(row.param_value, (float, int)) for row in trial.params):
+            unreadable.drop_parameters(trial)
+        try:
+            built = super()._build_frozen_trial_from_trial_model(trial)
+        except (ValueError, LookupError, TypeError):
+            unreadable.drop_parameters(trial)
+            built = super()._build_frozen_trial_from_trial_model(trial)
+        return unreadable.checked(built)
 
 
 def _quietly(close: Callable[[], None]) -> None:
@@ -155,7 +167,7 @@ def _quietly(close: Callable[[], None]) -> None:
 def _with_patience(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: PetskinStorage, *args: Any, **kwargs: Any) -> Any:
-        return self.patience.call(lambda: method(self, *args, **kwargs))
+        return unreadable.passing_over(lambda: self.patience.call(lambda: method(self, *args, **kwargs)))
 
     return call
 
@@ -187,8 +199,11 @@ def unreachable(url: URL, error: BaseException) -> UsageError:
     text = without_password(str(getattr(cause, "orig", None) or cause), url)
     if "authentication failed" in text or "no password supplied" in text:
         return UsageError(f"The database {mask(url)} refuses the user or the password.")
+    if is_full(error):
+        return UsageError(f"The database {mask(url)} has no room left. {AFTER_FULL}")
     verb = "reached" if is_outage(error) else "opened"
     way_on = f". {AFTER_DAMAGE}" if is_damaged(error) else ""
+    way_on = "; look whether its disk is full or fails" if "disk i/o" in text.lower() else way_on
     return UsageError(f"The database {mask(url)} cannot be {verb}: {text}{way_on}")
 
 

@@ -60,8 +60,12 @@ def list_lines(image_list: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def write_list(image_list: Path, images: Iterable[Path]) -> None:
-    """Write a list of images with absolute paths, which need not be UTF-8.
+def write_list(image_list: Path, images: Iterable[Path | str]) -> None:
+    """Write a list of images, whose paths need not be UTF-8.
+
+    Args:
+        image_list: to be written.
+        images: absolute paths, or text that begins with ``./``: relative to the list for Ultralytics, too.
 
     Raises:
         UsageError: a path holds a line end, or space at its end, and a list could not tell.

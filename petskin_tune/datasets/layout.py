@@ -162,6 +162,11 @@ def by_name(root: Path, places: Sequence[Path]) -> list[Path]:
     return sorted((image for images in found for image in images), key=partial(_name, root))
 
 
+def listed(data_set: DataSet, split: str) -> list[Path]:
+    """The images of a split as its folders and lists name them: in their order, and as often (oversampling)."""
+    return [image for place in data_set.places[split] for image in images_at(place)]
+
+
 def split_entries(yaml_path: Path, raw: Mapping[str, Any], split: str) -> list[str]:
     """The folders or lists that a YAML names for a split; empty where it may lack one (test).
 

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files.paths import leave_deleted_folder
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -71,6 +72,7 @@ def _safe_path() -> Iterator[None]:
 def _in_processes(
     function: Callable[[Work], Result], work: Iterable[Work], jobs: int, begin: tuple[Any, ...]
 ) -> Iterator[Result]:
+    leave_deleted_folder()
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, _begin, begin)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import yaml
 
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.fingerprint import fingerprint
+from petskin_tune.datasets.folders import write_list
 from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.parallel import batches, spread
 from petskin_tune.datasets.pictures.reading import BadPicture, open_picture
@@ -146,5 +147,16 @@ def _write_records(data_set: layout.DataSet, tasks: list[_Task], skipped: set[Pa
     for split in data_set.images:
         if split not in left:
             raise UsageError(f"None of the {split} images of {data_set.yaml} can be read.")
-        content[split] = f"images/{split}"
+        content[split] = _split(data_set, split, {task.image: task.target for task in written}, dest)
     write_whole(dest / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _split(data_set: layout.DataSet, split: str, target_of: Mapping[Path, Path], dest: Path) -> str:
+    """The folder of a split in the copy, or where the data set names an image more than once, a list that does so."""
+    if all(place.is_dir() for place in data_set.places[split]):
+        return f"images/{split}"
+    named = [target_of[image] for image in layout.listed(data_set, split) if image in target_of]
+    if len(named) == len(set(named)):
+        return f"images/{split}"
+    write_list(dest / f"{split}.txt", (f"./{target.relative_to(dest)}" for target in named))
+    return f"{split}.txt"

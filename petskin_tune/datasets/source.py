@@ -53,8 +53,9 @@ def prepare(data: str, *, base: Path, cache: Path, by_name: bool = True) -> Path
 def _prepared(path: Path, cache: Path, by_name: bool) -> Path:
     within = None
     if path.is_file() and unpacking.is_archive(path):
-        path = within = unpacking.unpack(path, cache / "archives")
-    if path.is_dir():
+        within = unpacking.unpack(path, cache / "archives")
+        path = _yaml_of_archive(path, within)
+    elif path.is_dir():
         path = _yaml_in(path)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path} is no data set: give a .yaml, a .zip, a .tar or a .tar.gz.")
@@ -87,6 +88,25 @@ def _way_on(wanted: Path) -> str:
             f"`petskin-tune data aihub SOURCE {operand(str(wanted.parent))}`, or give another data set by --data."
         )
     return "give its path by --data."
+
+
+def _yaml_of_archive(archive: Path, unpacked: Path) -> Path:
+    """:func:`_yaml_in` what an archive was unpacked to; archives in it are not looked at.
+
+    Raises:
+        UsageError: it holds no YAML; says which archive it holds.
+    """
+    try:
+        return _yaml_in(unpacked)
+    except UsageError:
+        found = (path for level in ("*", "*/*", "*/*/*") for path in sorted(unpacked.glob(level)))
+        inner = next((path for path in found if is_file(path) and unpacking.is_archive(path)), None)
+        if inner is None:
+            raise
+    raise UsageError(
+        f"{archive} holds no data.yaml but another archive, {quoted(inner.relative_to(unpacked))}: unpack it, and "
+        "give the one inside, or its data.yaml."
+    )
 
 
 def _yaml_in(folder: Path) -> Path:

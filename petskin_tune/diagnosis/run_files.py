@@ -49,7 +49,7 @@ def read_run(path: Path) -> Curves:
 
 @dataclass
 class _Run:
-    """The rows of one training, by epoch: of an epoch that a resumed run did again, the newest counts."""
+    """The rows of one training, by epoch: what was done again, or never again, counts as it was done last."""
 
     header: list[str]
     rows: dict[float, list[float]] = field(default_factory=dict)
@@ -58,6 +58,12 @@ class _Run:
     def columns(self) -> dict[str, list[float]]:
         table = [self.rows[epoch] for epoch in sorted(self.rows)]
         return {name: [row[index] for row in table] for index, name in enumerate(self.header)}
+
+    def take(self, epoch: float, numbers: list[float]) -> None:
+        """The next row. A run that was resumed from an earlier epoch has not done what came after that: it goes."""
+        while self.rows and next(reversed(self.rows)) >= epoch:
+            self.rows.popitem()
+        self.rows[epoch] = numbers
 
     @property
     def remark(self) -> str:
@@ -90,7 +96,7 @@ def _last_run(file: Path) -> _Run:
             epoch = epoch if math.isfinite(epoch) else len(run.rows) + 1.0
             if _begins_again(epoch, run.rows):
                 run = run.successor(run.header)
-            run.rows[epoch] = numbers
+            run.take(epoch, numbers)
     if run is None:
         raise UsageError(f"{file} is not a results.csv of Ultralytics: it has no column {MASK} or {BOX}.")
     if not run.rows:

@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 from petskin_tune import faults
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
+from petskin_tune.files.paths import folder_name
 from petskin_tune.printable import raw
 
 PARTIAL = ".partial"  # suffix of what is still being written; nothing reads such a file
-LONGEST_STEM = 60  # characters of a name that its temporary file repeats: 255 bytes are all that a name may have
 
 
 @contextmanager
@@ -39,10 +39,10 @@ def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Itera
     """
     regular.require_replaceable(path)
     if alone:
-        temporary = path.with_name(path.name + PARTIAL)
+        temporary = path.with_name(folder_name(path.name, PARTIAL))
         temporary.unlink(missing_ok=True)
     else:
-        temporary = path.with_name(f".{path.name[:LONGEST_STEM]}.{secrets.token_hex(4)}{PARTIAL}")
+        temporary = path.with_name(folder_name(f".{path.name}", f".{secrets.token_hex(4)}{PARTIAL}"))
     try:
         with open(temporary, "xb") as file:
             yield file

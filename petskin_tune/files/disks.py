@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files import temporary
 from petskin_tune.files.paths import resolved
 
 NETWORK_TYPES = frozenset(
@@ -67,13 +68,11 @@ def local_folder(environ: Mapping[str, str]) -> Path:
     Raises:
         UsageError: no place will do.
     """
-    import tempfile
-
     known = mounts()
     if (cache := _cache(environ)) is not None and not is_network(cache, known) and _is_made_mine(cache):
         return cache
-    for shared in (Path("/var/tmp"), Path(tempfile.gettempdir())):
-        if not is_network(shared, known) and (folder := _mine_in(shared)) is not None:
+    for shared in (Path("/var/tmp"), temporary.usual()):
+        if shared is not None and not is_network(shared, known) and (folder := _mine_in(shared)) is not None:
             return folder
     raise UsageError(
         "This machine has no folder of its own that this user may write, for what must not lie on a network disk: set "

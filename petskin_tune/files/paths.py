@@ -21,6 +21,30 @@ def typed(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def require_current_folder() -> None:
+    """Refuse to begin anything in a folder that was deleted since somebody went there.
+
+    Raises:
+        UsageError: says so.
+    """
+    if not _has_current_folder():
+        raise UsageError("The current folder is not there any more: go to another (cd), then type the same again.")
+
+
+def leave_deleted_folder() -> None:
+    """Go to ``/`` where the current folder was deleted meanwhile: no process can be started from it."""
+    if not _has_current_folder():
+        os.chdir("/")
+
+
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
 def looks_like_url(text: str) -> bool:
     """Whether ``text`` was meant as a URL and not as a path: ``SCHEME:/…``, also with a slash or a scheme left out."""
     return re.match(r"[^/]*:/|/*[^/]*:[^/]*@", text) is not None
@@ -34,13 +58,19 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def folder_name(text: str) -> str:
-    """``text`` as the name of one folder: a disk takes 255 bytes, and a Korean letter is three of them."""
+def folder_name(text: str, suffix: str = "") -> str:
+    """``text`` and ``suffix`` as one name: a disk takes 255 bytes, and a Korean letter is three of them.
+
+    Args:
+        text: shortened where it is too long, to one that no other text gets.
+        suffix: of ASCII, kept.
+    """
     content = printable.raw(text)
-    if len(content) <= _LONGEST_NAME:
-        return text
+    most = _LONGEST_NAME - len(suffix)
+    if len(content) <= most:
+        return f"{text}{suffix}"
     digest = hashlib.sha256(content).hexdigest()[:_DIGEST]
-    return f"{content[: _LONGEST_NAME - _DIGEST - 1].decode(errors='ignore')}-{digest}"
+    return f"{content[: most - _DIGEST - 1].decode(errors='ignore')}-{digest}{suffix}"
 
 
 def is_there(path: Path) -> bool:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
-from petskin_tune.files import regular
+from petskin_tune.files import regular, temporary
 from petskin_tune.files.durable import StoreError, names_in, remove, translated, write_new
 from petskin_tune.home.copies import Copies, Rank
 from petskin_tune.identity import Identity
@@ -144,8 +143,8 @@ class Claim:
         assert self.rank is not None
         content = {"identity": self._mine.to_json(), "written": time.time()}
         name = f"claim-{self.rank.term:06d}-{self.rank.owner}-{self._beat:06d}.json"
-        with translated("giving a sign of life"), tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / name
+        with translated("giving a sign of life"), temporary.new_folder() as folder:
+            local = folder / name
             local.write_text(json.dumps(content), encoding="utf-8")
             write_new(local, self._folder / name, network=True)
 

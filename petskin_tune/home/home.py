@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 from petskin_tune.checkpoints import opening
 from petskin_tune.database.urls import file_url, read_url
 from petskin_tune.errors import UsageError
+from petskin_tune.files import temporary
 from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.durable import StoreError
 from petskin_tune.files.paths import is_file, looks_like_url, resolved, typed
@@ -103,6 +104,7 @@ class Home:
         if mode != "reader":
             for folder in (self.folder, self.work):
                 _create(folder)
+            temporary.place()  # or refused, before anything else is made
         database = self.database
         if database is not None and self._copies_database:
             from petskin_tune.home.replica import DatabaseReplica  # only here: most homes need none of it
@@ -273,11 +275,13 @@ def resolve_home(
     else:
         read_url(storage)  # refused here, before anything is made
         _refuse_sqlite_on_network(storage)
+    work = (local / "work").absolute()  # trials run in a folder of their own
+    temporary.fall_back_on(work)
     return Home(
         folder=folder,
         storage_url=storage,
         asked_store=None if checkpoints is None else opening.store_address(checkpoints),
-        work=(local / "work").absolute(),  # trials run in a folder of their own
+        work=work,
         network=network,
         local_checkpoints=local_checkpoints,
     )

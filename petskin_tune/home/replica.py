@@ -14,7 +14,6 @@ import fcntl
 import logging
 import os
 import secrets
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from typing import Literal
 from petskin_tune.database.sqlite_file import is_whole
 from petskin_tune.errors import LeaseLost, UsageError
 from petskin_tune.faults import reach
+from petskin_tune.files import temporary
 from petskin_tune.files.atomic import sync_folder
 from petskin_tune.files.durable import PASSING, SameDisk, StoreError, measure, translated, write_new
 from petskin_tune.home.claim import BEAT_SECONDS, WATCH_SECONDS, Claim
@@ -127,8 +127,8 @@ class DatabaseReplica:
                 return
             self._folder.mkdir(parents=True, exist_ok=True)
         name = f"home-{secrets.token_hex(8)}"
-        with translated(f"marking {self._home}"), tempfile.TemporaryDirectory() as folder:
-            mark = Path(folder) / name
+        with translated(f"marking {self._home}"), temporary.new_folder() as folder:
+            mark = folder / name
             mark.write_text("The copies of the database in this folder belong together.\n", encoding="utf-8")
             write_new(mark, self._folder / name, network=True)
         self._id = name

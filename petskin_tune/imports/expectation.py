@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
+from petskin_tune.language import figure
 from petskin_tune.leases.lease import Lease
 from petskin_tune.search import samplers
 from petskin_tune.search.foreign import ENOUGH, comparable
@@ -85,10 +86,12 @@ def _by_model(trials: Sequence[FrozenTrial], leases: Sequence[Lease], spec: Stud
     same = any((foreign := foreign_of(trial)) and not foreign.scale for trial in trials)
     scale = "" if own or same else " on the scale of those runs"
     expected, other = why.figures["mean"], why.figures["best_other"]
+    ends = figure(expected, ".4f")
     said = [
         f"its next configuration is the model's, not a random one: {point}",
-        f"  because its first epochs are to teach most about what is best: it is expected to end at {expected:.4f}"
-        f"{', but little is known there;' if expected < other else ','} the best known one at {other:.4f}{scale}",
+        f"  because its first epochs are to teach most about what is best: it is expected to end at {ends}"
+        f"{', but little is known there;' if expected < other else ','} the best known one at {figure(other, '.4f')}"
+        f"{scale}",
     ]
     if names := [name for name, length in sorted(why.lengths.items(), key=lambda item: item[1]) if length < 1]:
         said.append(f"  by these runs, what matters most is {', '.join(names[:_NAMED])}")

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.orm import Session
 
 from petskin_tune.database.storage import models
+from petskin_tune.database.unreadable import value_of
 from petskin_tune.imports.tune_logs import FITNESS_OF
 from petskin_tune.study import attributes
 from petskin_tune.study.foreign import foreign_of
@@ -203,7 +204,7 @@ def _known(study_id: int, session: Session) -> list[_Known]:
         .filter(models.TrialModel.study_id == study_id, models.TrialUserAttributeModel.key == attributes.FOREIGN)
         .order_by(models.TrialModel.number)
     )
-    read = ((trial_id, json.loads(text)) for trial_id, text in rows)
+    read = ((trial_id, value_of(text)) for trial_id, text in rows)
     return [_known_as(trial_id, kept) for trial_id, kept in read if isinstance(kept, dict)]
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from petskin_tune.database import queries
 from petskin_tune.database.storage import models, rows
+from petskin_tune.database.unreadable import value_of
 from petskin_tune.errors import LeaseLost
 from petskin_tune.faults import reach
 from petskin_tune.leases.claims import Claims
@@ -341,7 +342,7 @@ def study_news(session: Session, study_id: int) -> dict[str, Any]:
     rows = session.execute(
         queries.STUDY_NEWS, {"study_id": study_id, "spec": attributes.SPEC, "stop": attributes.STOP_REQUESTED}
     )
-    return {row.key: json.loads(row.value_json) for row in rows}
+    return {row.key: value_of(row.value_json) for row in rows}
 
 
 def _value(stored: float | None, kind: str) -> float:

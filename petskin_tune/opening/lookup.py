@@ -13,7 +13,7 @@ from petskin_tune.database.privileges import require_writable
 from petskin_tune.database.sqlite_file import may_write
 from petskin_tune.database.storage import PetskinStorage, open_storage, unreachable
 from petskin_tune.errors import UsageError
-from petskin_tune.home.home import Home, resolve_home
+from petskin_tune.home.home import DATABASE, Home, resolve_home
 from petskin_tune.home.replica import Mode
 from petskin_tune.opening.patience import START_PATIENCE_SECONDS, Say
 from petskin_tune.opening.places import Places
@@ -115,6 +115,14 @@ def names(home: Home) -> list[str]:
     return our_names(storage) if storage else []
 
 
+def place_of(home: Home) -> str:
+    """Where its studies lie, for people: the home, or the database that was named instead of the home's."""
+    file = home.database
+    if file is None:
+        return mask(normalise_url(home.storage_url))
+    return str(home.folder if file.parent in (home.folder, home.work.parent) and file.name == DATABASE else file)
+
+
 def only_study(places: Places) -> str:
     """The name of the only study in the places that were named; studies of repetitions are not looked at.
 
@@ -123,7 +131,7 @@ def only_study(places: Places) -> str:
     """
     with open_places(places) as (home, storage):
         found = our_names(storage, repetitions=False) if storage else []
-    where = str(home.folder) if home.database else mask(normalise_url(home.storage_url))
+    where = place_of(home)
     if not found:
         raise UsageError(f"There is no study in {where} yet: name one with --study, such as {_some(shipped())}.")
     if len(found) > 1:

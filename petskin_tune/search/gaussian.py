@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from petskin_tune.files.paths import leave_deleted_folder
 from petskin_tune.search.constraints import NAMES, PREFIX
 
 
@@ -51,6 +52,7 @@ def in_helper_process(function: Callable[..., Any], *arguments: Any) -> Any:
     Raises:
         RuntimeError: it failed there (with its traceback), or the process died.
     """
+    leave_deleted_folder()
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)

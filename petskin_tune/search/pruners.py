@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from petskin_tune.language import figure
 from petskin_tune.study.spec import StudySpec
 
 
@@ -139,8 +140,8 @@ def _rung(factor: int, epoch: int, value: float, others: Mapping[int, Peer]) -> 
     reached = sorted([value, *(peer.value for peer in others.values() if not math.isnan(peer.value))], reverse=True)
     places = max(1, len(reached) // factor)
     needed = reached[places - 1]
-    standing = f"epoch {epoch}: {value:.4f}, place {reached.index(value) + 1} of {len(reached)}"
-    return Verdict(value < needed, f"{standing}, the best {places} go on (from {needed:.4f})")
+    standing = f"epoch {epoch}: {figure(value, '.4f')}, place {reached.index(value) + 1} of {len(reached)}"
+    return Verdict(value < needed, f"{standing}, the best {places} go on (from {figure(needed, '.4f')})")
 
 
 def _median(startup: int, epoch: int, own: Mapping[int, float], others: Mapping[int, Peer]) -> Verdict:
@@ -152,5 +153,6 @@ def _median(startup: int, epoch: int, own: Mapping[int, float], others: Mapping[
         return Verdict(True, f"epoch {epoch}: fitness is not a number")
     best, middle = max(reported), median(complete)
     return Verdict(
-        best < middle, f"epoch {epoch}: best {best:.4f}, the median of {len(complete)} trials is {middle:.4f}"
+        best < middle,
+        f"epoch {epoch}: best {figure(best, '.4f')}, the median of {len(complete)} trials is {figure(middle, '.4f')}",
     )

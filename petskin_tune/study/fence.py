@@ -6,7 +6,6 @@ first, under the same lock: what was begun before is seen by then, and nothing i
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from petskin_tune.database import queries
+from petskin_tune.database.unreadable import value_of
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 
@@ -80,7 +80,7 @@ class Fence:
             return None
         wanted = {"uid": attributes.UID, "deleting": attributes.DELETING}
         found = session.execute(queries.WHOSE_STUDY, {**row, **wanted})
-        return {attribute.key: json.loads(attribute.value_json) for attribute in found}
+        return {attribute.key: value_of(attribute.value_json) for attribute in found}
 
 
 def deleted(name: str) -> UsageError:

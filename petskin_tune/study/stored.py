@@ -26,6 +26,7 @@ from petskin_tune.study.study_file.yaml_lines import entry_of
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+OTHERWISE = "Put a copy of the database in its place, or begin a study of another name."
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Seconds = Annotated[float, Field(ge=0, le=1e10)]  # three hundred years
 Key = Annotated[str, Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$", max_length=1000)]  # in a store: no root, no `..`
@@ -103,7 +104,7 @@ _OF_A_STUDY: Mapping[str, Any] = {
     attributes.SPEC: dict[str, Any],  # more in :func:`read_spec`
     attributes.BASE: str,
     attributes.FILE: dict[str, Any],
-    attributes.STORE: str | None,
+    attributes.STORE: str,
     attributes.FINGERPRINT: Annotated[dict[str, Any], AfterValidator(_fingerprint)],
     attributes.MODEL: str,
     attributes.ENVIRONMENT: _Environment,
@@ -116,6 +117,10 @@ _OF_A_STUDY: Mapping[str, Any] = {
     attributes.STOP_REQUESTED: Count,
     attributes.DELETING: bool,
 }
+
+_DISPENSABLE = frozenset(
+    {attributes.RECOMMENDED, attributes.OUTLOOK, attributes.GAIN}
+)  # or done without, where cut short
 
 
 @cache
@@ -185,6 +190,8 @@ def study_attributes(stored: Mapping[str, Any]) -> Mapping[str, Any]:
         UsageError: one of ours is not as we write it.
     """
     for name in _OF_A_STUDY.keys() & stored.keys():
+        if stored[name] is None and name in _DISPENSABLE:
+            continue
         try:
             _kind(name, False).validate_python(stored[name], strict=True)
         except ValidationError as error:
@@ -221,4 +228,6 @@ def refusal(what: str, error: ValidationError) -> UsageError:
     """The refusal of something stored that is not as we write it."""
     first = error.errors()[0]
     where = "".join(f" `{part}`" for part in first["loc"] if isinstance(part, str))[:200]
-    return UsageError(f"{what} in the database is not as petskin-tune writes it:{where} {first['msg'].lower()}.")
+    return UsageError(
+        f"{what} in the database is not as petskin-tune writes it:{where} {first['msg'].lower()}. {OTHERWISE}"
+    )

@@ -12,6 +12,7 @@ from petskin_tune import text as words
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.paths import writing
+from petskin_tune.language import figure
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.study import attributes
 from petskin_tune.study.best.ranking import ahead, best, highest, ranked, recommended_of, so_far
@@ -176,7 +177,10 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
     width = max((len(key) for key in trial.params), default=0)
     lines += [f"  {key.ljust(width)}  {words.parameter(value)}" for key, value in trial.params.items()]
     metrics = recorded(trial).get(attributes.METRICS, {})
-    lines += ["", *(f"  {key}  {value:.4f}" for key, value in metrics.items() if key.startswith("metrics/"))]
+    lines += [
+        "",
+        *(f"  {key}  {figure(value, '.4f')}" for key, value in metrics.items() if key.startswith("metrics/")),
+    ]
     lines += ["", "use it:", f"  petskin-tune best {named} --yaml best.yaml && yolo train cfg=best.yaml"]
     lines += [f"  petskin-tune train {named} --trial {trial.number} --epochs 100"]
     return words.page(lines)

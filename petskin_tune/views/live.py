@@ -175,7 +175,7 @@ class LiveProgress(Progress):
 
     def _scores(self, trial: TrialPace) -> Text:
         shown = {name.removeprefix("train/"): value for name, value in trial.losses.items() if value}
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
+        losses = "  ".join(f"{name} {words.score(value)}" for name, value in shown.items())
         scores = f"mask mAP {words.score(trial.fitness)}, best {words.score(trial.best)}"
         return Text.assemble((scores, "bold"), printable(f"  {losses}") if losses else "")
 

@@ -8,16 +8,16 @@ may be the ones that cannot train; so another worker replaces them by its own as
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from petskin_tune import packages
 from petskin_tune.database import queries
+from petskin_tune.database.unreadable import value_of
 from petskin_tune.errors import UsageError
+from petskin_tune.files import temporary
 from petskin_tune.files.durable import StoreError, translated, write_new
 from petskin_tune.home.home import Home
 from petskin_tune.study import attributes
@@ -127,8 +127,7 @@ class EnvironmentCheck:
     def _has_trained(self, session: Session) -> bool:
         wanted = {"study_id": self._study.id, "key": attributes.VERSIONS}
         return any(
-            isinstance(json.loads(value), dict)
-            for value in session.execute(queries.RECORDED_OF_TRIALS, wanted).scalars()
+            isinstance(value_of(value), dict) for value in session.execute(queries.RECORDED_OF_TRIALS, wanted).scalars()
         )
 
     def _is_held(self, session: Session, gone: Collection[Key], own: int | None) -> bool:
@@ -208,7 +207,7 @@ def keep_in(home: Home, text: str) -> None:
     """
     if study_environment.holds(home.folder, text):
         return
-    with translated(f"writing {study_environment.FILE}"), tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / study_environment.FILE
+    with translated(f"writing {study_environment.FILE}"), temporary.new_folder() as folder:
+        source = folder / study_environment.FILE
         source.write_text(text, encoding="utf-8")
         write_new(source, home.folder / study_environment.FILE, network=home.network)

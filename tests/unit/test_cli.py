@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -17,6 +18,8 @@ from petskin_tune.database.storage import open_storage
 from petskin_tune.files.durable import Unavailable
 from petskin_tune.opening.places import Places, warn_of_visible_password
 from petskin_tune.opening.refusals import SCREEN, as_refusal
+from petskin_tune.search.gaussian import in_helper_process
+from petskin_tune.trial.process.environment import without_arguments
 from tests.support.click_tree import COMMANDS
 from tests.support.made_up import a_varied_study
 from tests.support.places import PROJECT
@@ -376,3 +379,27 @@ def test_a_name_that_is_not_utf_8_is_that_of_no_study(
     refused = CliRunner().invoke(petskin_tune, [*words, "--study", "\udcff", "--storage", "sqlite:///runs.db"])
     assert refused.exit_code == 2, refused.exception
     assert "there is no study `\\xff`" in refused.stderr
+
+
+@pytest.fixture
+def deleted_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+
+@pytest.mark.usefixtures("deleted_folder")
+@pytest.mark.parametrize(
+    "words", [["status"], ["status", "--study", "demo"], ["show", "--study", "demo"], ["data", "check", "demo"]]
+)
+def test_from_a_folder_that_was_deleted_one_sentence_says_so(words: list[str]) -> None:
+    refused = CliRunner().invoke(petskin_tune, words)
+    assert refused.exit_code == 2
+    assert "The current folder is not there any more: go to another (cd)" in refused.output
+
+
+@pytest.mark.usefixtures("deleted_folder")
+def test_a_worker_whose_folder_was_deleted_starts_processes_all_the_same() -> None:
+    assert in_helper_process(abs, -3) == 3
+    with without_arguments():
+        assert os.getcwd() == "/"

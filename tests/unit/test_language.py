@@ -293,3 +293,21 @@ def test_refusals_are_english_in_every_language(tmp_path: Path) -> None:
 def test_what_is_stored_with_a_trial_is_english_under_a_korean_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "ko_KR.UTF-8")
     assert findings(made.seed_project(), {})["stuck"].startswith("Stuck since epoch 5")
+
+
+@pytest.mark.parametrize(
+    ("value", "how", "said"),
+    [
+        (0.12345, ".3f", "0.123"),
+        (-0.5, "+.4f", "-0.5000"),
+        (1e308, ".3f", "1e+308"),
+        (-1e308, "+.4f", "-1e+308"),
+        (2e307, "+.3f", "+2e+307"),
+        (1e300, ".0%", "1e+302%"),
+        (float("nan"), ".3f", "nan"),
+        (1e308, ".3g", "1e+308"),
+    ],
+)
+def test_a_gigantic_value_is_not_written_out(value: float, how: str, said: str) -> None:
+    assert language.figure(value, how) == said
+    assert language._(f"{{x:{how}}}, {{count}}").format(x=value, count=3) == f"{said}, 3"

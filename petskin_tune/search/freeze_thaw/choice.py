@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from petskin_tune.language import figure
 from petskin_tune.search.freeze_thaw.candidates import is_exhausted, propose, random_point
 from petskin_tune.search.freeze_thaw.gain import log_gain
 from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
@@ -112,7 +113,8 @@ def _modelled(model: StudyModel, propose: Proposal) -> Decision:
 
 def _text(action: Continue | Begin, figures: Mapping[str, float]) -> str:
     what = f"trial {action.trial} goes on" if isinstance(action, Continue) else "a new trial"
-    expected = f"expected to end at {figures['mean']:.4f}, the best other one at {figures['best_other']:.4f}"
+    mean, other = figure(figures["mean"], ".4f"), figure(figures["best_other"], ".4f")
+    expected = f"expected to end at {mean}, the best other one at {other}"
     among = (
         f"the most to learn per epoch of {figures['frozen']:.0f} frozen trials and {figures['candidates']:.0f} points"
     )

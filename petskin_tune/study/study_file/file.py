@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,20 @@ def not_found(name_or_path: str, in_database: Iterable[str] = ()) -> UsageError:
     """
     files = {found.stem for folder in (Path("studies"), shipped_folder()) for found in folder.glob("*.y*ml")}
     known = sorted(files | set(in_database))
-    hint = did_you_mean(name_or_path, known) or f"; known are {', '.join(known[:MOST_NAMED])}"
+    beside = [f"{name_or_path}{suffix}" for suffix in _SUFFIXES if _is_beside(f"{name_or_path}{suffix}")]
+    if beside:
+        hint = f"; to mean the file {beside[0]} of this folder, type: --study {shlex.quote(beside[0])}"
+    else:
+        hint = did_you_mean(name_or_path, known) or f"; known are {', '.join(known[:MOST_NAMED])}"
     return UsageError(f"there is no study `{name_or_path}`, neither as a file nor in this database{hint}")
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a file of that name lies in the current folder."""
+    try:
+        return os.path.isfile(name)
+    except ValueError:  # a NUL in the name
+        return False
 
 
 def shipped() -> list[str]:

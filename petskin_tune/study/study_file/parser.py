@@ -104,7 +104,8 @@ def check_study_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            "`study` must be a name of letters, digits, `.`, `_` and `-`, because files are called after it"
+            "`study` must be a name of at most 100 letters, digits, `.`, `_` and `-`, the first a letter or a digit, "
+            "because files are called after it"
         )
     if name.lower().endswith((".yaml", ".yml")):
         raise UsageError(f"`study` must be a name, and {name!r} would be taken for a file: leave out the ending")

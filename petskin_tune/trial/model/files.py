@@ -9,7 +9,8 @@ from pathlib import Path
 from petskin_tune.errors import UsageError
 from petskin_tune.files.model_kinds import TASK, read_model, require_segmentation
 from petskin_tune.files.paths import is_file, typed
-from petskin_tune.files.yaml_kinds import is_architecture
+from petskin_tune.files.yaml_guard import BadYaml, load_yaml
+from petskin_tune.files.yaml_kinds import SUFFIXES, is_architecture
 from petskin_tune.nearest import did_you_mean
 from petskin_tune.study.space.arguments import ultralytics_folder
 from petskin_tune.study.study_file.file import shipped_folder
@@ -45,8 +46,20 @@ def find_model(model: str, folders: Sequence[Path] = ()) -> str:
     if model in PUBLISHED or _is_own_architecture(model):
         return model
     if passed_over:
-        raise UsageError(f"{passed_over[0]} is no architecture of a model: it has no `backbone` and `head`")
+        raise _no_architecture(passed_over[0])
     raise UsageError(f"the model `{model}` is not here, and {_unknown(model)}")
+
+
+def _no_architecture(path: Path) -> UsageError:
+    """Why a file that is called as the model describes none."""
+    if path.suffix.lower() in SUFFIXES:
+        try:
+            load_yaml(path)
+        except BadYaml as fault:
+            return UsageError(f"The model {path} cannot be read as YAML: {fault}.")
+        except OSError as error:
+            return UsageError(f"The model {path} cannot be read: {error.strerror or error}.")
+    return UsageError(f"{path} is no architecture of a model: it has no `backbone` and `head`")
 
 
 def _places(path: Path, folders: Sequence[Path]) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import petskin_tune
+from petskin_tune.files.paths import leave_deleted_folder
 
 _NAMES = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "TMPDIR", "TMP", "TEMP", "LANG", "LANGUAGE"}
@@ -31,18 +32,19 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|PWD|CRED|AUTH|DSN|COOKIE|SESSION|PR
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"})
 
 
-def child_environment(environ: Mapping[str, str], settings: Path) -> dict[str, str]:
+def child_environment(environ: Mapping[str, str], settings: Path, temporary: Path) -> dict[str, str]:
     """The environment of a trial's process.
 
     Args:
         environ: of this process.
         settings: folder for Ultralytics' own settings.
+        temporary: folder for temporary files; a library that does not ask Python takes TMPDIR as it is.
     """
     kept = {name: value for name, value in environ.items() if _is_kept(name, value)}
     if folders := _named(kept.pop("PYTHONPATH", "").split(os.pathsep)):
         kept["PYTHONPATH"] = os.pathsep.join(folders)
     # A forkserver is a `python -c`, which would look modules up in the current folder first (since Python 3.11).
-    return {**kept, "PYTHONSAFEPATH": "1", "YOLO_CONFIG_DIR": str(settings)}
+    return {**kept, "PYTHONSAFEPATH": "1", "YOLO_CONFIG_DIR": str(settings), "TMPDIR": str(temporary)}
 
 
 def _is_kept(name: str, value: str) -> bool:
@@ -77,6 +79,7 @@ def without_arguments() -> Iterator[None]:
 
     multiprocessing hands ``sys.argv`` (a URL with its password) and ``sys.path`` on to every process.
     """
+    leave_deleted_folder()
     arguments, folders = sys.argv, sys.path
     sys.argv, sys.path = arguments[:1], _module_folders(folders)
     try:

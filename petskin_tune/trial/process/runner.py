@@ -22,10 +22,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from petskin_tune.errors import UsageError
+from petskin_tune.files import temporary
 from petskin_tune.protocol import Event, Order, PicturesJob, TrialJob
 from petskin_tune.trial.process.environment import child_environment, inherited, without_arguments
 
-LONGEST_TMPDIR = 60  # characters; multiprocessing adds up to 40
+LONGEST_TMPDIR = 60  # bytes; multiprocessing adds up to 40
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 PRELOAD = "petskin_tune.training.process.preload"
 QUIET = (signal.SIGINT, signal.SIGTERM)  # for the worker alone; it says itself what its trial shall do
 
@@ -133,7 +136,7 @@ class Runner:
 
     def __init__(self, settings: Path, environ: Mapping[str, str] = os.environ) -> None:
         self.has_trained = False
-        self._environment = child_environment(environ, settings)
+        self._environment = child_environment(environ, settings, temporary.place())
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         self._context.set_forkserver_preload([PRELOAD])
@@ -171,11 +174,21 @@ def _name(job: TrialJob | PicturesJob) -> str:
 
 
 def _shorten_socket_paths() -> None:
-    """Keep multiprocessing's sockets below the 108 bytes that Linux allows, however long TMPDIR is."""
-    if len(tempfile.gettempdir()) > LONGEST_TMPDIR and os.access("/tmp", os.W_OK):
-        folder = tempfile.mkdtemp(prefix="tune-", dir="/tmp")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        multiprocessing.current_process()._config["tempdir"] = folder  # type: ignore[attr-defined]
+    """Keep multiprocessing's sockets below the 108 bytes that Linux allows, however long TMPDIR is.
+
+    Raises:
+        UsageError: there is no shorter folder.
+    """
+    usual = str(temporary.place())
+    if len(usual.encode(errors="surrogateescape")) <= LONGEST_TMPDIR:
+        return
+    for short in SHORT_FOLDERS:
+        with contextlib.suppress(OSError):
+            folder = tempfile.mkdtemp(prefix="tune-", dir=short)
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            multiprocessing.current_process()._config["tempdir"] = folder  # type: ignore[attr-defined]
+            return
+    raise UsageError(f"The folder for temporary files {usual} has too long a name for sockets: set TMPDIR to another.")
 
 
 def _child(connection: Connection, job: TrialJob | PicturesJob) -> None:

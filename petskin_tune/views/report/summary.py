@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from petskin_tune import text as words
+from petskin_tune.language import figure
 from petskin_tune.printable import html_text
 from petskin_tune.study.best.gain import NAMES
 from petskin_tune.views.report.parts import quiet
@@ -66,7 +67,7 @@ def worth(table: Table) -> Iterator[str]:
     if not defaults.ended_with_value or defaults.state != "complete":
         yield (
             f"{_capital(name)} (trial {defaults.number}) ended early at {words.score(defaults.value)} "
-            f"({defaults.state}), so that the lead of {lead:+.3f} says little."
+            f"({defaults.state}), so that the lead of {figure(lead, '+.3f')} says little."
         )
         return
     yield _verdict(lead, table, f"{name} (trial {defaults.number}, {words.score(defaults.value)})")
@@ -75,17 +76,17 @@ def worth(table: Table) -> Iterator[str]:
 def _verdict(lead: float, table: Table, name: str) -> str:
     times = lead / table.noise
     from_where = "in this study" if table.noise_curves else "in public runs"
-    wavers = f"a curve wavers by {table.noise:.3f} from one epoch to the next {from_where}"
+    wavers = f"a curve wavers by {figure(table.noise, '.3f')} from one epoch to the next {from_where}"
     if times <= -CLEAR:
         return (
-            f"It lies {-lead:.3f} below {name}, {-times:.0f} times the noise ({wavers}): it is named for how its whole "
-            "curve went, not for its highest epoch."
+            f"It lies {figure(-lead, '.3f')} below {name}, {figure(-times, '.0f')} times the noise ({wavers}): it is "
+            "named for how its whole curve went, not for its highest epoch."
         )
     if times < CLEAR:
         where = "above" if lead >= 0 else "below"
-        return f"It lies {abs(lead):.3f} {where} {name}, within the noise ({wavers}): as good as the same."
+        return f"It lies {figure(abs(lead), '.3f')} {where} {name}, within the noise ({wavers}): as good as the same."
     sure = "more than noise" if times >= SURE else "more than an epoch's luck, though another seed may move it as far"
-    return f"It lies {lead:.3f} above {name}, {times:.0f} times the noise ({wavers}): {sure}."
+    return f"It lies {figure(lead, '.3f')} above {name}, {figure(times, '.0f')} times the noise ({wavers}): {sure}."
 
 
 def _by_luck(table: Table) -> Iterator[str]:
@@ -147,7 +148,7 @@ def _tiles(table: Table) -> str:
     best, defaults = table.best, table.defaults
     lead = None
     if best and defaults and best.value is not None and defaults.value is not None:
-        lead = f"{best.value - defaults.value:+.3f}"
+        lead = figure(best.value - defaults.value, "+.3f")
     hours = sum(row.seconds for row in table.rows)
     tiles = [
         ("mask mAP of the best", words.score(best.value) if best else None),

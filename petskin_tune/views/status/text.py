@@ -66,7 +66,7 @@ def _lead(best: Best, defaults: Defaults | None) -> list[str]:
         return ["  these are the defaults: nothing better was found yet"]
     how = "above" if defaults.gain >= 0 else "below"
     reached = f"(trial {defaults.number}: {words.score(defaults.value)})"
-    return [f"  {abs(defaults.gain):.3f} {how} the defaults {reached}"]
+    return [f"  {words.score(abs(defaults.gain))} {how} the defaults {reached}"]
 
 
 def _end(status: Status) -> list[str]:

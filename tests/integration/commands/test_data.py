@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import rich.console
+import yaml
 from click.testing import CliRunner, Result
 
 from petskin_tune.cli import petskin_tune
 from petskin_tune.commands import data as commands
 from petskin_tune.commands.data import data
-from petskin_tune.datasets import demo
+from petskin_tune.datasets import demo, layout
 from petskin_tune.datasets.parallel import spread
 from petskin_tune.errors import UsageError
 
@@ -42,6 +43,32 @@ def test_a_demo_is_made_checked_and_resized_from_the_command_line(tmp_path: Path
     damaged = run("check", tmp_path / "small", "--json", "--jobs", 1)
     assert damaged.exit_code == 1
     assert "damaged image, empty file" in json.loads(damaged.stdout)["problems"]
+
+
+def test_a_resized_list_names_an_image_as_often_as_the_list_it_was_made_from(tmp_path: Path) -> None:
+    demo.make(tmp_path / "demo", train=3, val=1, imgsz=48)
+    file = tmp_path / "demo/data.yaml"
+    names = ["train_00002", "train_00000", "train_00002", "train_00002", "train_00001"]
+    (tmp_path / "demo/list.txt").write_text("".join(f"images/train/{name}.bmp\n" for name in names))
+    file.write_text(file.read_text().replace("train: images/train", "train: list.txt"))
+    assert run("resize", tmp_path / "demo", tmp_path / "small", "--imgsz", 32, "--jobs", 1).exit_code == 0
+    small = layout.read(tmp_path / "small/data.yaml")
+    assert [image.stem for image in layout.listed(small, "train")] == sorted(names)
+    assert all(image.is_file() for image in small.images["train"])
+    assert yaml.safe_load((tmp_path / "small/data.yaml").read_text())["val"] == "images/val"
+    assert (tmp_path / "small/train.txt").read_text().startswith("./images/train/"), "for Ultralytics, too"
+
+
+def test_images_with_the_longest_names_that_a_disk_takes_are_resized(tmp_path: Path) -> None:
+    demo.make(tmp_path / "demo", train=2, val=1, imgsz=48)
+    long = "가" * 83
+    for folder, suffix in (("images", ".bmp"), ("labels", ".txt")):
+        place = tmp_path / "demo" / folder / "train"
+        (place / f"train_00001{suffix}").rename(place / f"{long}{suffix}")
+    resized = run("resize", tmp_path / "demo", tmp_path / "small", "--imgsz", 32, "--jobs", 1)
+    assert resized.exit_code == 0, resized.output
+    assert (tmp_path / f"small/images/train/{long}.jpg").is_file()
+    assert (tmp_path / f"small/labels/train/{long}.txt").is_file()
 
 
 @pytest.mark.parametrize("suffix", ["html", "png"])

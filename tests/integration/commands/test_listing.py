@@ -178,6 +178,8 @@ def test_a_curve_of_many_epochs_is_drawn_in_a_row_of_blocks_that_fits() -> None:
 
 def test_studies_lists_what_lies_in_a_home(tmp_path: Path) -> None:
     assert "there is no study" in said("studies", "--home", "nowhere")
+    elsewhere = f"sqlite:///{tmp_path}/elsewhere/tune.db"
+    assert f"there is no study in {tmp_path}/elsewhere/tune.db\n" == said("studies", "--storage", elsewhere)
     MadeUp(tmp_path, a_spec("one")).add(best=0.2)
     MadeUp(tmp_path, a_spec("한국어-이름-이-아주-아주-긴-연구입니다")).add("RUNNING", 0.1, 3, lease="running")
     shown = said("studies", "--home", tmp_path)

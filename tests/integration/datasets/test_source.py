@@ -587,3 +587,22 @@ def test_a_data_set_in_a_folder_that_is_not_utf_8_is_prepared(demo_yaml: Path, c
     prepared = source.prepare(str(folder), base=Path(), cache=cache)
     assert prepared.is_relative_to(cache)
     assert layout.read(prepared).images["train"][0].parent == folder / "images/train"
+
+
+def test_a_list_that_is_resolved_names_an_image_as_often_as_before(demo_yaml: Path, cache: Path) -> None:
+    (demo_yaml.parent / "list.txt").write_text("images/train/train_00001.bmp\n" * 3 + "images/train/train_00000.bmp\n")
+    demo_yaml.write_text(demo_yaml.read_text().replace("train: images/train", "train: list.txt"))
+    prepared = layout.read(source.prepare(str(demo_yaml), base=demo_yaml.parent, cache=cache))
+    assert [image.stem for image in layout.listed(prepared, "train")] == ["train_00000"] + ["train_00001"] * 3
+
+
+def test_an_archive_of_archives_is_refused_with_the_one_inside(tmp_path: Path, demo_yaml: Path, cache: Path) -> None:
+    inside = tmp_path / "outer"
+    inside.mkdir()
+    pack(demo_yaml.parent, inside / "inner.zip")
+    outer = pack(inside, tmp_path / "outer.zip")
+    said = refusal(str(outer), Path(), cache)
+    assert said == (
+        f"{outer} holds no data.yaml but another archive, inner.zip: unpack it, and give the one inside, or its "
+        "data.yaml."
+    )

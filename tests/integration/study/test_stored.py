@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -329,3 +330,14 @@ def test_whatever_is_stored_as_spec_is_read_or_refused_in_one_sentence(content: 
 @given(content=st.dictionaries(st.sampled_from(sorted(stored._OF_A_STUDY)), json_values, max_size=3))
 def test_whatever_is_stored_with_a_study_is_read_or_refused_in_one_sentence(content: dict[str, Any]) -> None:
     read_or_refused(study_attributes, content)
+
+
+def test_a_gigantic_value_is_shown_without_its_digits(tmp_path: Path) -> None:
+    study = a_study(a_spec())
+    trained(study, curves.healthy(0))
+    for value in (1e308, -1e308):
+        add(study, "COMPLETE", value, ours=False, curve={1: value})
+    report.render(study, NOW)
+    shown = looked_at(study)
+    assert "1e+308" in shown
+    assert not re.search(r"[0-9]{30}", shown)

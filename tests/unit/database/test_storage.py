@@ -16,6 +16,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from sqlalchemy import exc
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from petskin_tune.database import engine as database
@@ -23,6 +24,7 @@ from petskin_tune.database import queries
 from petskin_tune.database.addresses import mask, normalise_url, without_password
 from petskin_tune.database.engine import engine_options, has_tables
 from petskin_tune.database.outages import Patience, is_outage
+from petskin_tune.database.refusals import refusal
 from petskin_tune.database.storage import PetskinStorage, open_storage, unreachable
 from petskin_tune.errors import UsageError
 
@@ -302,3 +304,9 @@ def test_a_password_that_is_changed_in_mid_run_is_told_once_and_waited_for() -> 
     with pytest.raises(sqlalchemy.exc.OperationalError):
         Patience(None).call(denied)  # at the door it is an error
     assert told == [None]
+
+
+def test_a_full_disk_is_told_as_one() -> None:
+    error = OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+    assert "has no room left. Make room on its disk" in str(unreachable(make_url("sqlite:////x/tune.db"), error))
+    assert "has no room left. Make room on its disk" in str(refusal(error))

@@ -69,6 +69,16 @@ def test_epochs_that_a_resumed_training_did_again_are_no_second_one(tmp_path: Pa
     assert read_run(results(tmp_path, *rows)).remarks == ()
 
 
+@pytest.mark.parametrize("epochs", [12, 10, 8, 6])
+def test_what_a_training_did_before_it_was_resumed_from_an_earlier_epoch_is_replaced(
+    tmp_path: Path, epochs: int
+) -> None:
+    curves = read_run(results(tmp_path, *run(10, 0.5), *run(epochs - 5, 0.2, first=6)))
+    assert curves.remarks == ()
+    assert [curves.number(index) for index in range(len(curves))] == list(range(1, epochs + 1))
+    assert list(curves.fitness) == [0.5] * 5 + [0.2] * (epochs - 5)
+
+
 # ---- what is no file, or may not be read ----
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from petskin_tune.datasets import source
 from petskin_tune.errors import UsageError
-from petskin_tune.files import paths
+from petskin_tune.files import atomic, paths
 from petskin_tune.study.study_file import file as study_file
 from petskin_tune.trial.model import files as model_files
 
@@ -76,3 +76,16 @@ def test_a_link_that_leads_to_itself_is_the_end_of_its_path(tmp_path: Path) -> N
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     assert paths.resolved(tmp_path / "loop" / "below") == tmp_path.resolve() / "loop" / "below"
     assert paths.resolved(tmp_path / "link" / ".." / "new") == tmp_path.resolve() / "new"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("name", ["a" * 255, "가" * 85, "\U0001f600" * 63])
+def test_a_name_of_the_longest_kind_is_written_whole(tmp_path: Path, name: str, alone: bool) -> None:
+    with atomic.replacing(tmp_path / name, alone=alone) as file:
+        file.write(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_a_kill_leaves_of_a_long_name_is_its_own(tmp_path: Path) -> None:
+    assert paths.folder_name("a" * 254 + "b", atomic.PARTIAL) != paths.folder_name("a" * 254 + "c", atomic.PARTIAL)
+    assert paths.folder_name("short", atomic.PARTIAL) == "short.partial"

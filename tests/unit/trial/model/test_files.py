@@ -11,7 +11,7 @@ import pytest
 
 from petskin_tune.datasets import demo, source
 from petskin_tune.errors import UsageError
-from petskin_tune.study.study_file.file import parse
+from petskin_tune.study.study_file.file import not_found, parse
 from petskin_tune.study.study_file.published import PUBLISHED
 from petskin_tune.study.wanted import wanted
 from petskin_tune.trial.model import weights
@@ -143,3 +143,16 @@ def test_what_is_fetched_is_what_ultralytics_publishes(tmp_path: Path, monkeypat
     with pytest.raises(UsageError, match=r"publishes no weights yolo12n-seg\.pt"):
         fetch_weights("yolo12n-seg.pt", tmp_path)
     assert asked == []
+
+
+def test_a_model_file_that_is_no_utf_8_says_what_to_do(here: Path) -> None:
+    (here / "mine.yaml").write_bytes("# 모델\nbackbone: []\nhead: []\n".encode("cp949"))
+    with pytest.raises(
+        UsageError, match=r"^The model mine\.yaml cannot be read as YAML: byte 2 is no UTF-8: save it as"
+    ):
+        find_model("mine.yaml", [])
+
+
+def test_a_study_file_in_the_current_folder_is_named_with_its_suffix(here: Path) -> None:
+    (here / "my study.yaml").write_text(STUDY.format(model=OWN, data="demo"))
+    assert "of this folder, type: --study 'my study.yaml'" in str(not_found("my study"))

@@ -44,7 +44,6 @@ NEEDED = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     "PYTHONHASHSEED": "0",
     "LC_ALL": "C.UTF-8",
-    "TMPDIR": "/scratch",
     "HTTP_PROXY": "http://proxy:3128",
     "no_proxy": "localhost",
     "TUNE_FAULTS": "",
@@ -53,19 +52,19 @@ NEEDED = {
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_no_secret_reaches_the_process_of_a_trial(name: str, tmp_path: Path) -> None:
-    assert name not in child_environment({**NEEDED, name: SECRETS[name]}, tmp_path)
+    assert name not in child_environment({**NEEDED, name: SECRETS[name]}, tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("name", NEEDED)
 def test_what_its_libraries_read_reaches_it(name: str, tmp_path: Path) -> None:
-    assert child_environment({**NEEDED, **SECRETS, name: NEEDED[name]}, tmp_path)[name] == NEEDED[name]
+    assert child_environment({**NEEDED, **SECRETS, name: NEEDED[name]}, tmp_path, tmp_path)[name] == NEEDED[name]
 
 
 @pytest.mark.parametrize(
     ("given", "kept"), [(":/mine", "/mine"), ("/mine:", "/mine"), ("", None), (":", None), ("/a::/b", "/a:/b")]
 )
 def test_a_colon_too_many_puts_no_current_folder_on_its_path(given: str, kept: str | None, tmp_path: Path) -> None:
-    assert child_environment({"PYTHONPATH": given}, tmp_path).get("PYTHONPATH") == kept
+    assert child_environment({"PYTHONPATH": given}, tmp_path, tmp_path).get("PYTHONPATH") == kept
 
 
 def test_what_multiprocessing_hands_on_is_neither_arguments_nor_the_current_folder(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
