@@ -128,9 +128,9 @@ def test_what_is_more_than_any_study_needs_is_refused_on_less_than_a_screen(what
         ("mine.yaml", "taken for a file"),
         ("mine.YML", "taken for a file"),
         ("피" * 85, "has 255 bytes"),
-        ("../mine", "a name of letters"),
-        ("/tmp/mine", "a name of letters"),
-        ("a" * 101, "a name of letters"),
+        ("../mine", "a name of at most 100 letters"),
+        ("/tmp/mine", "a name of at most 100 letters"),
+        ("a" * 101, "a name of at most 100 letters"),
     ],
 )
 def test_a_study_is_not_named_so_that_no_file_could_be_called_after_it(name: str, said: str) -> None:
