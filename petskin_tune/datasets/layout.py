@@ -132,6 +132,15 @@ def _split(
     return places, images
 
 
+def listed_images(data_set: DataSet, split: str) -> int:
+    """How many images a training takes from a split: one that two folders or lists lead to, or a list twice, counts so.
+
+    Raises:
+        UsageError: a folder or list cannot be read any more.
+    """
+    return sum(1 for place in data_set.places[split] for _ in images_at(place))
+
+
 def split_entries(yaml_path: Path, raw: Mapping[str, Any], split: str) -> list[str]:
     """The folders or lists that a YAML names for a split; empty where it may lack one (test).
 

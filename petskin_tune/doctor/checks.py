@@ -38,7 +38,7 @@ from petskin_tune.study import environment as study_environment
 from petskin_tune.study.study import Study
 from petskin_tune.study.study_file.file import not_found
 from petskin_tune.study.wanted import may_take_the_file, refuse_differences
-from petskin_tune.trial.inputs import prepare_data, prepare_model, require_same_data
+from petskin_tune.trial.inputs import prepare_data, prepare_model, require_same_data, warned
 
 SKEW_SECONDS = 30.0  # between this clock and the database's, beyond which times in the study are misleading
 PACKAGES = ("ultralytics", "torch", "optuna", "sqlalchemy")
@@ -218,11 +218,14 @@ def _data(found: Examination) -> Check:
     stored = found.study.attributes.get(attributes.FINGERPRINT) if found.study else None
     if stored is not None:
         prepared = replace(prepared, fingerprint=require_same_data(stored, prepared.fingerprint))
-    found.prepared = prepared
+    found.prepared = prepared = warned(found.spec, prepared)
     train, val = found.images
     classes = several(prepared.classes, _("{count} class"), _("{count} classes"))
     counts = _("{train} images to train on, {val} to validate, {classes} ({data})")
-    return Check("data", "ok", counts.format(train=train, val=val, classes=classes, data=prepared.data))
+    said = counts.format(train=train, val=val, classes=classes, data=prepared.data)
+    if prepared.warning:
+        return Check("data", "warning", f"{said}; {prepared.warning}")
+    return Check("data", "ok", said)
 
 
 def _disk(found: Examination) -> Check:
