@@ -35,10 +35,13 @@ def quiet_ultralytics() -> None:
     """Switch off in this process what Ultralytics does besides training; the user's settings file stays as it is.
 
     Its settings object writes every change to disk, so the dictionary is changed underneath. The check for fonts would
-    import matplotlib and ask the network, and nothing is drawn here. It writes the arguments, paths among them, as
-    YAML, which takes no name that is not UTF-8: such bytes are spelled out there.
+    import matplotlib and ask the network, and nothing is drawn here. Models are files that were found before: it would
+    look for others where a path has an apostrophe, or speaks of an older release. It writes the arguments, paths among
+    them, as YAML, which takes no name that is not UTF-8: such bytes are spelled out there.
     """
     import ultralytics.data.utils
+    import ultralytics.utils.checks
+    import ultralytics.utils.downloads
     from ultralytics.utils import SETTINGS, YAML
 
     YAML._get_instance().SafeDumper = _printable_dumper()
@@ -47,6 +50,8 @@ def quiet_ultralytics() -> None:
     dict.update(SETTINGS, {"sync": False, "api_key": "", **{name: False for name in loggers if name in SETTINGS}})
     os.environ.pop("ULTRALYTICS_API_KEY", None)
     ultralytics.data.utils.check_font = lambda font: None
+    ultralytics.utils.downloads.attempt_download_asset = lambda file, *_, **__: str(file)
+    ultralytics.utils.checks.check_yolov5u_filename = lambda file, *_, **__: file
 
 
 @cache
