@@ -19,9 +19,20 @@ from petskin_tune.printable import quoted
 _LARGEST_PICKLE = 64 * 2**20  # bytes of the layers, tensors aside: a hundred times those of the largest model
 _OLD_FORMAT = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how torch.save's files began before they were zips
 _LAST_PROTOCOL = 3  # of pickles, that the restricted loading reads; torch.save writes 2
-# What the restricted loading takes: all of a module whose name begins so, …
-_MODULES = ("torch.", "ultralytics.nn.", "ultralytics.utils.loss.", "ultralytics.utils.tal.", "torchvision.transforms.")
-_NEVER = ("torch.fx.", "torch.nn.parallel.", "torch.optim.")
+# What the restricted loading takes: all of these modules and of those whose name begins so, …
+_ALL_OF = (
+    "torch",
+    "torch._tensor",
+    "torch._utils",
+    "torch.cuda",
+    "torch.serialization",
+    "torch.sparse",
+    "torch.storage",
+)
+_ALL_BELOW = (
+    *("torch.cuda.sparse.", "torch.distributed.", "torch.nn.modules.", "torch.nn.parameter."),
+    *("torchvision.transforms.", "ultralytics.nn.", "ultralytics.utils.loss.", "ultralytics.utils.tal."),
+)
 # … and of others what is named here.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "_codecs": ("encode",),
@@ -136,15 +147,22 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if not _is_loaded(module, name):
             raise UsageError(_refusal(self._path, module, name))
+        if (module, name) == ("numpy", "dtype"):
+            return self._dtype
         return OrderedDict if (module, name) == ("collections", "OrderedDict") else _Anything
+
+    def _dtype(self, kind: object, *_: Any) -> Any:
+        """Stands for ``numpy.dtype``, of which Ultralytics lets 64 bits of floating point be loaded and no other."""
+        if kind != "f8":
+            raise UsageError(_refusal(self._path, "numpy", f"dtype({kind!r})"))
+        return _Anything()
 
     def persistent_load(self, _pid: Any) -> Any:
         return _Anything()
 
 
 def _is_loaded(module: str, name: str) -> bool:
-    inside = f"{module}."
-    return name in _NAMES.get(module, ()) or (inside.startswith(_MODULES) and not inside.startswith(_NEVER))
+    return module in _ALL_OF or f"{module}.".startswith(_ALL_BELOW) or name in _NAMES.get(module, ())
 
 
 def _refusal(path: Path, module: str, name: str) -> str:

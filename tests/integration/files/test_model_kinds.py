@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from torch import _weights_only_unpickler
 from ultralytics.nn import tasks
 from ultralytics.nn.tasks import (
     ClassificationModel,
@@ -27,6 +29,7 @@ from ultralytics.nn.tasks import (
 from ultralytics.utils import IterableSimpleNamespace
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files import saved_objects
 from petskin_tune.files.model_kinds import Model, read_model, require_segmentation
 from tests.support.training import SMALL
 
@@ -157,6 +160,14 @@ NOT_LOADED: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda path: torch.save(checkpoint(more=torch.optim.SGD([torch.zeros(1)])), path),
         r"an object of `torch\.optim\.sgd\.SGD`",
     ),
+    "numbers of numpy's": (
+        lambda path: torch.save(checkpoint(more=np.float32(1)), path),
+        r"an object of `numpy\.dtype\('f4'\)`",
+    ),
+    "torch's release": (
+        lambda path: torch.save(checkpoint(more=torch.__version__), path),
+        r"an object of `torch\.torch_version\.TorchVersion`",
+    ),
     "several devices": (
         lambda path: torch.save(checkpoint(model=torch.nn.DataParallel(torch.nn.Linear(1, 1))), path),
         r"an object of `torch\.nn\.parallel\.data_parallel\.DataParallel`",
@@ -201,8 +212,17 @@ def test_what_a_trial_does_not_load_is_refused(kind: str, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("restricted")
 def test_what_weights_hold_besides_layers_is_loaded(tmp_path: Path) -> None:
-    more = (Path("x"), {1, 2}, OrderedDict(a=1), Counter("aab"), torch.Size([1]), IterableSimpleNamespace(a=1), b"x")
-    torch.save(checkpoint(more=more, half=torch.zeros(2).half()), tmp_path / "best.pt")
+    more = (
+        Path("x"),
+        {1, 2},
+        OrderedDict(a=1),
+        Counter("aab"),
+        torch.Size([1]),
+        IterableSimpleNamespace(a=1),
+        b"x",
+        1j,
+    )
+    torch.save(checkpoint(more=more, half=torch.zeros(2).half(), mean=np.float64(1)), tmp_path / "best.pt")
     require_segmentation(tmp_path / "best.pt")
     assert load_checkpoint(tmp_path / "best.pt")[0].yaml
 
@@ -227,3 +247,8 @@ def test_weights_whose_layers_expand_to_gigabytes_are_refused_unread(tmp_path: P
         archive.writestr("best/data.pkl", bytes(65 << 20))
     with pytest.raises(UsageError, match="more of its layers than any model has"):
         read_model(tmp_path / "best.pt")
+
+
+def test_whatever_torch_and_ultralytics_allow_is_loaded() -> None:
+    allowed = {*_weights_only_unpickler._get_allowed_globals(), *tasks._SafeLoad._build()}
+    assert {name for name in allowed if not saved_objects._is_loaded(*name.rsplit(".", 1))} == set()
