@@ -20,7 +20,7 @@ def largest_stride(architecture: Mapping[str, Any]) -> int | None:
     strides: list[float] = []
     try:
         for source, repeats, module, arguments in rows[:-1]:
-            before = _of(source if isinstance(source, int) else source[0], strides)
+            before = _of(source if isinstance(source, int) else source[-1], strides)  # CBFuse resizes to its last
             divides = _divides(module, arguments, repeats)
             if divides is None:
                 return None

@@ -41,6 +41,12 @@ def test_strides_are_those_of_the_model_that_is_built(name: str) -> None:
     assert told == int(SegmentationModel(architecture, verbose=False).stride.max())
 
 
+def test_what_is_fused_is_of_the_size_of_its_last_part() -> None:
+    backbone = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "CBLinear", [[8]]], [-1, 1, "Conv", [8, 3, 2]]]
+    head = [[[1, -1], 1, "CBFuse", [[0]]], [[3], 1, "Segment", ["nc", 8, 16]]]
+    assert largest_stride({"backbone": backbone, "head": head}) == 4
+
+
 def test_the_small_model_and_odd_rows() -> None:
     small = yaml.safe_load(SMALL.read_text())
     assert largest_stride(small) == 8
