@@ -163,7 +163,13 @@ def by_name(root: Path, places: Sequence[Path]) -> list[Path]:
 
 
 def listed(data_set: DataSet, split: str) -> list[Path]:
-    """The images of a split as its folders and lists name them: in their order, and as often (oversampling)."""
+    """The images of a split as its folders and lists name them: in their order, and as often (oversampling).
+
+    So many a training takes, by either rule.
+
+    Raises:
+        UsageError: a folder or list cannot be read any more.
+    """
     return [image for place in data_set.places[split] for image in images_at(place)]
 
 

@@ -39,7 +39,7 @@ from petskin_tune.study import environment as study_environment
 from petskin_tune.study.study import Study
 from petskin_tune.study.study_file.file import not_found
 from petskin_tune.study.wanted import may_take_the_file, refuse_differences
-from petskin_tune.trial.inputs import prepare_data, prepare_model, require_same_data
+from petskin_tune.trial.inputs import prepare_data, prepare_model, require_same_data, warned
 
 SKEW_SECONDS = 30.0  # between this clock and the database's, beyond which times in the study are misleading
 PACKAGES = ("ultralytics", "torch", "optuna", "sqlalchemy")
@@ -219,7 +219,7 @@ def _data(found: Examination) -> Check:
     stored = found.study.attributes.get(attributes.FINGERPRINT) if found.study else None
     if stored is not None:
         prepared = replace(prepared, fingerprint=require_same_data(stored, prepared.fingerprint))
-    found.prepared = prepared
+    found.prepared = prepared = warned(found.spec, prepared)
     train, val = found.images
     classes = several(prepared.classes, _("{count} class"), _("{count} classes"))
     counts = _("{train} images to train on, {val} to validate, {classes} ({data})")
@@ -229,9 +229,10 @@ def _data(found: Examination) -> Check:
             "{counts}; without a label file, and trained as background: {count}, the first {image}; type: {command}"
         )
         command = f"petskin-tune data check {words.operand(str(prepared.data))}"
-        found_lost = lost.format(counts=said, count=len(images), image=images[0], command=command)
-        return Check("data", "warning", found_lost)
-    return Check("data", "ok", said)
+        said = lost.format(counts=said, count=len(images), image=images[0], command=command)
+    if prepared.warning:
+        said = f"{said}; {prepared.warning}"
+    return Check("data", "warning" if images or prepared.warning else "ok", said)
 
 
 def _disk(found: Examination) -> Check:

@@ -1,20 +1,14 @@
-"""What a model file holds, told without torch: whether it segments, and how many layers it has.
-
-Weights are a pickle in a zip. It is read with every class of it replaced by an empty one, so that nothing in it is
-executed; tensors are not read at all.
-"""
+"""What a model file holds, told without torch: whether it segments, and how many layers it has."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files.saved_objects import NotSaved, is_object, read_saved
 from petskin_tune.files.yaml_guard import BadYaml, load_yaml
 from petskin_tune.files.yaml_kinds import SUFFIXES
 
@@ -31,8 +25,6 @@ _HEADS = (
     ("depth", "depth"),
 )
 _WITHOUT_WEIGHTS = ("nn.Upsample", "Concat", "nn.MaxPool2d", "nn.ZeroPad2d", "nn.Identity")
-_LARGEST_PICKLE = 64 * 2**20  # bytes of the layers, tensors aside: a hundred times those of the largest model
-_BEFORE_THE_OBJECT = 3  # pickles in a file of the older format: a magic number, a version, the system's sizes
 
 
 @dataclass(frozen=True)
@@ -103,92 +95,23 @@ def _architecture(path: Path) -> Mapping[str, Any] | None:
 
 
 def _of_weights(path: Path) -> Mapping[str, Any] | None:
+    """The architecture of the model that Ultralytics' ``load_checkpoint`` takes out of a file."""
     try:
-        content = _unpickled(path)
+        content = read_saved(path)
     except UsageError:
         raise
-    except (EOFError, pickle.UnpicklingError, StopIteration) as error:
+    except NotSaved as error:
         raise UsageError(
             f"The model {path} holds no weights that torch.save wrote, or not all of them: get it anew."
         ) from error
     except Exception:  # noqa: BLE001  whatever a strange pickle makes of the reader: torch shall say what is wrong
         return None
-    if isinstance(content, Mapping):
-        content = next((content[key] for key in ("ema", "model") if isinstance(content.get(key), _Anything)), content)
-    architecture = getattr(content, "yaml", None)
-    if isinstance(architecture, Mapping):
+    model = content.get("ema") or content.get("model") if isinstance(content, Mapping) else None
+    architecture = getattr(model, "yaml", None)
+    if is_object(model) and isinstance(architecture, Mapping):
         return architecture
-    if not isinstance(content, _Anything):
-        raise UsageError(
-            f"The model {path} holds no model, only values of one (a state_dict or another part): give the file that a "
-            "training has saved, such as best.pt."
-        )
-    return None
-
-
-def _unpickled(path: Path) -> Any:
-    """The object in a file that torch has saved.
-
-    Raises:
-        EOFError, UnpicklingError, StopIteration: torch has not saved it, or not all of it.
-        UsageError: it is TorchScript, which has no weights that could be trained, or expands to more than a model.
-    """
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            file.seek(0)
-            for _ in range(_BEFORE_THE_OBJECT):
-                _Reader(file).load()
-            return _Reader(file).load()
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            if any(name.endswith("/constants.pkl") for name in names):
-                raise UsageError(
-                    f"The model {path} is an export (TorchScript), which cannot be trained: give the .pt that it was "
-                    "made from."
-                )
-            name = next(name for name in names if name.endswith("/data.pkl"))
-            if archive.getinfo(name).file_size > _LARGEST_PICKLE:
-                raise UsageError(f"The model {path} says more of its layers than any model has.")
-            with archive.open(name) as data:
-                return _Reader(data).load()
-
-
-class _Anything:
-    """Stands for an object of any class: takes what its pickle says of it, does nothing."""
-
-    def __new__(cls, *_: Any, **__: Any) -> _Anything:
-        return object.__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update(state)
-
-    def __call__(self, *_: Any, **__: Any) -> _Anything:
-        return self
-
-    def __setitem__(self, _key: Any, _value: Any) -> None:
-        pass
-
-    def append(self, _: Any) -> None:
-        pass
-
-    def extend(self, _: Any) -> None:
-        pass
-
-    def add(self, _: Any) -> None:
-        pass
-
-
-class _Reader(pickle.Unpickler):
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file, encoding="latin1")
-
-    def find_class(self, module: str, name: str) -> Any:
-        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _Anything
-
-    def persistent_load(self, pid: Any) -> Any:
-        is_class = isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module"  # in the older format
-        return pid[1] if is_class else _Anything()
+    what = "only an object that says nothing of its layers" if is_object(model) else "only values or layers of one"
+    raise UsageError(
+        f"The model {path} holds no model, {what} (a state_dict or another part): give the file that a training has "
+        "saved, such as best.pt."
+    )

@@ -49,11 +49,12 @@ def _prepare_or_leave_nothing(spec: StudySpec, home: Home, folders: list[Path], 
     Raises:
         UsageError: one of them cannot be used; what was made of the data set on the way is deleted.
     """
-    from petskin_tune.trial.inputs import prepare  # only here: whoever opens a study that is there needs no pictures
+    # Only here: whoever opens a study that is there needs no pictures.
+    from petskin_tune.trial.inputs import prepare, warned
 
     new = not home.work.exists()
     try:
-        prepared = prepare(spec, home, folders, data)
+        prepared = warned(spec, prepare(spec, home, folders, data))
         store = home.open_store(None)
         if home.asked_store is not None:
             check_store(store)
@@ -97,6 +98,8 @@ def draft_study(
     folders = [asked.folder] if asked.folder else []
     require_writable_folder(home.folder)
     prepared = _prepare_or_leave_nothing(asked.spec, home, folders, data)
+    if prepared.warning:
+        say(f"warning: {prepared.warning}")
     points = start_points(asked.spec, classes=prepared.classes, train_images=prepared.train_images)
     for note in (*_of_background(prepared), *points.notes):
         say(f"note: {note}")

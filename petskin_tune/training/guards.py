@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
+from petskin_tune.datasets.last_batch import last_batch_fault
 from petskin_tune.errors import UsageError
 from petskin_tune.files import model_kinds
 from petskin_tune.owned_arguments import OWNED
@@ -119,6 +121,22 @@ def check_freeze(model: nn.Module, freeze: Any) -> None:
     names = [*(f"model.{layer}." for layer in frozen), ".dfl"]
     if all(any(name in parameter for name in names) for parameter, _ in model.named_parameters()):
         raise Refused(f"freeze={freeze!r} is refused: it leaves none of the model's {len(model.model)} layers to train")
+
+
+def check_last_batch(images: int, batch: int, arguments: SimpleNamespace, stride: int) -> None:
+    """Refuse what BatchNorm cannot compute, by the rule by which a study is refused.
+
+    Args:
+        images: To train on.
+        batch: Images in a batch.
+        arguments: In force.
+        stride: The model's largest, in pixels.
+
+    Raises:
+        Refused: An epoch's last batch has one value per channel somewhere.
+    """
+    if fault := last_batch_fault(images, batch, arguments.imgsz, arguments.multi_scale, stride):
+        raise Refused(fault)
 
 
 def compare_arguments(requested: Mapping[str, Any], in_force: Mapping[str, Any]) -> list[str]:

@@ -144,6 +144,7 @@ class TrialTrainer(SegmentationTrainer):
         dataset = self.build_dataset(dataset_path, mode, batch_size)
         processes = self._loader_processes()
         if isinstance(dataset, TrainDataset):
+            guards.check_last_batch(len(dataset), dataset.order.batch, self.args, self.stride)
             return TrainLoader(dataset, self.epochs, processes, pin_memory=self.device.type == "cuda")
         batch = self.decisions.validation_batch or batch_size
         loader = build_dataloader(dataset, batch, processes * 2, shuffle=False, rank=-1, device=self.device)

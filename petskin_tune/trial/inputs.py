@@ -11,15 +11,15 @@ from petskin_tune.datasets import fingerprint as fingerprints
 from petskin_tune.datasets import layout, source, subset
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import measure
-from petskin_tune.files.model_kinds import read_model
 from petskin_tune.files.paths import folder_name
 from petskin_tune.home.home import Home
 from petskin_tune.retries import retrying
 from petskin_tune.study import attributes
-from petskin_tune.study.spec import Choices, StudySpec
+from petskin_tune.study.spec import StudySpec
 from petskin_tune.study.study import Study
-from petskin_tune.trial.model.files import find_model, own_architecture
+from petskin_tune.trial.model.files import find_model
 from petskin_tune.trial.model.weights import fetch_weights, require_weights
+from petskin_tune.trial.trainable import last_batch_warning, require_image_size, require_layers_to_train
 
 MODEL_PATIENCE_SECONDS = 30.0  # a mounted Drive now and then refuses a read once
 
@@ -35,6 +35,7 @@ class Prepared:
         classes: how many.
         train_images: of the whole data set, for the final run.
         taken: the fingerprint as it was taken here; None: nobody looks whether the data set stays as it is.
+        warning: what will keep some trials from training, in a clause; empty where nothing is known to.
     """
 
     data: Path
@@ -43,6 +44,7 @@ class Prepared:
     classes: int
     train_images: int
     taken: fingerprints.Fingerprint | None = None
+    warning: str = ""
 
 
 def prepare(spec: StudySpec, home: Home, folders: Sequence[Path], data: str | None = None) -> Prepared:
@@ -60,6 +62,15 @@ def prepare(spec: StudySpec, home: Home, folders: Sequence[Path], data: str | No
     model = _find(spec, home, folders)
     prepared = prepare_data(spec, home, folders, model, data)
     return replace(prepared, model=_fetched(model, spec, home))
+
+
+def warned(spec: StudySpec, prepared: Prepared) -> Prepared:
+    """``prepared`` of a study that may begin, with what will keep some of its trials from training.
+
+    Raises:
+        UsageError: it will keep all of them.
+    """
+    return replace(prepared, warning=last_batch_warning(spec, prepared.data, Path(prepared.model)))
 
 
 def prepare_model(spec: StudySpec, home: Home, folders: Sequence[Path]) -> str:
@@ -82,29 +93,9 @@ def _find(spec: StudySpec, home: Home, folders: Sequence[Path]) -> str:
 def _fetched(model: str, spec: StudySpec, home: Home) -> str:
     if model.endswith(".pt") and not Path(model).is_file():
         model = str(fetch_weights(model, home.folder / "weights"))
-    _require_layers_to_train(spec, Path(model))
+    require_layers_to_train(spec, Path(model))
+    require_image_size(spec, Path(model))
     return model
-
-
-def _require_layers_to_train(spec: StudySpec, model: Path) -> None:
-    """Refuse a study each of whose trials would freeze the whole model; one trial that does so fails alone.
-
-    Raises:
-        UsageError: its `freeze`, or the lowest value that is searched, leaves no layer.
-    """
-    searched, fixed = spec.search.get("freeze"), spec.train.get("freeze")
-    values = searched.choices if isinstance(searched, Choices) else (searched.low if searched else fixed,)
-    numbers = [value for value in values if isinstance(value, (int, float))]
-    named = set(fixed) if isinstance(fixed, (list, tuple)) and not searched else set()
-    file = model if model.is_file() else own_architecture(str(model))
-    described = read_model(file) if (numbers or named) and file else None
-    if described is not None and named and named >= described.trained:
-        raise UsageError(f"`freeze` names all layers of {model.name} that have something to train: leave one out.")
-    if described is not None and numbers and min(numbers) >= described.layers:
-        raise UsageError(
-            f"`freeze` {min(numbers):g} leaves none of the {described.layers} layers of {model.name} to train: let it "
-            f"be {described.layers - 1} or less."
-        )
 
 
 def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: str, data: str | None = None) -> Prepared:

@@ -32,6 +32,7 @@ _OTHERWISE_DECODED = (".tif", ".tiff", ".avif", ".heic", ".heif")  # Ultralytics
 _LONGEST_REASON = 100  # characters of what a library says
 _LOOKED_AT = 64  # bytes at the beginning of a file
 _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # brands, ISO/IEC 23008-12
+_CALLED_HEIF = (".avif", ".heic", ".heif")  # names under which Ultralytics lets Pillow decode
 # What is often found under a picture's name, by its beginning, and what to say of it.
 _NO_PICTURES: Mapping[bytes, str] = {
     b"version https://git-lfs": "a Git LFS pointer in the picture's place: type `git lfs pull` there",
@@ -95,7 +96,7 @@ def open_picture(source: bytes | BinaryIO, suffix: str = "") -> Picture:
         BadPicture: it is empty, no picture, too small or too large.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    _require_picture(file.read(_LOOKED_AT))
+    _require_picture(file.read(_LOOKED_AT), suffix)
     file.seek(0)
     try:
         image = Image.open(file)
@@ -114,23 +115,33 @@ def open_picture(source: bytes | BinaryIO, suffix: str = "") -> Picture:
     return Picture(file, suffix, image, size, stored, orientation)
 
 
-def _require_picture(beginning: bytes) -> None:
+def _require_picture(beginning: bytes, suffix: str) -> None:
     if not beginning:
         raise BadPicture("empty file")
     for mark, what in _NO_PICTURES.items():
         if beginning.lstrip()[: len(mark)].lower() == mark:
             raise BadPicture(what)
-    if beginning[4:8] == b"ftyp" and beginning[8:12] in _HEIF and b"avif" not in beginning:
-        _register_heif()
+    if _is_heif(beginning):
+        _register_heif(suffix)
 
 
-def _register_heif() -> None:
+def _is_heif(beginning: bytes) -> bool:
+    return beginning[4:8] == b"ftyp" and beginning[8:12] in _HEIF and b"avif" not in beginning[:_LOOKED_AT]
+
+
+def _register_heif(suffix: str) -> None:
     """Let Pillow read HEIC pictures, as Ultralytics does where the package is there."""
     try:
         from pi_heif import register_heif_opener
     except ImportError as error:
-        raise BadPicture("a HEIC picture, which needs `pip install pi-heif`") from error
+        if suffix and suffix.lower() not in _CALLED_HEIF:  # the package would not help
+            raise BadPicture(_misnamed_heif(suffix)) from error
+        raise BadPicture("a HEIC picture, which needs `pip install pi-heif`; or save it as JPEG") from error
     register_heif_opener()
+
+
+def _misnamed_heif(suffix: str) -> str:
+    return f"a HEIC picture, as iPhones take them, under the name of a {suffix}: save it as JPEG"
 
 
 def _orientation(image: Image.Image) -> int:
@@ -229,6 +240,8 @@ def _pixels(raw: bytes, suffix: str, mode: str) -> Image.Image:
         pixels = decode(raw, suffix)
     except Exception as error:
         raise _bad(error, "cut short or damaged") from error
+    if pixels is None and _is_heif(raw):
+        raise BadPicture(_misnamed_heif(suffix) if suffix.lower() not in _CALLED_HEIF else "cut short or damaged")
     if pixels is None:
         deep = mode.partition(";")[0] in ("F", "I") and mode != "I;16"
         raise BadPicture(f"pixels of another kind than 8 or 16 bits ({mode})" if deep else "cut short or damaged")

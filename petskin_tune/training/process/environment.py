@@ -7,6 +7,9 @@ middle of a training or wait for time-outs, and its loader of ``.pt`` files woul
 from __future__ import annotations
 
 import os
+from functools import cache
+
+from petskin_tune.printable import printable
 
 _ENVIRONMENT = {
     "YOLO_OFFLINE": "true",
@@ -32,12 +35,32 @@ def quiet_ultralytics() -> None:
     """Switch off in this process what Ultralytics does besides training; the user's settings file stays as it is.
 
     Its settings object writes every change to disk, so the dictionary is changed underneath. The check for fonts would
-    import matplotlib and ask the network, and nothing is drawn here.
+    import matplotlib and ask the network, and nothing is drawn here. Models are files that were found before: it would
+    look for others where a path has an apostrophe, or speaks of an older release. It writes the arguments, paths among
+    them, as YAML, which takes no name that is not UTF-8: such bytes are spelled out there.
     """
     import ultralytics.data.utils
-    from ultralytics.utils import SETTINGS
+    import ultralytics.utils.checks
+    import ultralytics.utils.downloads
+    from ultralytics.utils import SETTINGS, YAML
+
+    YAML._get_instance().SafeDumper = _printable_dumper()
 
     loggers = ("clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
     dict.update(SETTINGS, {"sync": False, "api_key": "", **{name: False for name in loggers if name in SETTINGS}})
     os.environ.pop("ULTRALYTICS_API_KEY", None)
     ultralytics.data.utils.check_font = lambda font: None
+    ultralytics.utils.downloads.attempt_download_asset = lambda file, *_, **__: str(file)
+    ultralytics.utils.checks.check_yolov5u_filename = lambda file, *_, **__: file
+
+
+@cache
+def _printable_dumper() -> type:
+    """A dumper of YAML that spells out what UTF-8 has not: the bytes of a file's name that stand for no character."""
+    import yaml
+
+    class PrintableDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+        pass
+
+    PrintableDumper.add_representer(str, lambda dumper, text: dumper.represent_str(printable(text)))
+    return PrintableDumper

@@ -93,14 +93,18 @@ def _judge_scales(scales: Any, name: str) -> None:
     if not scales:
         return
     if not isinstance(scales, dict) or not all(_is_scale(value) for value in scales.values()):
-        raise _Fault("each of its `scales` is to be [depth, width, max_channels], three numbers")
+        raise _Fault("each of its `scales` is to be [depth, width, max_channels], three numbers above 0")
     asked = re.search(r"yolo(e-)?[v]?\d+([nslmx])", name)  # as Ultralytics' guess_model_scale
     if asked and asked[2] not in scales:
         raise _Fault(f"the file's name asks for the scale `{asked[2]}`, which its `scales` lack")
 
 
 def _is_scale(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(number, (int, float)) for number in value)
+    return isinstance(value, list) and len(value) == 3 and all(_is_number(number) and number > 0 for number in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _judge_activation(activation: Any) -> None:
@@ -144,6 +148,10 @@ def _judge_arguments(where: str, module: str, arguments: Any) -> None:
         raise _Fault(f"{where} takes {_between(least, most)} here, not {len(arguments)}")
     if _is_base(module) and not isinstance(arguments[0], (int, float, str)):
         raise _Fault(f"the first argument of {where}, its channels, is {quoted(repr(arguments[0]))}")
+    channels = arguments[:1] if _is_base(module) else arguments[1:3] if module in _SEGMENT else ()
+    few = next((number for number in channels if _is_number(number) and number < 1), None)
+    if few is not None:
+        raise _Fault(f"{where} is to have {few} channels, which are none")
 
 
 def _is_base(module: str) -> bool:

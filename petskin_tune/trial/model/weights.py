@@ -21,7 +21,6 @@ from petskin_tune.study.study_file.published import PUBLISHED
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # ultralytics.utils.downloads
 TIMEOUT_SECONDS = 20.0
 BLOCK = 1 << 20
-_PICKLE = b"\x80"  # begins every pickle since protocol 2, which torch.save wrote before it wrote zips
 
 
 def require_weights(path: Path) -> None:
@@ -31,17 +30,12 @@ def require_weights(path: Path) -> None:
         UsageError: it is no weights file, cut short, or cannot be read.
     """
     try:
-        loadable = _is_loadable(path)
+        loadable = zipfile.is_zipfile(path)
+        path.open("rb").close()  # is_zipfile says no of what cannot be read, too
     except OSError as error:
         raise UsageError(f"The model {path} cannot be read: {error.strerror}.") from error
     if not loadable:
         raise UsageError(f"The model {path} holds no weights that torch.save wrote, or not all of them: get it anew.")
-
-
-def _is_loadable(path: Path) -> bool:
-    """Whether a file is a whole zip, which torch.save writes, or begins as the pickle that it once wrote."""
-    with open(path, "rb") as file:
-        return file.read(len(_PICKLE)) == _PICKLE or zipfile.is_zipfile(file)
 
 
 def fetch_weights(name: str, folder: Path) -> Path:
@@ -73,7 +67,7 @@ def _download(name: str, target: Path) -> None:
         _in_its_folder(target) as file,
     ):
         _receive(answer, file)
-        if not _is_loadable(Path(file.name)):
+        if not zipfile.is_zipfile(file.name):
             raise OSError("what came are no weights")
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from petskin_tune.commands.data import data
 from petskin_tune.datasets import demo
@@ -45,6 +47,11 @@ def bomb() -> bytes:
     return bytes(raw)
 
 
+def heic(brand: bytes = b"heic") -> bytes:
+    """The beginning of what an iPhone writes."""
+    return b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(200)
+
+
 BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "empty": (".png", lambda: b"", "empty file"),
     "text": (".jpg", lambda: b"no picture at all", "no readable picture"),
@@ -69,14 +76,18 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "half a WebP": (".webp", lambda: encoded("WEBP")[:1500], "cut short or damaged|no readable"),
     "half an AVIF": (".avif", lambda: encoded("AVIF")[:700], "cut short or damaged|no readable"),
     "half a JPEG 2000": (".jp2", lambda: encoded("JPEG2000")[:3000], "cut short or damaged"),
+    "a HEIC called JPEG": (".jpg", heic, r"a HEIC picture, .* under the name of a \.jpg: save it as JPEG"),
+    "another HEIC called PNG": (".PNG", lambda: heic(b"mif1"), r"under the name of a \.PNG: save it as JPEG"),
     "half a BMP": (".bmp", lambda: encoded("BMP")[:3000], "cut short or damaged"),
 }
+MISNAMED = ("AVIF", "BMP", "JPEG2000", "MPO", "PNG", "TIFF", "WEBP")
 GOOD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "bytes after a JPEG": (".jpg", lambda: encoded("JPEG") + b"\0\0a camera's note"),
     "16 bits": (".png", lambda: encoded("PNG", Image.fromarray(np.asarray(NOISE.convert("L")).astype("u2") * 257))),
     "a JPEG called PNG": (".png", lambda: encoded("JPEG")),
     "broken EXIF": (".jpg", lambda: encoded("JPEG", exif=b"Exif\0\0nonsense")),
     "grey, CMYK": (".jpg", lambda: encoded("JPEG", NOISE.convert("CMYK"))),
+    **{f"{kind} called JPEG": (".jpg", lambda kind=kind: encoded(kind)) for kind in MISNAMED},
 }
 
 
@@ -176,3 +187,26 @@ def test_the_formats_are_those_that_ultralytics_trains_on() -> None:
 
     named = {kind.lower() for kind in pictures._FORMATS} | {"jp2", "jpg", "tif", "heic", "dng"}
     assert named - {"jpeg2000"} == set(IMG_FORMATS)
+
+
+def test_a_heic_that_pillow_reads_but_no_training_does_is_told_apart_from_a_damaged_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Heif(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self) -> None:
+            self._mode, self._size, self.tile = "RGB", (40, 40), []
+
+        def load(self) -> None:
+            self.im = Image.core.fill("RGB", self.size)
+
+    monkeypatch.setattr(Image, "OPEN", {**Image.OPEN})
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    opener = SimpleNamespace(
+        register_heif_opener=lambda: Image.register_open("HEIF", Heif, lambda head: head[4:12] == b"ftypheic")
+    )
+    monkeypatch.setitem(sys.modules, "pi_heif", opener)
+    pictures.require_trainable(heic(), ".heic")
+    with pytest.raises(pictures.BadPicture, match=r"a HEIC picture, .* under the name of a \.jpg: save it as JPEG"):
+        pictures.require_trainable(heic(), ".jpg")

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import zipfile
-from collections.abc import Callable
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from ultralytics.nn.tasks import ClassificationModel, DetectionModel, OBBModel, PoseModel, SegmentationModel
+from torch import _weights_only_unpickler
+from ultralytics.nn import tasks
+from ultralytics.nn.tasks import (
+    ClassificationModel,
+    DetectionModel,
+    OBBModel,
+    PoseModel,
+    SegmentationModel,
+    load_checkpoint,
+)
+from ultralytics.utils import IterableSimpleNamespace
 
 from petskin_tune.errors import UsageError
+from petskin_tune.files import saved_objects
 from petskin_tune.files.model_kinds import Model, read_model, require_segmentation
 from tests.support.training import SMALL
 
@@ -45,13 +61,12 @@ def test_an_architecture_of_another_task_is_refused(task: str, tmp_path: Path) -
         require_segmentation(tmp_path / "mine.yaml")
 
 
-@pytest.mark.parametrize("old_format", [False, True])
 @pytest.mark.parametrize("key", ["model", "ema"])
-def test_weights_that_segment_are_taken(key: str, old_format: bool, tmp_path: Path) -> None:
+def test_weights_that_segment_are_taken(key: str, tmp_path: Path) -> None:
     model = SegmentationModel(str(SMALL), verbose=False)
     path = tmp_path / "best.pt"
     saved = {"model": None, "ema": None, key: model, "optimizer": {"state": {0: torch.zeros(2)}}}
-    torch.save(saved, path, _use_new_zipfile_serialization=not old_format)
+    torch.save(saved, path)
     require_segmentation(path)
     assert read_model(path) == Model("segment", 6)
     require_segmentation(SMALL)
@@ -81,7 +96,8 @@ class _Evil:
 def test_nothing_in_a_file_is_executed(old_format: bool, tmp_path: Path) -> None:
     content = {"model": _Evil(os.mkdir, str(tmp_path / "pwned"))}
     torch.save(content, tmp_path / "best.pt", _use_new_zipfile_serialization=not old_format)
-    assert read_model(tmp_path / "best.pt") is None
+    with pytest.raises(UsageError, match="before torch 1.6" if old_format else r"an object of `posix\.mkdir`"):
+        read_model(tmp_path / "best.pt")
     assert not (tmp_path / "pwned").exists()
 
 
@@ -96,11 +112,119 @@ def test_what_torch_has_not_saved_is_no_model(content: bytes, tmp_path: Path) ->
 @pytest.mark.parametrize("content", [3, None, [1], torch.zeros(2)], ids=str)
 def test_a_value_that_torch_has_saved_is_no_model(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "value.pt")
-    if isinstance(content, torch.Tensor):
-        require_segmentation(tmp_path / "value.pt")  # an object without layers: torch shall say what it is
-    else:
-        with pytest.raises(UsageError, match=r"value\.pt holds no model"):
-            require_segmentation(tmp_path / "value.pt")
+    with pytest.raises(UsageError, match=r"value\.pt holds no model"):
+        require_segmentation(tmp_path / "value.pt")
+
+
+# ---- what a trial's process does not load ----------------------------------------------------------------------------
+
+
+@contextmanager
+def foreign_class(module: str, name: str, base: type) -> Iterator[type]:
+    """A class of a module that is gone afterwards."""
+    made = ModuleType(module)
+    setattr(made, name, type(name, (base,), {"__module__": module}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.partition(".")[0], made)
+        patch.setitem(sys.modules, module, made)
+        yield getattr(made, name)
+
+
+def checkpoint(**more: object) -> dict[str, object]:
+    return {"model": SegmentationModel(str(SMALL), verbose=False), "ema": None, **more}
+
+
+def of_yolov5(path: Path) -> None:
+    with foreign_class("models.yolo", "SegmentationModel", torch.nn.Module) as kind:
+        model = kind()
+        model.yaml = SegmentationModel(str(SMALL), verbose=False).yaml
+        torch.save({"model": model, "ema": None}, path)
+
+
+def with_ones_own(path: Path) -> None:
+    with foreign_class("mylab", "Settings", object) as kind:
+        torch.save(checkpoint(settings=kind()), path)
+
+
+NOT_LOADED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "YOLOv5's": (
+        of_yolov5,
+        r"`models\.yolo\.SegmentationModel`, but of YOLOv5 or its like, which a trial",
+    ),
+    "one's own": (with_ones_own, r"an object of `mylab\.Settings`, which a trial does not load"),
+    "a defaultdict": (
+        lambda path: torch.save(checkpoint(more=defaultdict(list)), path),
+        r"an object of `collections\.defaultdict`",
+    ),
+    "an optimizer": (
+        lambda path: torch.save(checkpoint(more=torch.optim.SGD([torch.zeros(1)])), path),
+        r"an object of `torch\.optim\.sgd\.SGD`",
+    ),
+    "numbers of numpy's": (
+        lambda path: torch.save(checkpoint(more=np.float32(1)), path),
+        r"an object of `numpy\.dtype\('f4'\)`",
+    ),
+    "torch's release": (
+        lambda path: torch.save(checkpoint(more=torch.__version__), path),
+        r"an object of `torch\.torch_version\.TorchVersion`",
+    ),
+    "several devices": (
+        lambda path: torch.save(checkpoint(model=torch.nn.DataParallel(torch.nn.Linear(1, 1))), path),
+        r"an object of `torch\.nn\.parallel\.data_parallel\.DataParallel`",
+    ),
+    "the old format": (
+        lambda path: torch.save(checkpoint(), path, _use_new_zipfile_serialization=False),
+        r"a file of the format before torch 1\.6",
+    ),
+    "another protocol": (
+        lambda path: torch.save(checkpoint(), path, pickle_protocol=4),
+        r"another `pickle_protocol` than torch's own",
+    ),
+    "a model alone": (lambda path: torch.save(checkpoint()["model"], path), "only values or layers of one"),
+    "layers": (
+        lambda path: torch.save({"model": torch.nn.Sequential(torch.nn.Linear(1, 1))}, path),
+        "an object that says nothing of its layers",
+    ),
+    "an averaged state_dict": (
+        lambda path: torch.save(checkpoint(ema=torch.nn.Linear(1, 1).state_dict()), path),
+        "only values or layers of one",
+    ),
+}
+
+
+@pytest.fixture
+def restricted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are loaded as in a trial's process, whose environment says so (``training/process/environment.py``)."""
+    monkeypatch.setattr(tasks, "SAFE_LOAD", True)
+
+
+@pytest.mark.usefixtures("restricted")
+@pytest.mark.parametrize("kind", NOT_LOADED)
+def test_what_a_trial_does_not_load_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    save, said = NOT_LOADED[kind]
+    save(path)
+    with pytest.raises(UsageError, match=said):
+        require_segmentation(path)
+    with pytest.raises((TypeError, AttributeError)):  # as a trial's process would
+        assert load_checkpoint(path)[0].yaml
+
+
+@pytest.mark.usefixtures("restricted")
+def test_what_weights_hold_besides_layers_is_loaded(tmp_path: Path) -> None:
+    more = (
+        Path("x"),
+        {1, 2},
+        OrderedDict(a=1),
+        Counter("aab"),
+        torch.Size([1]),
+        IterableSimpleNamespace(a=1),
+        b"x",
+        1j,
+    )
+    torch.save(checkpoint(more=more, half=torch.zeros(2).half(), mean=np.float64(1)), tmp_path / "best.pt")
+    require_segmentation(tmp_path / "best.pt")
+    assert load_checkpoint(tmp_path / "best.pt")[0].yaml
 
 
 @pytest.mark.parametrize("head", ["[]", "[[-1, 1, Nope, []]]", "3", "[x]"])
@@ -123,3 +247,8 @@ def test_weights_whose_layers_expand_to_gigabytes_are_refused_unread(tmp_path: P
         archive.writestr("best/data.pkl", bytes(65 << 20))
     with pytest.raises(UsageError, match="more of its layers than any model has"):
         read_model(tmp_path / "best.pt")
+
+
+def test_whatever_torch_and_ultralytics_allow_is_loaded() -> None:
+    allowed = {*_weights_only_unpickler._get_allowed_globals(), *tasks._SafeLoad._build()}
+    assert {name for name in allowed if not saved_objects._is_loaded(*name.rsplit(".", 1))} == set()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import pickle
 import re
 import shutil
 import socket
 import unicodedata
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +37,7 @@ from petskin_tune.trial import inputs
 from petskin_tune.views.status import text as status_text
 from petskin_tune.views.status.facts import Status
 from tests.support.foreign_runs import rising, run_folder
+from tests.support.saved_models import save_model
 from tests.support.workers import SMALL_STUDY
 
 
@@ -510,8 +509,7 @@ MODELS = {
 @pytest.mark.parametrize("command", ["init", "doctor"])
 def test_a_model_that_no_trial_can_train_is_refused_with_what_it_is(mine: Places, model: str, command: str) -> None:
     layers = {"nc": 1, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
-    with zipfile.ZipFile("detects.pt", "w") as saved:
-        saved.writestr("archive/data.pkl", pickle.dumps({"model": SimpleNamespace(yaml=layers)}))
+    save_model(Path("detects.pt"), layers)
     write("mine", model=model)
     refused = typed(command, "--study", "mine.yaml")
     assert refused.exit_code == 2, refused.output
@@ -519,6 +517,26 @@ def test_a_model_that_no_trial_can_train_is_refused_with_what_it_is(mine: Places
     (line,) = re.findall(r"^(?:error|problem +weights): (.*)$", said, re.MULTILINE)
     assert MODELS[model] in line
     assert command == "doctor" or not Path("runs").exists()
+
+
+@pytest.mark.parametrize("command", ["init", "doctor"])
+def test_a_last_batch_of_one_image_is_refused_where_no_trial_can_train_it_and_warned_of_where_some_cannot(
+    mine: Places, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(checks, "_by_training", lambda _: iter(()))
+    train = {**SMALL_STUDY["train"], "imgsz": 32, "batch": 7}
+    write("mine", train=train)
+    refused = typed(command, "--study", "mine.yaml")
+    assert refused.exit_code == 2, refused.output
+    assert "No trial of this study can train: a last batch of one image (`batch` 7, 8 to train on)" in refused.output
+    assert command == "doctor" or not Path("runs").exists()
+
+    del train["batch"]
+    write("mine", train=train, search={"batch": {"choices": [4, 7]}})
+    warned = typed(command, "--study", "mine.yaml")
+    assert warned.exit_code == 0, warned.output
+    (line,) = re.findall(r"^warning:? .*$", warned.output, re.MULTILINE)
+    assert "some trials of this study will be refused: a last batch of one image (`batch` 7, 8 to train on)" in line
 
 
 def test_a_study_is_shown_with_the_comments_of_its_file_as_long_as_that_says_the_same(mine: Places) -> None:

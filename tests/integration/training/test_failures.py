@@ -13,6 +13,7 @@ import torch
 from ultralytics.nn.tasks import SegmentationModel
 
 from petskin_tune import faults
+from petskin_tune.datasets.last_batch import last_batch_fault
 from petskin_tune.protocol import (
     Declined,
     EpochDone,
@@ -407,6 +408,12 @@ def test_an_argument_that_ultralytics_does_not_take_is_refused_by_name(job, name
     assert event.kind == "refused"
     assert name in event.message
     assert "\n" not in event.message
+
+
+def test_a_last_batch_of_one_image_is_refused_where_batch_norm_has_one_value_of_it(job):
+    (event,) = train(replace(job, arguments={**job.arguments, "imgsz": 32, "batch": 47}))
+    assert event == Failed("refused", str(last_batch_fault(48, 47, 32)))
+    assert "(`batch` 47, 48 to train on)" in event.message
 
 
 def test_an_argument_changed_behind_our_back_is_refused(job, monkeypatch):

@@ -1,5 +1,3 @@
-import pickle
-import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -31,6 +29,7 @@ from petskin_tune.study.space.start_points import StartPoints, resolve_defaults,
 from petskin_tune.study.spec import Choices, Range
 from petskin_tune.study.study_file.file import parse
 from petskin_tune.trial.model.files import find_model
+from tests.support.saved_models import save_model
 
 # Arguments of prediction, export, tracking, drawing and of other tasks: no study can mean them.
 WITHOUT_EFFECT = {
@@ -54,7 +53,6 @@ def test_every_argument_of_the_installed_ultralytics_has_its_place():
 
 
 def test_the_bounds_shown_are_those_of_model_tune():
-    from types import SimpleNamespace
 
     from ultralytics.engine.tuner import Tuner
     from ultralytics.utils import callbacks
@@ -274,8 +272,7 @@ def test_a_model_is_found_beside_the_study_then_by_ultralytics_own_name(tmp_path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mine.yaml").write_text(TINY)
-    with zipfile.ZipFile(tmp_path / "w.pt", "w") as saved:
-        saved.writestr("archive/data.pkl", pickle.dumps(SimpleNamespace()))
+    save_model(tmp_path / "w.pt", {})
     assert find_model("mine.yaml", [tmp_path]) == str(tmp_path / "models" / "mine.yaml")
     assert find_model("models/mine.yaml", [tmp_path]) == str(tmp_path / "models" / "mine.yaml")
     assert find_model("w.pt") == str(tmp_path / "w.pt")

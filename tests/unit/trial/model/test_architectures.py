@@ -69,6 +69,10 @@ UNBUILDABLE: list[tuple[dict[str, Any], str]] = [
     (changed(h0=[[4], 1, "Segment", ["nc"]]), r"layer 5 \(Segment\) takes 3 arguments here, not 1"),
     (changed(h0=[[4], 1, "Segment", ["nc", 8, 16, 1]]), r"layer 5 \(Segment\) takes 3 arguments here, not 4"),
     ({name: value for name, value in SOUND.items() if name != "nc"}, r"it has no `nc`"),
+    (changed(scales={"n": [1, -1, 64]}), r"\[depth, width, max_channels\], three numbers above 0"),
+    (changed(b2=[-1, 1, "C2f", [-16, True]]), r"layer 2 \(C2f\) is to have -16 channels"),
+    (changed(b2=[-1, 1, "C2f", [0, True]]), r"layer 2 \(C2f\) is to have 0 channels"),
+    (changed(h0=[[4], 1, "Segment", ["nc", 8, 0]]), r"layer 5 \(Segment\) is to have 0 channels"),
     (changed(scales={"n": [1, 1]}), r"`scales` is to be \[depth, width, max_channels\], three numbers"),
     (changed(scales="n"), r"each of its `scales`"),
 ]

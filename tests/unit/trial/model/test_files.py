@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +14,7 @@ from petskin_tune.study.wanted import wanted
 from petskin_tune.trial.model import weights
 from petskin_tune.trial.model.files import find_model
 from petskin_tune.trial.model.weights import fetch_weights
+from tests.support.saved_models import save_model
 
 STUDY = "study: mine\nmodel: {model}\ndata: {data}\nepochs: 3\nsearch: {{mosaic: [0, 1]}}\n"
 OWN = "yolov8n-seg.yaml"
@@ -78,8 +76,7 @@ def test_a_study_file_that_names_itself_as_a_model_that_nobody_knows_is_refused_
 def test_weights_are_found_beside_a_study_file_of_their_name(here: Path) -> None:
     write_study(here / OWN, "yolov8n-seg.pt")
     assert find_model("yolov8n-seg.pt", [here]) == "yolov8n-seg.pt"
-    with zipfile.ZipFile(here / "yolov8n-seg.pt", "w") as saved:
-        saved.writestr("archive/data.pkl", pickle.dumps(SimpleNamespace()))
+    save_model(here / "yolov8n-seg.pt", {})
     assert find_model("yolov8n-seg.pt", [here]) == str(here / "yolov8n-seg.pt")
 
 
