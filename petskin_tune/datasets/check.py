@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,7 +88,7 @@ class _Task:
     name: str
     image: Path
     classes: int
-    again: bool  # the split lists it more than once, and this is not the first time
+    times: int  # that the split lists it
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Looked:
     label_problem: str  # or ""
     labels: Outlines
     labelled: bool  # it has a label file, be it empty
-    again: bool = False  # listed before: it counts once more, and what is found of it is said once
+    times: int  # that its split lists it: it counts as often, and what is found of it is said once
 
 
 def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int], None] = lambda *_: None) -> Check:
@@ -123,24 +123,23 @@ def check(data_yaml: Path, *, jobs: int = 1, progress: Callable[[str, int, int],
         looked.extend(answers)
         progress("checking images", len(looked), len(tasks))
     looked.sort(key=lambda found: (found.split, found.name))
-    result = Check(splits={split: _split_check(looked, split, data_set.names) for split in data_set.images})
+    listed = [found for found in looked for _ in range(found.times)]
+    result = Check(splits={split: _split_check(listed, split, data_set.names) for split in data_set.images})
     if twice := repeated(data_set.names):
         result.problems["class names given to more than one class"] = twice
     if data_set.notes:
         result.notes["passed over in the YAML"] = list(data_set.notes)
     for split in data_set.images:
-        if often := sorted({task.name for task in tasks if task.again and task.split == split}):
+        if often := sorted({found.name for found in looked if found.times > 1 and found.split == split}):
             result.notes[f"images that {split} lists more than once, and that are trained as often"] = often
-    _find_problems(result, [found for found in looked if not found.again], read_groups(data_set))
+    _find_problems(result, looked, read_groups(data_set))
     return result
 
 
 def _tasks(data_set: layout.DataSet) -> Iterator[_Task]:
     for split, images in data_set.images.items():
-        known: set[Path] = set()
-        for image in images:
-            yield _Task(split, layout.image_name(data_set, image), image, len(data_set.names), image in known)
-            known.add(image)
+        for image, times in Counter(images).items():
+            yield _Task(split, layout.image_name(data_set, image), image, len(data_set.names), times)
 
 
 def _look_at_batch(tasks: list[_Task]) -> list[_Looked]:
@@ -156,7 +155,7 @@ def _look_at(task: _Task) -> _Looked:
         outlines, problem = Outlines(), str(error)
     except UsageError:
         outlines, problem = Outlines(), "no text, or no file that can be read"
-    return _Looked(task.split, task.name, damage, digest, problem, outlines, label.exists(), task.again)
+    return _Looked(task.split, task.name, damage, digest, problem, outlines, label.exists(), task.times)
 
 
 def _picture(image: Path) -> tuple[str, str, int]:

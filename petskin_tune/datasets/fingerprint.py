@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from petskin_tune.datasets import layout
-from petskin_tune.datasets.examined import Examined
+from petskin_tune.datasets.examined import Examined, Label
 from petskin_tune.datasets.labels.rows import label_path
 from petskin_tune.datasets.names import read_alike
 from petskin_tune.datasets.trainable import TRAINED, require_trainable
@@ -114,15 +114,12 @@ def _summary(data_set: layout.DataSet, split: str, examined: Examined) -> SplitS
     names, sizes, labels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     image_bytes = 0
     objects: Counter[str] = Counter()
+    looked: dict[Path, tuple[int, Label]] = {}  # an image that is listed again is not looked at again
     for image in sorted(data_set.images[split], key=partial(layout.image_name, data_set)):
         name = layout.image_name(data_set, image)
-        try:
-            size = os.stat(image).st_size
-        except FileNotFoundError as error:
-            raise UsageError(f"{data_set.yaml}: {image}, a {split} image, is listed and not there.") from error
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{data_set.yaml}: {image}, a {split} image, cannot be looked at: {error}.") from error
-        label = examined.label(label_path(image))
+        if image not in looked:
+            looked[image] = _size(data_set, split, image), examined.label(label_path(image))
+        size, label = looked[image]
         names.update(raw(f"{name}\n"))
         sizes.update(raw(f"{name} {size}\n"))
         labels.update(raw(f"{name} {label.digest}\n"))
@@ -136,3 +133,17 @@ def _summary(data_set: layout.DataSet, split: str, examined: Examined) -> SplitS
         sizes=sizes.hexdigest()[:32],
         labels=labels.hexdigest()[:32],
     )
+
+
+def _size(data_set: layout.DataSet, split: str, image: Path) -> int:
+    """Bytes of an image's file.
+
+    Raises:
+        UsageError: it is not there, or cannot be looked at.
+    """
+    try:
+        return os.stat(image).st_size
+    except FileNotFoundError as error:
+        raise UsageError(f"{data_set.yaml}: {image}, a {split} image, is listed and not there.") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{data_set.yaml}: {image}, a {split} image, cannot be looked at: {error}.") from error

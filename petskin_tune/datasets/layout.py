@@ -268,7 +268,7 @@ def _with_labels(place: Path) -> Path:
 
 
 def _has_a_label(place: Path) -> bool:
-    return any(label_path(image).is_file() for image in images_at(place))
+    return any(os.path.isfile(label_path(image)) for image in images_at(place))
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

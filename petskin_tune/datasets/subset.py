@@ -152,9 +152,13 @@ def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of
             f"leave `{split}` out of `subset:` to use all."
         )
     stratum_of = stratify.strata({name: classes_in(label_path(path)) for name, path in by_name.items()})
+    first: dict[Path, str] = {}
+    for name, path in by_name.items():
+        first.setdefault(path, name)  # an image that is listed again goes with itself
+    group = {name: group_of.get(first[path], first[path]) for name, path in by_name.items()}
     groups: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for name, stratum in stratum_of.items():
-        groups[group_of.get(name, name)][stratum] += 1
+        groups[group[name]][stratum] += 1
     chosen = stratify.choose(groups, wanted, seed)
     if not chosen:
         least = min(group.total() for group in groups.values())
@@ -162,7 +166,7 @@ def _draw(data_set: layout.DataSet, split: str, wanted: int, seed: int, group_of
             f"The subset asks for {wanted} {split} images, and the smallest group of images that belong together "
             f"({data_set.groups}) has {least}; ask for {least} or more."
         )
-    return [path for name, path in by_name.items() if group_of.get(name, name) in chosen]
+    return [path for name, path in by_name.items() if group[name] in chosen]
 
 
 def _by_name(data_set: layout.DataSet, split: str) -> dict[str, Path]:

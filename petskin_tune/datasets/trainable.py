@@ -43,7 +43,7 @@ def without_labels(data_yaml: Path) -> list[Path]:
     return [
         image
         for image, label in images.items()
-        if (files := there[label.parent]) is not None and label.name not in files
+        if (files := there[label.parent]) is not None and label.name not in files and not os.path.isfile(label)
     ]
 
 
@@ -51,7 +51,7 @@ def _files_in(folder: Path) -> set[str] | None:
     """The names of the files in a folder; None where it cannot be listed. Cheaper than a look at each file."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError:

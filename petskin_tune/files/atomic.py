@@ -20,6 +20,7 @@ from petskin_tune.files.paths import folder_name
 from petskin_tune.printable import raw
 
 PARTIAL = ".partial"  # suffix of what is still being written; nothing reads such a file
+_LONGEST_NAME = 120  # bytes of a temporary file's: an encrypted disk takes 143
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Itera
         temporary = path.with_name(folder_name(path.name, PARTIAL))
         temporary.unlink(missing_ok=True)
     else:
-        temporary = path.with_name(folder_name(f".{path.name}", f".{secrets.token_hex(4)}{PARTIAL}"))
+        temporary = path.with_name(folder_name(f".{path.name}", f".{secrets.token_hex(4)}{PARTIAL}", _LONGEST_NAME))
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -58,15 +58,16 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def folder_name(text: str, suffix: str = "") -> str:
+def folder_name(text: str, suffix: str = "", longest: int = _LONGEST_NAME) -> str:
     """``text`` and ``suffix`` as one name: a disk takes 255 bytes, and a Korean letter is three of them.
 
     Args:
         text: shortened where it is too long, to one that no other text gets.
         suffix: of ASCII, kept.
+        longest: bytes of the name.
     """
     content = printable.raw(text)
-    most = _LONGEST_NAME - len(suffix)
+    most = longest - len(suffix)
     if len(content) <= most:
         return f"{text}{suffix}"
     digest = hashlib.sha256(content).hexdigest()[:_DIGEST]

@@ -7,6 +7,7 @@ many arguments as the layer takes. Whether the shapes of tensors fit is told by 
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,14 +94,16 @@ def _judge_scales(scales: Any, name: str) -> None:
     if not scales:
         return
     if not isinstance(scales, dict) or not all(_is_scale(value) for value in scales.values()):
-        raise _Fault("each of its `scales` is to be [depth, width, max_channels], three numbers above 0")
+        raise _Fault("each of its `scales` is to be [depth, width, max_channels], numbers, the last two above 0")
     asked = re.search(r"yolo(e-)?[v]?\d+([nslmx])", name)  # as Ultralytics' guess_model_scale
     if asked and asked[2] not in scales:
         raise _Fault(f"the file's name asks for the scale `{asked[2]}`, which its `scales` lack")
 
 
 def _is_scale(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(_is_number(number) and number > 0 for number in value)
+    """Whether it is [depth, width, max_channels]; a layer is repeated once at least, whatever the depth."""
+    numbers = isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+    return numbers and math.isfinite(value[0]) and min(value[1:]) > 0
 
 
 def _is_number(value: Any) -> bool:

@@ -27,7 +27,9 @@ from petskin_tune.files import temporary
 from petskin_tune.protocol import Event, Order, PicturesJob, TrialJob
 from petskin_tune.trial.process.environment import child_environment, inherited, without_arguments
 
-LONGEST_TMPDIR = 60  # bytes; multiprocessing adds up to 40
+LONGEST_TMPDIR = 60  # bytes, beyond which a shorter folder is looked for
+LONGEST_SOCKET = 107  # bytes of a path
+ADDED = len("/pymp-xxxxxxxx/listener-xxxxxxxx")  # by multiprocessing
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 PRELOAD = "petskin_tune.training.process.preload"
 QUIET = (signal.SIGINT, signal.SIGTERM)  # for the worker alone; it says itself what its trial shall do
@@ -180,7 +182,8 @@ def _shorten_socket_paths() -> None:
         UsageError: there is no shorter folder.
     """
     usual = str(temporary.place())
-    if len(usual.encode(errors="surrogateescape")) <= LONGEST_TMPDIR:
+    length = len(usual.encode(errors="surrogateescape"))
+    if length <= LONGEST_TMPDIR:
         return
     for short in SHORT_FOLDERS:
         with contextlib.suppress(OSError):
@@ -188,6 +191,8 @@ def _shorten_socket_paths() -> None:
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
             multiprocessing.current_process()._config["tempdir"] = folder  # type: ignore[attr-defined]
             return
+    if length + ADDED <= LONGEST_SOCKET:
+        return
     raise UsageError(f"The folder for temporary files {usual} has too long a name for sockets: set TMPDIR to another.")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -14,8 +16,11 @@ from PIL import Image
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset
 
+from petskin_tune.datasets import check as checks
+from petskin_tune.datasets import fingerprint as fingerprints
 from petskin_tune.datasets import layout
 from petskin_tune.datasets.check import check
+from petskin_tune.datasets.examined import Examined
 from petskin_tune.home.home import resolve_home
 from petskin_tune.opening.places import Places
 from petskin_tune.opening.study import Opened, open_or_create
@@ -259,3 +264,55 @@ def test_a_training_that_is_killed_in_mid_epoch_goes_on_bit_for_bit(
     assert isinstance(events[-1], Finished), events[-1]
     left, right = (training.final_state(job.run_folder) for job in (whole, killed))
     assert training.differences(left, right) == []
+
+
+# ---- images that are listed more than once ---------------------------------------------------------------------------
+
+
+def oversampled(place: Path) -> Path:
+    """Six images, of which three are listed again, in two groups of three."""
+    put(place / "mine", *range(6), below="train")
+    rows = "".join(f"./images/train/{number}.bmp\n" for number in (0, 1, 2, 3, 4, 5, 0, 0, 3))
+    (place / "mine/list.txt").write_text(rows)
+    groups = "".join(f"images/train/{number}.bmp,{'ab'[number // 3]}\n" for number in range(6))
+    (place / "mine/groups.csv").write_text(f"image,group\n{groups}")
+    data_yaml = describe(place / "mine", "list.txt")
+    data_yaml.write_text(f"{data_yaml.read_text()}groups: groups.csv\n")
+    return data_yaml
+
+
+@pytest.mark.parametrize("wanted", [4, 5])
+def test_a_group_is_in_a_subset_whole_or_not_at_all_however_often_its_images_are_listed(
+    tmp_path: Path, wanted: int
+) -> None:
+    drawn = trained(prepare(oversampled(tmp_path), SPEC_VERSION, wanted), tmp_path).split()
+    whole = {"a": ["0", "0", "0", "1", "2"], "b": ["3", "3", "4", "5"]}
+    assert [Path(image).name for image in drawn] in [images for images in whole.values() if len(images) <= wanted]
+
+
+def test_an_image_that_is_listed_again_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(oversampled(tmp_path), SPEC_VERSION)
+    data_set = layout.read(prepared.data)
+    looked: Counter[str] = Counter()
+    stat = os.stat
+
+    def counting(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        looked[str(path)] += 1
+        return stat(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", counting)
+        examined = Examined(prepared.data, None)
+        summary = fingerprints._summary(data_set, "train", examined)
+    assert summary.images == 9
+    images = [image for image in looked if image.endswith(".bmp")]
+    assert len(images) == 6
+    assert {looked[image] for image in images} == {1}
+
+    pictures: list[Path] = []
+    read = checks._picture
+    monkeypatch.setattr(checks, "_picture", lambda image: (pictures.append(image), read(image))[1])
+    found = check(prepared.data)
+    assert len([image for image in pictures if "train" in str(image)]) == 6
+    assert found.splits["train"].images == 9
+    assert sum(sizes.objects for sizes in found.splits["train"].classes.values()) == 9

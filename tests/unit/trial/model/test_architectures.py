@@ -69,11 +69,11 @@ UNBUILDABLE: list[tuple[dict[str, Any], str]] = [
     (changed(h0=[[4], 1, "Segment", ["nc"]]), r"layer 5 \(Segment\) takes 3 arguments here, not 1"),
     (changed(h0=[[4], 1, "Segment", ["nc", 8, 16, 1]]), r"layer 5 \(Segment\) takes 3 arguments here, not 4"),
     ({name: value for name, value in SOUND.items() if name != "nc"}, r"it has no `nc`"),
-    (changed(scales={"n": [1, -1, 64]}), r"\[depth, width, max_channels\], three numbers above 0"),
+    (changed(scales={"n": [1, -1, 64]}), r"\[depth, width, max_channels\], numbers, the last two above 0"),
     (changed(b2=[-1, 1, "C2f", [-16, True]]), r"layer 2 \(C2f\) is to have -16 channels"),
     (changed(b2=[-1, 1, "C2f", [0, True]]), r"layer 2 \(C2f\) is to have 0 channels"),
     (changed(h0=[[4], 1, "Segment", ["nc", 8, 0]]), r"layer 5 \(Segment\) is to have 0 channels"),
-    (changed(scales={"n": [1, 1]}), r"`scales` is to be \[depth, width, max_channels\], three numbers"),
+    (changed(scales={"n": [1, 1]}), r"`scales` is to be \[depth, width, max_channels\], numbers"),
     (changed(scales="n"), r"each of its `scales`"),
 ]
 
@@ -99,6 +99,7 @@ def test_the_scale_that_a_files_name_asks_for_must_be_there(tmp_path: Path) -> N
     with pytest.raises(KeyError):
         SegmentationModel(str(path), nc=2, verbose=False)
     find_model(str(written(changed(scales={"n": [1, 1, 64]}), tmp_path, "yolov8n-mine.yaml")))
+    find_model(str(written(changed(scales={"n": [0, 1, 64]}), tmp_path, "shallow.yaml")))  # each layer once
 
 
 @pytest.mark.parametrize("activation", ["__import__('os').system('touch pwned')", "SiLU()", "nn.Nope()", 3])
