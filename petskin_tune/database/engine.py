@@ -204,20 +204,18 @@ def _unpooled_engine(url: URL) -> Engine:
 
 def _version(engine: Engine) -> int | None:
     with engine.connect() as connection:
-        _require_unicode(connection)
         return queries.installed_version(connection)
 
 
-def _require_unicode(connection: sqlalchemy.Connection) -> None:
+def _require_unicode(engine: Engine) -> None:
     """Refuse a database of PostgreSQL's that cannot hold whatever a study, a class or a worker is called.
 
     Raises:
         UsageError: says what to create instead.
     """
-    raw = connection.connection.dbapi_connection
-    if not isinstance(raw, PunctualConnection):
-        return
-    encoding = raw.get_parameter_status("server_encoding")
+    with engine.connect() as connection:
+        raw = connection.connection.dbapi_connection
+        encoding = raw.get_parameter_status("server_encoding") if isinstance(raw, PunctualConnection) else None
     if encoding not in (None, *WITHOUT_CONVERSION):
         raise UsageError(
             f"The database has the encoding {encoding}, which cannot hold every name: create another, CREATE DATABASE "
@@ -226,7 +224,10 @@ def _require_unicode(connection: sqlalchemy.Connection) -> None:
 
 
 def _create(url: URL, engine: Engine) -> None:
-    _refuse_newer(_version(engine))
+    version = _version(engine)
+    _refuse_newer(version)
+    if version is None:  # a study that was begun in such a database goes on
+        _require_unicode(engine)
     _create_optunas(url)
     with engine.begin() as connection:
         queries.create_or_migrate(connection)

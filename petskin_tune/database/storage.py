@@ -72,14 +72,18 @@ class PetskinStorage(RDBStorage):
         url: SQLite or PostgreSQL.
         patience: how long calls wait for a database that is away.
         read_only: of an SQLite file that this user may not write to.
+        tolerant: rows that cannot be read are passed over, see :mod:`petskin_tune.database.unreadable`; for views.
 
     Raises:
         UsageError: the tables belong to another version.
     """
 
-    def __init__(self, url: str | URL, patience: Patience | None = None, *, read_only: bool = False) -> None:
+    def __init__(
+        self, url: str | URL, patience: Patience | None = None, *, read_only: bool = False, tolerant: bool = False
+    ) -> None:
         parsed = normalise_url(url) if isinstance(url, str) else url
         self.patience = patience or Patience()
+        self.tolerant = tolerant
         self._watched: WatchedFile | None = None
         self.patience.call(lambda: self._open_to_read(parsed) if read_only else self._open(parsed))
 
@@ -104,6 +108,7 @@ class PetskinStorage(RDBStorage):
     def _open_to_read(self, url: URL) -> None:
         with named_incompatibility():
             super().__init__(optunas_url(url), engine_kwargs=reading(url), skip_table_creation=True)
+        self._name_sessions()
         require_tables(self.engine)
 
     def _open(self, url: URL) -> None:
@@ -114,7 +119,12 @@ class PetskinStorage(RDBStorage):
 
     def _prepare(self) -> None:
         self.engine.dispose()  # connections opened before are not prepared
+        self._name_sessions()
         prepare(self.engine)
+
+    def _name_sessions(self) -> None:
+        self.scoped_session.remove()
+        self.scoped_session.configure(info={unreadable.STORAGE: self})
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
@@ -149,14 +159,24 @@ class PetskinStorage(RDBStorage):
 
     def _build_frozen_trial_from_trial_model(self, trial: Any) -> FrozenTrial:
         unreadable.drop_optunas(trial)
-        if not all(isinstance(row.param_value, (float, int)) for row in trial.params):
-            unreadable.drop_parameters(trial)
         try:
+            if not all(isinstance(row.param_value, (float, int)) for row in trial.params):
+                raise ValueError(f"a parameter of trial {trial.number} is no number")
             built = super()._build_frozen_trial_from_trial_model(trial)
-        except (ValueError, LookupError, TypeError):
-            unreadable.drop_parameters(trial)
-            built = super()._build_frozen_trial_from_trial_model(trial)
-        return unreadable.checked(built)
+        except unreadable.ERRORS as error:
+            if unreadable.is_unexpected(error):
+                raise
+            if not self.tolerant:
+                raise unreadable.Unreadable(error or f"of trial {trial.number}") from error
+            built = self._built_without_parameters(trial)
+        return unreadable.checked(built, tolerant=self.tolerant)
+
+    def _built_without_parameters(self, trial: Any) -> FrozenTrial:
+        unreadable.drop_parameters(trial)
+        try:
+            return super()._build_frozen_trial_from_trial_model(trial)
+        except unreadable.ERRORS as error:
+            raise unreadable.Unreadable(f"of trial {trial.number}: {error}") from error
 
 
 def _quietly(close: Callable[[], None]) -> None:
@@ -176,7 +196,9 @@ for _name in IDEMPOTENT_CALLS:
     setattr(PetskinStorage, _name, _with_patience(getattr(RDBStorage, _name)))
 
 
-def open_storage(url: str, patience: Patience | None = None, *, read_only: bool = False) -> PetskinStorage:
+def open_storage(
+    url: str, patience: Patience | None = None, *, read_only: bool = False, tolerant: bool = False
+) -> PetskinStorage:
     """The storage at ``url``, its tables created where they are missing; see :class:`PetskinStorage`.
 
     Raises:
@@ -186,7 +208,7 @@ def open_storage(url: str, patience: Patience | None = None, *, read_only: bool 
     try:
         if parsed.get_backend_name() == "sqlite" and parsed.database and not read_only:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        return PetskinStorage(parsed, patience, read_only=read_only)
+        return PetskinStorage(parsed, patience, read_only=read_only, tolerant=tolerant)
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, OSError) as error:
         raise unreachable(parsed, error) from None
 

@@ -138,6 +138,8 @@ def _database(found: Examination) -> Check:
     url = normalise_url(found.home.storage_url)
     _require_whole(found.home.database)
     study = open_existing(found.home, found.asked)
+    if study is not None:
+        study.storage.tolerant = False  # as a worker reads it
     if study is not None and not may_take_the_file(study, found.asked):
         refuse_differences(study, found.asked, found.places.typed)
         found.study = study

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from petskin_tune.errors import UsageError
 
+_OF_THE_SYSTEM = ("/tmp", "/var/tmp", "/usr/tmp")
 _instead: Path | None = None
 
 
@@ -28,9 +29,19 @@ def usual() -> Path | None:
     if tempfile.tempdir is not None and not os.path.isdir(tempfile.tempdir):
         tempfile.tempdir = None  # it was deleted since
     try:
-        return Path(tempfile.gettempdir())
+        found = tempfile.gettempdir()
     except FileNotFoundError:
         return None
+    if found != os.path.abspath(".") or found in _named():
+        return Path(found)
+    tempfile.tempdir = None  # the current folder, which tempfile takes last, is a person's own
+    return None
+
+
+def _named() -> set[str]:
+    """The folders that are there for temporary files."""
+    of_variables = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return {os.path.abspath(folder) for folder in (*of_variables, *_OF_THE_SYSTEM, _instead) if folder}
 
 
 def place() -> Path:

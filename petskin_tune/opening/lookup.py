@@ -106,7 +106,9 @@ def _open_database(home: Home, patience: Patience | None = None, mode: Mode = "r
             patience.call(lambda: require_writable(url))
     except Exception as error:
         raise unreachable(url, error) from error
-    return open_storage(home.storage_url, read_only=_is_protected(home)) if there else None
+    if not there:
+        return None
+    return open_storage(home.storage_url, read_only=_is_protected(home), tolerant=mode == "reader")
 
 
 def names(home: Home) -> list[str]:

@@ -128,9 +128,14 @@ def _known(trials: Sequence[FrozenTrial], number: int, space: dict[str, BaseDist
     """The other trials that tell something about this very space, in the order of their numbers."""
     telling = (trial for trial in comparable(trials) if trial.state in _TELLING and trial.number != number)
     return sorted(
-        (trial for trial in telling if _is_of(trial, space) and _has_usable_constraints(trial)),
+        (trial for trial in telling if _is_of(trial, space) and _has_usable_constraints(trial) and _is_rated(trial)),
         key=lambda trial: trial.number,
     )
+
+
+def _is_rated(trial: FrozenTrial) -> bool:
+    """Whether a trial that is complete has a value, which Optuna's samplers take for granted."""
+    return trial.state != TrialState.COMPLETE or bool(trial.values)
 
 
 def _is_of(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> bool:

@@ -14,6 +14,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
+from petskin_tune.database.unreadable import Unreadable
 from petskin_tune.errors import EXIT_DONE, EXIT_SUSPENDED, LeaseLost, UsageError
 from petskin_tune.files.durable import StoreError
 from petskin_tune.interrupts import Interrupted, unless
@@ -238,6 +239,8 @@ class Worker:
     def _run(self, trial: HeldTrial, heartbeat: Heartbeat) -> Outcome:
         try:
             settings = parameters(trial, self._place)
+        except Unreadable:  # the database is damaged: the trial stays as it is
+            raise
         except UsageError as refusal:  # of what somebody else wrote: the next trial may be none of theirs
             return give_up(trial, str(refusal), "refused")
         lease, best = trial.held.lease, self._best()

@@ -1,20 +1,24 @@
-"""Rows of a study's database that were cut short: views and workers go on without them, and say so once."""
+"""Rows of a study's database that were cut short: views go on without them and say so once, whoever trains stops."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from petskin_tune.database import unreadable
-from petskin_tune.database.storage import open_storage
+from petskin_tune.database.storage import models, open_storage
 from petskin_tune.diagnosis import explain
 from petskin_tune.errors import UsageError
+from petskin_tune.leases.claims import Claims
 from petskin_tune.leases.held_trial import study_news
 from petskin_tune.study import attributes
 from petskin_tune.study.creation import create_study
@@ -24,14 +28,22 @@ from petskin_tune.study.study import Study, find_study, our_names
 from petskin_tune.views import export, report
 from petskin_tune.views.status import collect as status
 from petskin_tune.views.status import text as status_text
+from petskin_tune.worker import worker
 from tests.support.studies import NOW, a_spec
 
 UID = "0" * 12
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a process that has met no such row yet."""
     monkeypatch.setattr(unreadable, "_said", set())
+    monkeypatch.setattr(unreadable, "_looks", False)
+    yield
+    for kind in (*unreadable._OF_STUDIES, *unreadable._OF_TRIALS):
+        for name in ("load", "refresh"):
+            if event.contains(kind, name, unreadable._look):
+                event.remove(kind, name, unreadable._look)
 
 
 @pytest.fixture
@@ -68,8 +80,8 @@ def cut(url: str, table: str, key: str) -> None:
     storage.engine.dispose()
 
 
-def opened(url: str) -> Study:
-    study = find_study(open_storage(url), "petskin")
+def opened(url: str, *, tolerant: bool = True) -> Study:
+    study = find_study(open_storage(url, tolerant=tolerant), "petskin")
     assert study is not None
     return study
 
@@ -122,7 +134,7 @@ def test_studies_of_others_are_no_obstacle(database: str) -> None:
     storage.set_study_system_attr(other, "theirs", 1)
     cut(database, "study_user_attributes", "theirs")
     cut(database, "study_system_attributes", "theirs")
-    assert our_names(open_storage(database)) == ["petskin"]
+    assert our_names(open_storage(database, tolerant=True)) == ["petskin"]
 
 
 @pytest.mark.parametrize("key", [attributes.SPEC, attributes.UID])
@@ -135,9 +147,8 @@ def test_a_study_that_cannot_be_known_is_refused_with_a_way_on(database: str, ke
 def test_a_worker_that_hears_of_a_damaged_spec_is_refused(database: str) -> None:
     study = opened(database)
     cut(database, "study_user_attributes", attributes.SPEC)
-    news = study.storage.transaction(lambda session: study_news(session, study.id))
-    with pytest.raises(UsageError, match="not as petskin-tune writes it"):
-        study.hear(news)
+    with pytest.raises(unreadable.Unreadable, match="holds a row that cannot be read"):
+        study.storage.transaction(lambda session: study_news(session, study.id))
 
 
 @pytest.mark.parametrize(
@@ -201,3 +212,85 @@ def test_a_fitness_that_is_no_number_is_left_out(database: str, sql: str, capsys
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.endswith("cannot be read, and is passed over") for line in lines)
+
+
+# ---- whoever trains --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("table", "key"), [row for row in TRIAL_ROWS if row[1] != "mine"])
+def test_whoever_trains_is_refused_and_no_trial_is_touched(database: str, table: str, key: str) -> None:
+    before = [trial.state for trial in opened(database).trials()]
+    cut(database, table, key)
+    study = opened(database, tolerant=False)
+    with pytest.raises(unreadable.Unreadable, match=rf"cannot be read \(the attribute `{key}` of the trial's row"):
+        study.trials()
+    assert [trial.state for trial in opened(database).trials()] == before
+
+
+def test_whoever_trains_goes_on_without_what_a_person_attached_to_a_trial(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut(database, "trial_user_attributes", "mine")
+    assert len(opened(database, tolerant=False).trials()) == 4
+    assert "the attribute `mine` of " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE trial_values SET value = 'high'",
+        "UPDATE trial_intermediate_values SET intermediate_value = 'high'",
+        "UPDATE trial_values SET objective = 5",
+        "UPDATE trial_intermediate_values SET intermediate_value = NULL",
+        "UPDATE trial_params SET distribution_json = '{'",
+        "UPDATE trial_params SET param_value = 'much'",
+        "UPDATE trial_user_attributes SET value_json = NULL",
+        "UPDATE trial_user_attributes SET value_json = x'22ff22'",
+        "UPDATE trial_system_attributes SET value_json = x'7bff'",
+        f"UPDATE trial_system_attributes SET value_json = '{'[' * 60_000}'",
+        f"UPDATE trial_system_attributes SET value_json = '{'9' * 12_000}'",
+        *NO_ROWS,
+    ],
+    ids=lambda sql: sql[7:70],
+)
+def test_no_row_ends_a_worker_in_a_traceback_nor_a_trial_in_a_failure(database: str, sql: str) -> None:
+    drawn = create_trial(value=0.3, params={"lr0": 0.01}, distributions={"lr0": FloatDistribution(0, 1)})
+    opened(database).optuna.add_trial(drawn)
+    change(database, sql)
+    with pytest.raises(unreadable.Unreadable, match="Put a copy of the database in its place"):
+        opened(database, tolerant=False).trials()
+
+
+def test_a_row_that_cannot_be_read_is_met_in_a_transaction_first(database: str) -> None:
+    cut(database, "trial_user_attributes", "mine")
+    storage = open_storage(database)
+    rows = storage.transaction(
+        lambda session: [row.value_json for row in session.query(models.TrialUserAttributeModel)]
+    )
+    assert "{" in rows  # read, and not yet looked at
+    keys = storage.transaction(
+        lambda session: [json.loads(row.value_json) for row in session.query(models.TrialUserAttributeModel)]
+    )
+    assert None in keys
+
+
+@pytest.mark.parametrize("key", [attributes.UID, attributes.DELETING])
+def test_a_mark_of_the_study_that_cannot_be_read_lets_nobody_write(database: str, key: str) -> None:
+    study = opened(database, tolerant=False)
+    study.optuna.set_user_attr(key, study.uid if key == attributes.UID else True)
+    cut(database, "study_user_attributes", key)
+    trials = study.trials()
+    with pytest.raises(unreadable.Unreadable):
+        Claims(study.storage, study.fence, "me", 90.0, 300.0).next_trial(10)
+    assert study.trials() == trials
+
+
+def test_a_trial_of_a_damaged_database_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: Any) -> dict[str, Any]:
+        raise unreadable.Unreadable("a row")
+
+    monkeypatch.setattr(worker, "parameters", damaged)
+    monkeypatch.setattr(worker, "give_up", lambda *_: pytest.fail("the trial was given up"))
+    with pytest.raises(unreadable.Unreadable):
+        worker.Worker._run(SimpleNamespace(_place=None), SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]

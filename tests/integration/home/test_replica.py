@@ -14,6 +14,7 @@ import pytest
 
 from petskin_tune import faults
 from petskin_tune.errors import LeaseLost, UsageError
+from petskin_tune.files import temporary
 from petskin_tune.files.durable import PASSING, Damaged, Unavailable
 from petskin_tune.home import claim as home_claim
 from petskin_tune.home import copies as home_copies
@@ -341,16 +342,16 @@ def test_a_home_that_refuses_once_while_the_database_is_restored_is_asked_again(
 def test_a_full_disk_of_this_machine_ends_neither_the_signs_of_life_nor_the_copies(
     machines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, refused = home_claim.tempfile.TemporaryDirectory, []
+    real, refused = temporary.tempfile.TemporaryDirectory, []
 
-    def full_at_first(*arguments: Any) -> Any:
+    def full_at_first(**options: Any) -> Any:
         if database_is_open and len(refused) < 2:
             refused.append(True)
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*arguments)
+        return real(**options)
 
     database_is_open = False
-    monkeypatch.setattr(home_claim.tempfile, "TemporaryDirectory", full_at_first)
+    monkeypatch.setattr(temporary.tempfile, "TemporaryDirectory", full_at_first)
     first = machines("first")
     database = first.start(beat=0.05)
     database_is_open = True

@@ -39,6 +39,20 @@ def test_they_lie_in_the_homes_own_working_folder(tmp_path: Path, nowhere: None)
     assert list(home.work.iterdir()) == []
 
 
+def test_the_current_folder_is_none_for_temporary_files(
+    tmp_path: Path, nowhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "not" / "there"), os.getcwd()])
+    assert tempfile.gettempdir() == str(tmp_path / "mine")
+    temporary.fall_back_on(tmp_path / "work")
+    assert temporary.place() == tmp_path / "work"
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "mine"))  # asked for
+    assert temporary.place() == tmp_path / "mine"
+
+
 def test_a_folder_that_was_deleted_is_looked_for_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "deleted"))
     with temporary.new_folder() as folder:
