@@ -47,12 +47,12 @@ def _prepare_or_leave_nothing(spec: StudySpec, home: Home, folders: list[Path], 
     """Data set, model and store of a new study.
 
     Raises:
-        UsageError: one of them cannot be used; what was made of the data set on the way is deleted.
+        UsageError: one of them cannot be used; what was made on the way is deleted, and no folder that was there.
     """
     # Only here: whoever opens a study that is there needs no pictures.
     from petskin_tune.trial.inputs import prepare, warned
 
-    new = not home.work.exists()
+    new, folder_is_new = not home.work.exists(), not home.folder.exists()
     try:
         prepared = warned(spec, prepare(spec, home, folders, data))
         store = home.open_store(None)
@@ -63,7 +63,8 @@ def _prepare_or_leave_nothing(spec: StudySpec, home: Home, folders: list[Path], 
         if new and not _is_in_use(home):
             shutil.rmtree(home.work, ignore_errors=True)
             with contextlib.suppress(OSError):
-                home.folder.rmdir()
+                if folder_is_new:
+                    home.folder.rmdir()
         raise
 
 

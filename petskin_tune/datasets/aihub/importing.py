@@ -75,13 +75,14 @@ def import_aihub(
     if archive is not None:
         require_writable_archive(dest, archive)
     listing = list_sources(sources)
+    is_new = not dest.exists()
     with only_one(dest, wait=False):
         order = {**options.to_json(), "source": listing.signature()}
         claim(dest, _ORDER, order, may_change=() if (dest / "images").exists() else _ONLY_PLACES)
         try:
             imported = _former(dest) or _import(listing, dest, options, jobs, progress)
         except UsageError:
-            _leave_if_nothing_was_done(dest)
+            _leave_if_nothing_was_done(dest, is_new)
             raise
         shutil.rmtree(dest / _WORK, ignore_errors=True)
         if archive is not None:
@@ -89,12 +90,17 @@ def import_aihub(
     return imported
 
 
-def _leave_if_nothing_was_done(dest: Path) -> None:
-    """Give the folder back, so that the same command with better options finds it as it was."""
+def _leave_if_nothing_was_done(dest: Path, is_new: bool) -> None:
+    """Give the folder back, so that the same command with better options finds it as it was.
+
+    Args:
+        dest: of the import.
+        is_new: whether it was made for it.
+    """
     if not (dest / "images").exists() and not any((dest / _WORK).rglob("*.jpg")):
         shutil.rmtree(dest / _WORK, ignore_errors=True)
         (dest / _ORDER).unlink()
-        if not any(dest.iterdir()):
+        if is_new and not any(dest.iterdir()):
             dest.rmdir()
 
 

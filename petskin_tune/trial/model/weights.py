@@ -82,13 +82,15 @@ def _may_pass(error: BaseException) -> bool:
 @contextlib.contextmanager
 def _in_its_folder(target: Path) -> Iterator[BinaryIO]:
     """What becomes ``target`` once it is whole; a folder made for it does not outlive a failure."""
+    is_new = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(target) as file:
             yield file
     except BaseException:
         with contextlib.suppress(OSError):
-            target.parent.rmdir()
+            if is_new:
+                target.parent.rmdir()
         raise
 
 

@@ -246,6 +246,10 @@ def test_options_that_leave_no_lesion_are_refused_and_the_folder_is_given_back(f
         import_aihub([folder], tmp_path / "data", Options(min_area=1e7, max_per_class=2, val=0.5))
 
     assert not (tmp_path / "data").exists()
+    (tmp_path / "data").mkdir()  # it was there: it stays
+    with pytest.raises(UsageError, match="No image with a lesion is left"):
+        import_aihub([folder], tmp_path / "data", Options(min_area=1e7, max_per_class=2, val=0.5))
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_species_comes_from_the_label_file_and_not_from_the_folder(tree: Tree, folder: Path, tmp_path: Path) -> None:

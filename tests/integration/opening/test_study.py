@@ -577,3 +577,16 @@ def test_whoever_watches_a_network_home_sees_what_another_machine_does(
     result = CliRunner().invoke(petskin_tune, ["status", "--study", "demo", "--home", places.home, "--watch"])
     assert (result.exit_code, result.output) == (0, "")
     assert shown == [shown[0], shown[0] + 1, shown[0] + 2]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_refused_study_leaves_no_folder_that_it_made_and_every_one_that_was_there(mine: Places, there: bool) -> None:
+    home = Path("empty")
+    if there:
+        home.mkdir()
+    write("large", subset={"train": 10**6})
+    refused = typed("init", "--study", "large.yaml", "--home", str(home))
+    assert refused.exit_code == 2, refused.output
+    assert "ask for fewer" in refused.output
+    assert home.exists() == there
+    assert not there or list(home.iterdir()) == []
