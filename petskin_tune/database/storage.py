@@ -164,7 +164,7 @@ class PetskinStorage(RDBStorage):
                 raise ValueError(f"a parameter of trial {trial.number} is no number")
             built = super()._build_frozen_trial_from_trial_model(trial)
         except unreadable.ERRORS as error:
-            if unreadable.is_unexpected(error):
+            if unreadable.is_first(error):
                 raise
             if not self.tolerant:
                 raise unreadable.Unreadable(error or f"of trial {trial.number}") from error

@@ -67,7 +67,7 @@ def passing_over(read: Callable[[], Result]) -> Result:
         try:
             return read()
         except _NO_JSON as error:
-            if not is_unexpected(error):
+            if not is_first(error):
                 raise
             _look_from_now_on()
             return read()
@@ -83,7 +83,7 @@ def passing_over(read: Callable[[], Result]) -> Result:
         raise
 
 
-def is_unexpected(error: BaseException) -> bool:
+def is_first(error: BaseException) -> bool:
     """Whether it is of the first row that is no JSON: it is looked at which one, where all is read again."""
     return not _looks and _is_of(error, "json")
 

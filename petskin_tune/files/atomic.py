@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from petskin_tune import faults
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
-from petskin_tune.files.paths import folder_name
+from petskin_tune.files.paths import fitting_name
 from petskin_tune.printable import raw
 
 PARTIAL = ".partial"  # suffix of what is still being written; nothing reads such a file
@@ -40,10 +40,10 @@ def replacing(path: Path, *, durable: bool = True, alone: bool = False) -> Itera
     """
     regular.require_replaceable(path)
     if alone:
-        temporary = path.with_name(folder_name(path.name, PARTIAL))
+        temporary = path.with_name(fitting_name(path.name, PARTIAL))
         temporary.unlink(missing_ok=True)
     else:
-        temporary = path.with_name(folder_name(f".{path.name}", f".{secrets.token_hex(4)}{PARTIAL}", _LONGEST_NAME))
+        temporary = path.with_name(fitting_name(f".{path.name}", f".{secrets.token_hex(4)}{PARTIAL}", _LONGEST_NAME))
     try:
         with open(temporary, "xb") as file:
             yield file

@@ -58,7 +58,7 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def folder_name(text: str, suffix: str = "", longest: int = _LONGEST_NAME) -> str:
+def fitting_name(text: str, suffix: str = "", longest: int = _LONGEST_NAME) -> str:
     """``text`` and ``suffix`` as one name: a disk takes 255 bytes, and a Korean letter is three of them.
 
     Args:

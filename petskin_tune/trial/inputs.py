@@ -11,7 +11,7 @@ from petskin_tune.datasets import fingerprint as fingerprints
 from petskin_tune.datasets import layout, source, subset
 from petskin_tune.errors import UsageError
 from petskin_tune.files.durable import measure
-from petskin_tune.files.paths import folder_name
+from petskin_tune.files.paths import fitting_name
 from petskin_tune.home.home import Home
 from petskin_tune.retries import retrying
 from petskin_tune.study import attributes
@@ -125,7 +125,7 @@ def prepare_data(spec: StudySpec, home: Home, folders: Sequence[Path], model: st
 
 def subset_folder(study: str, home: Home) -> Path:
     """Where the subsets of the studies of this name lie, in whichever database they are."""
-    return home.work / "data" / folder_name(f"subset-{study}")
+    return home.work / "data" / fitting_name(f"subset-{study}")
 
 
 def require_unchanged(prepared: Prepared, home: Home) -> None:

@@ -65,10 +65,10 @@ def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
 
 def test_a_name_longer_than_a_disk_takes_is_shortened_and_told_apart() -> None:
     korean = "피" * 100
-    names = {paths.folder_name(f"subset-{korean}{last}") for last in "가나"}
+    names = {paths.fitting_name(f"subset-{korean}{last}") for last in "가나"}
     assert len(names) == 2
     assert all(len(name.encode()) <= 255 and name.startswith("subset-피피") for name in names)
-    assert paths.folder_name("subset-petskin") == "subset-petskin"
+    assert paths.fitting_name("subset-petskin") == "subset-petskin"
 
 
 def test_a_link_that_leads_to_itself_is_the_end_of_its_path(tmp_path: Path) -> None:
@@ -87,5 +87,5 @@ def test_a_name_of_the_longest_kind_is_written_whole(tmp_path: Path, name: str, 
 
 
 def test_what_a_kill_leaves_of_a_long_name_is_its_own(tmp_path: Path) -> None:
-    assert paths.folder_name("a" * 254 + "b", atomic.PARTIAL) != paths.folder_name("a" * 254 + "c", atomic.PARTIAL)
-    assert paths.folder_name("short", atomic.PARTIAL) == "short.partial"
+    assert paths.fitting_name("a" * 254 + "b", atomic.PARTIAL) != paths.fitting_name("a" * 254 + "c", atomic.PARTIAL)
+    assert paths.fitting_name("short", atomic.PARTIAL) == "short.partial"
