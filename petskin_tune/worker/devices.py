@@ -57,7 +57,7 @@ def _plain(device: str) -> str:
     if device == "cuda":
         return "0"
     named = _CUDA.fullmatch(device)
-    return str(int(named[1])) if named else device
+    return (named[1].lstrip("0") or "0") if named else device
 
 
 def _require_gpus(text: str, gpus: Sequence[str]) -> None:

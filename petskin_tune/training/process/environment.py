@@ -7,6 +7,7 @@ middle of a training or wait for time-outs, and its loader of ``.pt`` files woul
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 
 from petskin_tune.printable import printable
@@ -28,7 +29,8 @@ os.environ.update(_ENVIRONMENT)
 
 def threads_asked_for() -> int | None:
     """Return the thread count that a person has set for this process; Ultralytics forgets it on a CPU."""
-    return int(_asked_threads) if _asked_threads.isdigit() and int(_asked_threads) else None
+    found = re.match(r"\s*0*([1-9][0-9]{0,3})\s*(,|$)", _asked_threads)  # OpenMP takes one for each level: 4,2
+    return int(found[1]) if found else None
 
 
 def quiet_ultralytics() -> None:

@@ -198,6 +198,7 @@ def test_the_worst_of_several_exit_codes_counts(codes: list[int], code: int) -> 
         ("all", ["0", "1", "2"]),
         ("cuda", ["0"]),
         ("cuda:2", ["2"]),
+        ("cuda:002", ["2"]),
         ("cuda:0,cuda:1", ["0", "1"]),
         ("01,cpu", ["1", "cpu"]),
     ],
@@ -207,11 +208,11 @@ def test_a_list_names_devices(text: str, devices: list[str], monkeypatch: pytest
     assert device_list(text) == devices
 
 
-@pytest.mark.parametrize("text", ["fast", "0,", "0,0", "all", "0,cuda:0", "cuda:x", "gpu", "²"])
+@pytest.mark.parametrize("text", ["fast", "0,", "0,0", "all", "0,cuda:0", "cuda:x", "gpu", "²", "cuda:" + "9" * 5000])
 def test_a_list_that_names_none_or_one_twice_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
-    with pytest.raises(UsageError, match=f"--device {text}:"):
+    with pytest.raises(UsageError, match=f"--device {text[:50]}"):
         device_list(text)
 
 
