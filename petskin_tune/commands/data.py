@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -31,16 +31,19 @@ class _DataGroup(click.Group):
             require_current_folder()
             return super().invoke(ctx)
         except UsageError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(EXIT_USAGE)
+            _refuse(error)
         except BrokenPipeError:
             raise  # click's own to answer
         except OSError as error:  # a folder that may not be written to, a disk that is full
-            click.echo(printable(f"error: {error.filename or 'a file'}: {error.strerror or error}"), err=True)
-            sys.exit(EXIT_USAGE)
+            _refuse(UsageError(f"{error.filename or 'a file'}: {error.strerror or error}"))
         except KeyboardInterrupt:
             click.echo("Stopped. Type the same command again to go on.", err=True)
             sys.exit(EXIT_SUSPENDED)
+
+
+def _refuse(error: UsageError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    sys.exit(EXIT_USAGE)
 
 
 class _Path(click.Path):

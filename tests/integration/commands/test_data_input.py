@@ -11,6 +11,7 @@ from petskin_tune.commands.data import data
 from petskin_tune.datasets import demo, layout
 from petskin_tune.datasets.labels.rows import label_lines
 from petskin_tune.errors import UsageError
+from petskin_tune.printable import LONGEST_SENTENCE
 
 LONG = "x" * 300
 
@@ -136,3 +137,11 @@ def test_a_label_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a\.txt cannot be read"):
         label_lines(tmp_path / "a.txt")
     assert label_lines(tmp_path / "missing.txt") == []
+
+
+@pytest.mark.parametrize(
+    "command", [("aihub", "x/" * 3000, "new"), ("check", "x/" * 3000), ("resize", "x/" * 3000, "new", "--imgsz", 32)]
+)
+def test_a_path_longer_than_a_screen_is_refused_in_less(here: Path, command: tuple[object, ...]) -> None:
+    assert len(refused(*command)) <= LONGEST_SENTENCE + len("error: ")
+    assert list(here.iterdir()) == []
