@@ -1,7 +1,8 @@
 """How good a search is, without training anything: learning curves from tables, ours beside its peers.
 
-    python benchmarks/search.py --tables DIR                              # dev tasks, one worker, one seed: an hour
+    python benchmarks/search.py --tables DIR                              # all tasks, one worker, one seed
     python benchmarks/search.py --tables DIR --methods freeze-thaw,tpe-asha --seeds 4 --workers 1,4,16
+    python benchmarks/search.py --tables DIR --plot search.html           # also a plot
     python benchmarks/search.py --tables DIR --mode yolo                  # also: rising, continuous
     python benchmarks/search.py --timing                                  # seconds per choice, needs no tables
     python benchmarks/search.py --rung                                    # what a rung costs, see search_rung.py
@@ -9,9 +10,9 @@
 The tables are no part of this project; benchmarks/search_tasks.py says what is expected in DIR. Workers ask for the
 next segment when theirs has ended, and train an epoch each per tick. The budget is 20 full runs' worth of epochs, over
 all workers. Printed: mean normalised regret, (best - v) / (best - median), after 5, 10 and 20 runs, with v the last
-epoch without noise of the configuration that the method recommends, and a bootstrap interval over (task, seed); and
-the number of runs after which a method is as good as Ultralytics' tuner at the end. Every search is kept in
-the results file as it ends; the same command goes on where it was killed.
+epoch without noise of the configuration that the method recommends, with bootstrap intervals over (task, seed) and
+over tasks; and the number of runs after which a method is as good as Ultralytics' tuner at the end. Every search is
+kept in the results file as it ends; the same command goes on where it was killed.
 
 Modes: `plain` (27 epochs spread over a curve, noise), `rising` (the first 27 epochs, which end on the slope), `yolo`
 (the rise and the noise of public YOLO runs), `continuous` (points between the rows, interpolated).
@@ -37,13 +38,12 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")  # before numpy is imported
 
 import numpy as np  # noqa: E402
-from search_methods import METHODS, Search, Trial  # noqa: E402
+from search_base import Search, Trial  # noqa: E402
+from search_methods import METHODS  # noqa: E402
+from search_tables import Key, figures, plot, print_table  # noqa: E402
 from search_tasks import EPOCHS, MODES, load, names  # noqa: E402
 
 BUDGET = 20  # full runs' worth of epochs, over all workers
-SHOWN = (5, 10, 20)
-SAMPLES = 2000  # of the bootstrap
-Key = tuple[str, str, str, int, int]  # mode, method, task, workers, seed
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         return
     if options.rung:  # in a process of its own: each trial's process imports what this one is
         raise SystemExit(subprocess.call([sys.executable, str(Path(__file__).with_name("search_rung.py"))]))
-    if options.tables is None or not (options.tables / "lcbench.npz").is_file():
+    if options.tables is None or not any(options.tables.glob("*.npz")):
         raise SystemExit(
             "There are no tables: give their folder with --tables (benchmarks/search_tasks.py says which)."
         )
@@ -62,16 +62,19 @@ def main() -> None:
     wanted.sort(key=lambda key: (key[4], key[3]))  # whole rows of the table first, then the next seed
     results = run(options, wanted)
     for workers in options.workers:
-        print_table({key: results[key] for key in wanted if key[3] == workers}, options.runs)
+        print_table({key: results[key] for key in wanted if key[3] == workers}, options.methods, options.runs)
+    if options.plot:
+        plot({key: results[key] for key in wanted}, options.methods, options.runs, options.plot)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words = lambda text: text.split(",")  # noqa: E731
-    parser.add_argument("--tables", type=Path, help="folder with lcbench.npz and taskset.npz")
-    parser.add_argument("--results", type=Path, default=Path("search-results.json"), help="kept and gone on with")
+    parser.add_argument("--tables", type=Path, help="folder with tables, see search_tasks.py")
+    parser.add_argument("--json", type=Path, default=Path("search-results.json"), help="results, kept and gone on with")
+    parser.add_argument("--plot", type=Path, help="an HTML file: mean regret over runs, a line for each method")
     parser.add_argument("--methods", type=words, default=list(METHODS), help=f"of {','.join(METHODS)}")
-    parser.add_argument("--tasks", type=words, default=["dev"], help="dev, test or names")
+    parser.add_argument("--tasks", type=words, default=["dev", "test"], help="dev, test or names")
     parser.add_argument("--workers", type=lambda text: [int(word) for word in text.split(",")], default=[1])
     parser.add_argument("--seeds", type=int, default=1, help="searches of each method on each task")
     parser.add_argument("--runs", type=int, default=BUDGET, help="full runs' worth of epochs that a search may use")
@@ -145,14 +148,13 @@ def _train(search: Search, method: Any, trial: Trial) -> None:
 
 def run(options: argparse.Namespace, wanted: Sequence[Key]) -> dict[Key, dict[str, Any]]:
     """The results of ``wanted`` and whatever the file had, kept one by one."""
-    results = _read(options.results)
+    results = _read(options.json)
     missing = [key for key in wanted if key not in results or len(results[key]["regrets"]) < options.runs]
     print(f"{len(missing)} of {len(wanted)} searches to simulate", flush=True)
     for key, found in _simulated(options, missing):
         results[key] = found
-        _write(options.results, results)
-        shown = (f"{found['regrets'][runs - 1]:.3f}" for runs in _shown(options.runs))
-        print(*key, *shown, f"{found['seconds']:.3f} s", flush=True)
+        _write(options.json, results)
+        print(*key, *figures(found, options.runs), f"{found['seconds']:.3f} s", flush=True)
     return results
 
 
@@ -166,10 +168,6 @@ def _simulated(options: argparse.Namespace, keys: Sequence[Key]) -> Iterable[tup
         yield from ((futures[future], future.result()) for future in as_completed(futures))
 
 
-def _shown(runs: int) -> list[int]:
-    return [shown for shown in SHOWN if shown <= runs]
-
-
 def _read(path: Path) -> dict[Key, dict[str, Any]]:
     stored = json.loads(path.read_text()) if path.exists() else []
     return {tuple(row["key"]): row["found"] for row in stored}
@@ -181,42 +179,7 @@ def _write(path: Path, results: dict[Key, dict[str, Any]]) -> None:
     partial.replace(path)
 
 
-# ---- tables -------------------------------------------------------------------------------------------------------
-
-
-def print_table(results: dict[Key, dict[str, Any]], runs: int) -> None:
-    mode, _, _, workers, _ = next(iter(results))
-    print(f"\n{mode}, {workers} workers\n")
-    heads = [*(f"{shown} runs" for shown in _shown(runs)), "runs to Ultralytics' end", "segments, thaws", "s a choice"]
-    print(f"| method | n | {' | '.join(heads)} |")
-    print(f"|{'---|' * (len(heads) + 2)}")
-    curves = {
-        method: np.array([found["regrets"][:runs] for key, found in results.items() if key[1] == method])
-        for method in METHODS
-        if any(key[1] == method for key in results)
-    }
-    target = curves["ultralytics"][:, -1].mean() if "ultralytics" in curves else None
-    for method, regrets in curves.items():
-        rows = [found for key, found in results.items() if key[1] == method]
-        count, thaws, seconds = (np.mean([row[name] for row in rows]) for name in ("segments", "thaws", "seconds"))
-        cells = [*(interval(regrets[:, shown - 1]) for shown in _shown(runs)), reached(regrets, target)]
-        cells += [f"{count:.0f}, {thaws:.0f}", f"{seconds:.3f}"]
-        print(f"| {method} | {len(regrets)} | {' | '.join(cells)} |")
-
-
-def interval(values: np.ndarray) -> str:
-    """Mean and its bootstrap interval of 95 %."""
-    drawn = np.random.default_rng(0).choice(values, (SAMPLES, len(values))).mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
-
-
-def reached(regrets: np.ndarray, target: float | None) -> str:
-    """The number of runs after which the mean regret is at most ``target``."""
-    if target is None:
-        return ""
-    below = np.flatnonzero(regrets.mean(axis=0) <= target)
-    return f"{below[0] + 1}" if len(below) else "never"
+# ---- seconds per choice ---------------------------------------------------------------------------------------------
 
 
 def print_timing() -> None:

@@ -1,11 +1,12 @@
 """Learning curves to search without training anything: LCBench's and TaskSet's tables, as tasks of 27 epochs.
 
-The tables are no part of this project. A folder with two files is expected:
+The tables are no part of this project. A folder with files ``*.npz`` is expected, each with these arrays:
 
-* ``lcbench.npz``: ``names``, ``log`` (is the parameter searched on a log scale), ``X`` (configurations x parameters),
-  ``TASK/accuracy`` (configurations x epochs). Source: the YAHPO surrogate of LCBench (Apache-2.0).
-* ``taskset.npz``: the same with ``TASK/X`` and ``TASK/metric`` (minus the validation loss; nan after divergence).
-  Source: TaskSet (Apache-2.0).
+* ``log`` (parameters,): is a parameter searched on a log scale;
+* ``X`` (configurations, parameters): of all its tasks; or ``TASK/X`` of one;
+* ``TASK/accuracy`` or ``TASK/metric`` (configurations, epochs): better when larger; nan after divergence.
+
+Measured with: ``lcbench.npz`` from the YAHPO surrogate of LCBench, ``taskset.npz`` from TaskSet (both Apache-2.0).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ EPOCHS = 27
 NOISE = 0.02  # standard deviation of an epoch, of (best - 5 % quantile)
 MOST_NOISE = 0.1  # the same, of (best - median): one table's worst configurations lie 1e18 below its best
 DEFAULT = (0.60, 0.75)  # quantiles between which the start point lies
+VALUES = ("accuracy", "metric")
 MODES = ("plain", "rising", "yolo", "continuous")
 
 # Of 192 public YOLO runs: an epoch's mask mAP50-95 has a noise of 0.007, where the best of a search lies a median of
@@ -76,11 +78,9 @@ class Task:
 def names(folder: Path) -> dict[str, list[str]]:
     """The tasks by half: choices are made on ``dev``, ``test`` is for a last look."""
     found: dict[str, list[str]] = {"dev": [], "test": []}
-    for file, value in (("lcbench", "accuracy"), ("taskset", "metric")):
-        table = _table(folder, file)
-        tasks = sorted(key.rpartition("/")[0] for key in table if key.endswith(f"/{value}"))
-        for place, task in enumerate(tasks):
-            found["test" if place % 2 else "dev"].append(f"{file}/{task}")
+    for file in sorted(folder.glob("*.npz")):
+        for place, task in enumerate(sorted(_curves(_table(folder, file.stem)))):
+            found["test" if place % 2 else "dev"].append(f"{file.stem}/{task}")
     return found
 
 
@@ -89,7 +89,7 @@ def load(folder: Path, name: str, seed: int, mode: str) -> Task:
     file, _, task = name.partition("/")
     table = _table(folder, file)
     rows = _unit(table["X"] if "X" in table else table[f"{task}/X"], table["log"])
-    raw = table[f"{task}/accuracy" if file == "lcbench" else f"{task}/metric"].astype(float)
+    raw = _curves(table)[task].astype(float)
     raw = np.where(np.isfinite(raw), raw, np.nan)
     points = raw.shape[1]
     places = np.arange(EPOCHS) if mode == "rising" else np.round(np.linspace(0, points - 1, EPOCHS)).astype(int)
@@ -131,7 +131,14 @@ def _noise(last: np.ndarray, mode: str) -> float:
 
 def _unit(values: np.ndarray, log: np.ndarray) -> np.ndarray:
     scaled = np.where(log, np.log(np.where(log, values, 1.0)), values)
-    return (scaled - scaled.min(axis=0)) / np.ptp(scaled, axis=0)
+    span = np.ptp(scaled, axis=0)
+    return (scaled - scaled.min(axis=0)) / np.where(span > 0, span, 1.0)
+
+
+def _curves(table: dict[str, Any]) -> dict[str, Any]:
+    """The curves by task."""
+    named = {key: key.rpartition("/") for key in table}
+    return {task: table[key] for key, (task, _, value) in named.items() if value in VALUES}
 
 
 @lru_cache
