@@ -49,6 +49,15 @@ def test_a_job_replaces_suspended_workers_and_does_not_end_because_of_one_that_c
     ]
 
 
+def test_kubernetes_own_schema_takes_the_job_and_nothing_that_is_mistyped(job: dict[str, Any]) -> None:
+    schemas = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    for release in ("1.31", schemas.latest_version()):  # the first in which a Job's failure policy is stable
+        schemas.validate(job, release, strict=True)
+    job["spec"]["podFailurePolicy"]["rules"][0]["onExitCode"] = {}
+    with pytest.raises(schemas.ValidationError, match="onExitCode"):
+        schemas.validate(job, "1.31", strict=True)
+
+
 @pytest.mark.parametrize(
     ("code", "is_disrupted", "action"),
     [
