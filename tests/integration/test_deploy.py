@@ -113,6 +113,7 @@ def test_a_spot_machine_starts_a_worker_again_only_while_there_is_work_left() ->
     task = yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())
     assert task["resources"]["use_spot"] is True
     assert task["secrets"] == {"TUNE_STORAGE": None}
+    assert all(isinstance(value, str) for value in task["envs"].values())  # as SkyPilot's schema asks
     checked = subprocess.run(["bash", "-n"], input=task["run"], text=True, capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert re.findall(r"\$code\" = (\d+)", task["run"]) == [str(EXIT_SUSPENDED)]
