@@ -18,6 +18,7 @@ from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.search import pruners
 from petskin_tune.search.pruners import Peer
+from petskin_tune.study.fence import Fence
 from petskin_tune.study.space.parameters import distributions
 from petskin_tune.study.spec import PrunerSpec, Range, StudySpec
 from petskin_tune.trial.recorder import appended, summary
@@ -110,7 +111,8 @@ CONTENDERS: dict[str, Any] = {"ours": Ours, "stock": Stock}
 def open_leases(url: str, study: str = "ours") -> Claims:
     """Open the leases of a study, with a patience without end."""
     storage = open_storage(url, Patience(seconds=None))
-    return Claims(storage, storage.get_study_id_from_name(study), "benchmark", 90.0, 300.0)
+    fence = Fence(storage.get_study_id_from_name(study), None, study)  # no uid: Optuna alone made it
+    return Claims(storage, fence, "benchmark", 90.0, 300.0)
 
 
 def fill(url: str, count: int) -> None:

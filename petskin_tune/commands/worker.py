@@ -149,7 +149,10 @@ def start_worker(places: Places, request: Request, signals: Signals) -> int:
 
     devices = check(request)
     began = time.monotonic() - min(process_age(), LONGEST_START_SECONDS)  # the imports count for its hours
-    request = replace(request, notify=address(request.notify, os.environ))
+    notify = address(request.notify, os.environ)
+    if notify is not None and notify == request.notify:
+        click.echo("warning: other users can see the address in --notify (by `ps`); TUNE_NOTIFY hides it", err=True)
+    request = replace(request, notify=notify)
     if len(devices) > 1 and signals.came is None:
         return _one_worker_each(devices, places, request, signals, began)
     return _work(places, replace(request, device=devices[0]), signals, began)

@@ -12,6 +12,7 @@ from petskin_tune import text as words
 from petskin_tune.errors import UsageError
 from petskin_tune.files import regular
 from petskin_tune.files.paths import writing
+from petskin_tune.files.saved_objects import read_saved
 from petskin_tune.language import figure
 from petskin_tune.protocol import MASK_MAP
 from petskin_tune.study import attributes
@@ -135,7 +136,8 @@ def write_weights(
         number: the trial's number.
 
     Raises:
-        UsageError: no such trial, its weights are not kept, or ``dest`` cannot be written.
+        UsageError: no such trial, its weights are not kept, ``dest`` cannot be written, or whoever may write to the
+            store has put something else in their place.
     """
     trial = pick(study, number, options)
     key = recorded(trial).get(attributes.WEIGHTS)
@@ -149,7 +151,21 @@ def write_weights(
         )
     with writing(dest):
         fetch(key, dest)
+        if dest.is_file():
+            _require_weights(dest, trial.number)
     return trial
+
+
+def _require_weights(file: Path, number: int) -> None:
+    """Delete a file that no training here has written: ``YOLO(file)`` would execute what is in it."""
+    try:
+        read_saved(file)
+    except Exception as error:  # noqa: BLE001  # of a strange pickle
+        file.unlink()
+        why = str(error).partition(",")[0] if isinstance(error, UsageError) else f"The model {file} is no whole file"
+        raise UsageError(
+            f"The weights of trial {number} in the store are not those of a training here, and are kept back: {why}."
+        ) from None
 
 
 def _kept(study: Study) -> list[FrozenTrial]:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from petskin_tune.error_text import masked
 from petskin_tune.printable import printable
@@ -43,6 +43,11 @@ class FilteredStream(io.TextIOBase):
         self.unfiltered.write(encodable(printable(text), self.encoding))
         return len(text)
 
+    @property
+    def buffer(self) -> io.RawIOBase:
+        """Where bytes are written, as click does for the completion of a shell; they are filtered, too."""
+        return _Bytes(self)
+
     def writable(self) -> bool:
         """It is there to be written to."""
         return True
@@ -61,6 +66,23 @@ class FilteredStream(io.TextIOBase):
 
     def close(self) -> None:
         """Leave the stream beneath open: it is not ours."""
+
+
+class _Bytes(io.RawIOBase):
+    """The text of a stream as whole pieces of UTF-8."""
+
+    def __init__(self, stream: FilteredStream) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: Any) -> int:
+        self._stream.write(bytes(text).decode("utf-8", "replace"))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 class _Nowhere(io.StringIO):

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import yaml
 
+from petskin_tune.errors import EXIT_SUSPENDED
 from tests.support.places import PROJECT
 from tests.support.workers import BIN, TIMEOUT_SECONDS, Said, environment, load, start, write_study
 
@@ -45,7 +46,10 @@ def test_a_job_whose_pods_are_evicted_and_lost_ends_with_every_trial_complete(tm
     evicted = start(*typed, cwd=tmp_path)
     Said(evicted).wait_for("trial 0 epoch 2/30")
     code = evict(evicted)
-    assert action(code) in ("Ignore", "Count"), code  # 75, or killed after the grace period
+    assert code in (EXIT_SUSPENDED, -signal.SIGKILL), (
+        code
+    )  # on a machine that is busy it may take longer than it is given
+    assert action(EXIT_SUSPENDED) == "Ignore"
 
     lost = start(*typed, cwd=tmp_path)  # the node is gone without a word
     Said(lost).wait_for("trial 0 epoch 4/30")

@@ -1,7 +1,12 @@
-"""The script that runs the slow tests: one that failed is run once more, alone, and what fails twice fails the run."""
+"""The scripts of CI.
+
+The one that runs the slow tests: one that failed is run once more, alone, and what fails twice fails the run. The one
+that asks for known vulnerabilities: one that can be mended fails the run, and where nobody answers it is skipped.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -63,3 +68,38 @@ def test_what_is_no_matter_of_single_tests_fails_the_run_at_once(tmp_path: Path)
     done = slow(tmp_path, "import nothing_of_that_name\n")
     assert done.returncode == 2, done.stdout
     assert "alone" not in done.stdout
+
+
+# ---- vulnerabilities -------------------------------------------------------------------------------------------------
+
+KNOWN = {"name": "torch", "version": "2.6.0", "vulns": [{"id": "X-1", "fix_versions": ["2.6.1"]}]}
+NOT_MENDED = {"name": "torch", "version": "2.6.0", "vulns": [{"id": "X-2", "fix_versions": []}]}
+HARMLESS = {"name": "click", "version": "8.1.7", "vulns": []}
+UNKNOWN = {"name": "click", "version": "8.1.7", "skip_reason": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "code", "says"),
+    [
+        ([HARMLESS, KNOWN], 1, "torch 2.6.0: X-1, mended in 2.6.1\npip-audit: 2 of 2 packages looked at"),
+        ([UNKNOWN, NOT_MENDED], 0, "torch 2.6.0: X-2, mended in no release yet\npip-audit: 1 of 2 packages looked at"),
+        ([UNKNOWN], 0, "skipped: pip-audit, no advisories can be had here: not found"),
+        (None, 0, "skipped: pip-audit, no advisories can be had here: no route to host"),
+    ],
+)
+def test_a_known_vulnerability_that_can_be_mended_fails_the_run_and_without_an_answer_the_audit_is_skipped_by_name(
+    tmp_path: Path, packages: list[dict[str, object]] | None, code: int, says: str
+) -> None:
+    found = json.dumps({"dependencies": packages})
+    answer = f"print({found!r}, file=open(sys.argv[sys.argv.index('--output') + 1], 'w'))"
+    fails = "print('no route to host', file=sys.stderr)"
+    audit = tmp_path / "pip-audit"
+    audit.write_text(f"#!{sys.executable}\nimport sys\n{fails if packages is None else answer}\nsys.exit(1)\n")
+    audit.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run([PROJECT / ".ci" / "audit"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (code, says), done.stderr
+
+
+def test_ci_asks_for_known_vulnerabilities() -> None:
+    assert ".ci/audit\n" in (PROJECT / ".ci" / "run").read_text()

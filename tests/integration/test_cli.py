@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 from petskin_tune.database.storage import open_storage
 from petskin_tune.study import attributes
 from petskin_tune.study.creation import create_study
+from tests.support.places import PROJECT
 from tests.support.studies import a_spec
+from tests.support.workers import BIN
 
 HEAVY = {"PIL", "cv2", "matplotlib", "pandas", "plotly", "scipy", "shapely", "sklearn", "torch", "ultralytics"}
 HEAVY_HELP = HEAVY | {"numpy", "optuna", "pydantic", "rich", "sqlalchemy", "yaml"}
@@ -23,6 +27,23 @@ def test_the_package_runs_as_a_module_under_the_commands_name() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("Usage: petskin-tune status [OPTIONS]\n")
+
+
+def test_what_the_readme_says_to_put_into_bashrc_completes_commands_and_options() -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r'^eval "\$\(_\w+=bash_source [\w-]+\)"$', readme, re.MULTILINE)
+    assert len(lines) == 2
+    ask = 'COMP_WORDS=($1 "$2") COMP_CWORD=1; "$3" "$1"; echo "${COMPREPLY[*]}"'
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    asked = {"petskin-tune": ("sta", "status"), "tune-worker": ("--max-h", "--max-hours")}
+    for command, (begun, whole) in asked.items():
+        function = f"_{command.replace('-', '_')}_completion"
+        script = "\n".join([*lines, ask])
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", command, begun, function],
+            env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.stdout.strip(), done.stderr) == (whole, "")
 
 
 def imported(*arguments: str) -> set[str]:

@@ -49,6 +49,15 @@ def test_a_job_replaces_suspended_workers_and_does_not_end_because_of_one_that_c
     ]
 
 
+def test_kubernetes_own_schema_takes_the_job_and_nothing_that_is_mistyped(job: dict[str, Any]) -> None:
+    schemas = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    for release in ("1.31", schemas.latest_version()):  # the first in which a Job's failure policy is stable
+        schemas.validate(job, release, strict=True)
+    job["spec"]["podFailurePolicy"]["rules"][0]["onExitCode"] = {}
+    with pytest.raises(schemas.ValidationError, match="onExitCode"):
+        schemas.validate(job, "1.31", strict=True)
+
+
 @pytest.mark.parametrize(
     ("code", "is_disrupted", "action"),
     [
@@ -104,6 +113,7 @@ def test_a_spot_machine_starts_a_worker_again_only_while_there_is_work_left() ->
     task = yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())
     assert task["resources"]["use_spot"] is True
     assert task["secrets"] == {"TUNE_STORAGE": None}
+    assert all(isinstance(value, str) for value in task["envs"].values())  # as SkyPilot's schema asks
     checked = subprocess.run(["bash", "-n"], input=task["run"], text=True, capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert re.findall(r"\$code\" = (\d+)", task["run"]) == [str(EXIT_SUSPENDED)]

@@ -175,9 +175,18 @@ def address() -> str:
 def test_the_address_of_the_repository_is_the_same_wherever_it_is_written() -> None:
     for path in [*documents(), *NOTEBOOKS, *(PROJECT / "deploy").glob("*")]:
         text = path.read_text(encoding="utf-8")
+        text = text.replace("https://colab.research.google.com/github/", "https://github.com/")  # reads notebooks there
         for found in re.findall(r"https://(?:github|raw\.githubusercontent)\.com/[\w.-]+/[\w.-]+", text):
             assert found.startswith(("https://github.com/ultralytics/", address())), f"{found} in {path.name}"
     assert address() == REPOSITORY
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md", "docs/first-day.md", "docs/ko/first-day.md"])
+def test_who_has_only_a_browser_finds_a_link_that_opens_the_notebook_in_colab(name: str) -> None:
+    """A link to the file shows its text, and leaves one to guess how it is run."""
+    repository = address().removeprefix("https://github.com/")
+    opens = f"(https://colab.research.google.com/github/{repository}/blob/main/notebooks/colab.ipynb)"
+    assert opens in (PROJECT / name).read_text(encoding="utf-8")
 
 
 def test_nobody_is_told_to_install_the_package_from_an_index_that_does_not_have_it() -> None:

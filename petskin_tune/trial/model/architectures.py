@@ -38,6 +38,7 @@ _READ = {  # of them, those that it reads itself
     **dict.fromkeys(("CBLinear", "TorchVision", "Index"), 1),
     "ResNetLayer": 4,
 }
+_NUMBERS = frozenset({"nc", "max_channels", "width", "depth"})  # variables of Ultralytics' parse_model
 _UNCOUNTED = frozenset({"nn.BatchNorm2d", "Depth", "C3k2", "A2C2f"})  # what it adds depends on more than the layer
 
 
@@ -112,11 +113,24 @@ def _is_number(value: Any) -> bool:
 
 def _judge_activation(activation: Any) -> None:
     """What is executed nowhere: Ultralytics takes an activation of torch with literal arguments, and no more."""
-    if not activation:
-        return
-    found = re.fullmatch(r"\s*(?:torch\.)?(nn\.\w+)\(.*\)\s*", activation) if isinstance(activation, str) else None
-    if found is None or found[1] not in (layers.names() or ()):
+    if activation and _class_called(activation) not in (layers.names() or ()):
         raise _Fault(f"its `activation` is {quoted(repr(activation))}, not one of torch such as `nn.SiLU()`")
+
+
+def _class_called(text: Any) -> str | None:
+    """``nn.SiLU`` of ``nn.SiLU(0.1)`` or ``torch.nn.SiLU(0.1)``; None: it is not one call with literal arguments."""
+    if not isinstance(text, str) or len(text) > _LONGEST_TEXT:
+        return None
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if not isinstance(call, ast.Call) or any(word.arg is None for word in call.keywords):
+            return None
+        for value in (*call.args, *(word.value for word in call.keywords)):
+            ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    name = ast.unparse(call.func)
+    return name.removeprefix("torch.") if re.fullmatch(r"(torch\.)?nn\.\w+", name) else None
 
 
 def _require_known(index: int, module: Any) -> None:
@@ -149,12 +163,22 @@ def _judge_arguments(where: str, module: str, arguments: Any) -> None:
     least, most = _counts(module)
     if len(arguments) < least or (most is not None and len(arguments) > most):
         raise _Fault(f"{where} takes {_between(least, most)} here, not {len(arguments)}")
-    if _is_base(module) and not isinstance(arguments[0], (int, float, str)):
+    if _is_base(module) and not _is_channels(arguments[0]):
         raise _Fault(f"the first argument of {where}, its channels, is {quoted(repr(arguments[0]))}")
     channels = arguments[:1] if _is_base(module) else arguments[1:3] if module in _SEGMENT else ()
     few = next((number for number in channels if _is_number(number) and number < 1), None)
     if few is not None:
         raise _Fault(f"{where} is to have {few} channels, which are none")
+
+
+def _is_channels(argument: Any) -> bool:
+    """Whether it is a number, or a word that Ultralytics reads as one."""
+    if not isinstance(argument, str) or argument in _NUMBERS:
+        return isinstance(argument, (int, float, str))
+    try:
+        return _is_number(ast.literal_eval(argument))
+    except ValueError:
+        return False
 
 
 def _is_base(module: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from petskin_tune.commands.options import Places
-from petskin_tune.commands.worker import Request, _changes, _one_worker_each, _requests
+from petskin_tune.commands.worker import Request, _changes, _one_worker_each, _requests, start_worker
 from petskin_tune.errors import UsageError
 from petskin_tune.interrupts import Signals
 from petskin_tune.study.spec import PrunerSpec, SamplerSpec, StudySpec
@@ -69,6 +69,22 @@ def test_what_is_typed_again_keeps_what_decides_which_trials_go_on() -> None:
     assert Request(data="my data.zip", exact=True).typed == " --data 'my data.zip' --exact"
     assert Request(device="cpu").typed == " --device cpu"
     assert Request(allow_different_machine=True).typed == " --allow-different-machine"
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_an_address_that_ps_shows_is_warned_of_in_one_line_without_it(
+    typed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[str | None] = []
+    monkeypatch.setattr("petskin_tune.commands.worker._work", lambda _1, asked, *_: heard.append(asked.notify) or 0)
+    monkeypatch.setenv("TUNE_NOTIFY", "https://hooks.example/SECRET")
+    with Signals() as signals:
+        start_worker(Places("x"), Request(notify="https://hooks.example/SECRET" if typed else None), signals)
+    said = capsys.readouterr()
+    assert heard == ["https://hooks.example/SECRET"]
+    assert not said.out
+    warning = "warning: other users can see the address in --notify (by `ps`); TUNE_NOTIFY hides it\n"
+    assert said.err == (warning if typed else "")
 
 
 # ---- what it changes of the study ------------------------------------------------------------------------------------

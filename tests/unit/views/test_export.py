@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,34 @@ def test_weights_come_from_the_store_under_the_key_that_the_trial_names(tmp_path
 
     assert write_weights(study, tmp_path / "best.pt", fetch).number == 0
     assert asked == [(WEIGHTS, tmp_path / "best.pt")]
+
+
+class Evil:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_file_with_code_in_the_place_of_the_weights_is_not_handed_out_and_not_executed(
+    plain: bool, tmp_path: Path
+) -> None:
+    """Whoever may write to database and store can give it the name that the trial has."""
+    import torch
+
+    study = a_study(a_spec())
+    add(study, "COMPLETE", 0.1, **{attributes.WEIGHTS: WEIGHTS})
+    mark, evil = tmp_path / "executed", Evil(tmp_path / "executed")
+
+    def fetch(_: str, dest: Path) -> None:
+        dest.write_bytes(pickle.dumps(evil)) if plain else torch.save({"model": evil}, dest)
+
+    with pytest.raises(UsageError, match=r"weights of trial 0 in the store are not those of a training here"):
+        write_weights(study, tmp_path / "best.pt", fetch)
+    assert not (tmp_path / "best.pt").exists()
+    assert not mark.exists()
 
 
 def test_weights_that_are_not_kept_are_refused_with_those_that_are_and_the_way_on(tmp_path: Path) -> None:

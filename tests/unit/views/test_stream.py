@@ -107,6 +107,12 @@ def test_a_stream_that_says_cp949_gets_what_it_can_say() -> None:
     assert buffer.getvalue().decode("cp949") == "- 피부 \\U0001f600\n"
 
 
+def test_bytes_are_filtered_as_text_is() -> None:
+    said = io.StringIO()
+    click.echo("피부\x1b[2J".encode() + b"\xff", file=FilteredStream(said))
+    assert said.getvalue() == "피부\\x1b[2J\ufffd\n"
+
+
 def test_an_unforeseen_error_ends_in_a_traceback_without_secrets_and_escapes() -> None:
     code = "import petskin_tune.views.stream as s\nwith s.filtered_output():\n    raise ValueError('\\x1b[2J postgresql://u:pw12@h/d')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

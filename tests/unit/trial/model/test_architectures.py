@@ -53,6 +53,7 @@ UNBUILDABLE: list[tuple[dict[str, Any], str]] = [
     (changed(b2=[-1, 1, "C2f", []]), r"layer 2 \(C2f\) takes 1 to 4 arguments here, not 0"),
     (changed(b2=[-1, 1, "C2f", [16, True, 1, 0.5, 3]]), r"layer 2 \(C2f\) takes 1 to 4 arguments here, not 5"),
     (changed(b2=[-1, 1, "nn.Upsample", [1, 2, 3, 4, 5, 6]]), r"layer 2 \(nn\.Upsample\) takes 0 to 5 arguments"),
+    (changed(b2=[-1, 1, "C2f", ["exit('now')"]]), r"the first argument of layer 2 \(C2f\), its channels, is"),
     (changed(b2=[-1, 1, "Concat", [1]]), r"`from` of layer 2 \(Concat\) is -1: it takes a list"),
     (changed(b2=[[-1, 9], 1, "Concat", [1]]), r"`from` of layer 2 \(Concat\) is \[-1, 9\]: only layers before it"),
     (changed(b2=[-1, 1, "SPPF", [16, 5, 3, False, 1]]), r"layer 2 \(SPPF\) takes 1 to 4 arguments here, not 5"),
@@ -102,7 +103,20 @@ def test_the_scale_that_a_files_name_asks_for_must_be_there(tmp_path: Path) -> N
     find_model(str(written(changed(scales={"n": [0, 1, 64]}), tmp_path, "shallow.yaml")))  # each layer once
 
 
-@pytest.mark.parametrize("activation", ["__import__('os').system('touch pwned')", "SiLU()", "nn.Nope()", 3])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        "__import__('os').system('touch pwned')",
+        "nn.ReLU() if __import__('os').system('touch pwned') else nn.SiLU()",
+        "nn.ReLU(__import__('os').system('touch pwned'))",
+        "nn.ReLU(**{'inplace': True})",
+        "nn.ReLU()()",
+        "nn.ReLU(" + "(" * 5000 + ")" * 5000 + ")",
+        "SiLU()",
+        "nn.Nope()",
+        3,
+    ],
+)
 def test_an_activation_that_is_none_of_torch_is_refused_and_not_executed(activation: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"its `activation` is .*, not one of torch such as"):
         find_model(str(written(changed(activation=activation), tmp_path)))
