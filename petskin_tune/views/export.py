@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # What a training depends on besides FREE and FIXED_ONLY; what belongs to a machine or a run folder stays out.
 FRAME = {"task", "mode", "model", "data", "epochs", "patience", "seed", "deterministic", "pretrained"}
 MACHINE = {"workers", "cache", "channels_last"}
+VALIDATION = ("overlap_mask", "mask_ratio", "conf", "iou", "max_det")  # what a validation depends on, beside its data
 
 
 def pick(study: Study, number: int | None = None, options: str = "") -> FrozenTrial:
@@ -152,6 +153,30 @@ def write_weights(
     return trial
 
 
+def to_validate(study: Study, trial: FrozenTrial, weights: str) -> str | None:
+    """The Python that validates the weights of a trial as its training did, so that its mask mAP comes out again.
+
+    A training validates in batches of twice its own: with others the images are padded otherwise, and the figure is
+    another one.
+
+    Args:
+        study: one of ours.
+        trial: of this study.
+        weights: the file that has them.
+
+    Returns:
+        One line; None where the data set that the trial saw is not on this machine.
+    """
+    in_force = recorded(trial).get(attributes.ARGUMENTS, {})
+    data, batch = in_force.get("data"), in_force.get("batch")
+    if not isinstance(data, str) or not isinstance(batch, int) or not Path(data).is_file():
+        return None
+    wanted = {name: in_force.get(name, arguments()[name].default) for name in VALIDATION}
+    other = {name: value for name, value in wanted.items() if value != arguments()[name].default}
+    given = {"data": data, "imgsz": in_force.get("imgsz"), "batch": 2 * batch, **other}
+    return f"YOLO({weights!r}).val({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
 def _kept(study: Study) -> list[FrozenTrial]:
     """The trials whose weights the store keeps, best first; of others it may still have to delete them."""
     spec = spec_of(study)
@@ -182,6 +207,8 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
         *(f"  {key}  {figure(value, '.4f')}" for key, value in metrics.items() if key.startswith("metrics/")),
     ]
     lines += ["", "use it:", f"  petskin-tune best {named} --yaml best.yaml && yolo train cfg=best.yaml"]
+    if recorded(trial).get(attributes.WEIGHTS):
+        lines += [f"  petskin-tune best {named} --weights best.pt"]
     lines += [f"  petskin-tune train {named} --trial {trial.number} --epochs 100"]
     return words.page(lines)
 
