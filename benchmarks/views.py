@@ -39,10 +39,11 @@ done(file.stat().st_size)
 OURS = """
 import optuna
 from petskin_tune.database.storage import open_storage
-from petskin_tune.views import dashboard
+from petskin_tune.views.dashboard.notes import notes
+from petskin_tune.views.dashboard.server import make_server
 storage = open_storage(sys.argv[1])
 study = optuna.load_study(study_name="made-up", storage=storage)
-server = dashboard.make_server(storage, port=0, note_of_study=lambda _: dashboard.note(study, ()))
+server = make_server(storage, port=0, notes=lambda _: notes(study, ()))
 done(*asked(server.get_app()))
 """
 

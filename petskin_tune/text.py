@@ -133,6 +133,11 @@ def durable(position: Position | None, epoch: int, store_place: str) -> str:
     return f"safe to {leave}: {done(position)} {'are' if position.batch else 'is'} on {store_place}"
 
 
+def reason(given: str | None) -> str:
+    """Why a trial was given back, in the words of whoever did it."""
+    return {"SIGINT": "Ctrl-C", None: ""}.get(given, given or "")
+
+
 def page(lines: Iterable[str]) -> str:
     r"""``lines`` as they are printed; a name in one of them cannot begin another: its line feed is spelled ``\n``."""
     return "".join(f"{one_line(line)}\n" for line in lines)

@@ -26,6 +26,8 @@ from petskin_tune.opening.places import Places
 from petskin_tune.text import fitted
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from petskin_tune.checkpoints.artifacts import Artifacts
     from petskin_tune.home.home import Home
     from petskin_tune.study.study import Study
@@ -172,8 +174,10 @@ def _best(places: Places, yaml_file: str | None, weights: str | None, data: str 
             cfg = shlex.quote(yaml_file)
             click.echo(f"{yaml_file} has the settings of trial {trial.number}; type: yolo train cfg={cfg}")
         if weights is not None:
-            number = _write_weights(study, home, weights, options)
-            click.echo(f"{weights} has the best weights of trial {number}; load them with YOLO({weights!r})")
+            trial = _write_weights(study, home, weights, options)
+            click.echo(f"{weights} has the best weights of trial {trial.number}; load them with YOLO({weights!r})")
+            if validation := export.to_validate(study.optuna, trial, weights):
+                click.echo(f"its mask mAP again: {validation}")
 
 
 def _found_here(study: Study, home: Home, data: str | None) -> dict[str, Any]:
@@ -204,14 +208,14 @@ def _found_here(study: Study, home: Home, data: str | None) -> dict[str, Any]:
     return found
 
 
-def _write_weights(study: Study, home: Home, file: str, options: str) -> int:
-    """Write the best weights to ``file``; the number of their trial."""
+def _write_weights(study: Study, home: Home, file: str, options: str) -> FrozenTrial:
+    """Write the best weights to ``file``; gives their trial back."""
     from petskin_tune.files.durable import StoreError
     from petskin_tune.views import export
 
     store = home.open_store(study.store, study.uid)
     try:
-        return export.write_weights(study.optuna, Path(file), store.fetch, options=options).number
+        return export.write_weights(study.optuna, Path(file), store.fetch, options=options)
     except StoreError as error:
         raise UsageError(f"The weights cannot be fetched from {store.url}: {error}.") from error
 

@@ -100,7 +100,9 @@ def _failed(found: Examination, study: Study) -> Iterator[Check]:
 
 def _waiting(found: Examination, study: Study, prepared: Prepared) -> Iterator[Check]:
     store = found.open_store()
-    reasons = {trial.number: lease.reason or _("its owner is silent") for trial, lease in given_back(study)}
+    reasons = {
+        trial.number: words.reason(lease.reason) or _("its owner is silent") for trial, lease in given_back(study)
+    }
     runner = Runner(found.home.work / "ultralytics")
     for attempt in attempts(study, prepared, store, runner, found.home.work / "trials" / "doctor"):
         name, reason = f"trial {attempt.number}", reasons.get(attempt.number)

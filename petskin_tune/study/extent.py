@@ -35,6 +35,8 @@ class Extent:
 
     def __str__(self) -> str:
         verb = "trained" if self.unit == "epoch" else "done"
+        if self.of is not None and self.done > self.of:  # what had begun was trained to its end
+            return f"all {self.whole} and {self.done - self.of} more {verb}"
         return f"{self.done} {self.unit}s {verb}" if self.of is None else f"{self.done} of {self.whole} {verb}"
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # What a training depends on besides FREE and FIXED_ONLY; what belongs to a machine or a run folder stays out.
 FRAME = {"task", "mode", "model", "data", "epochs", "patience", "seed", "deterministic", "pretrained"}
 MACHINE = {"workers", "cache", "channels_last"}
+VALIDATION = ("overlap_mask", "mask_ratio", "conf", "iou", "max_det")  # what a validation depends on, beside its data
 
 
 def pick(study: Study, number: int | None = None, options: str = "") -> FrozenTrial:
@@ -150,22 +152,49 @@ def write_weights(
             "--epochs 100"
         )
     with writing(dest):
-        fetch(key, dest)
-        if dest.is_file():
-            _require_weights(dest, trial.number)
+        regular.require_replaceable(dest)
+        with tempfile.TemporaryDirectory(prefix=".", dir=dest.parent) as folder:
+            fetched = Path(folder) / "weights.pt"
+            fetch(key, fetched)
+            _require_weights(fetched, trial.number)
+            fetched.replace(dest)
     return trial
 
 
 def _require_weights(file: Path, number: int) -> None:
-    """Delete a file that no training here has written: ``YOLO(file)`` would execute what is in it."""
+    """Refuse a file that no training here has written: ``YOLO(file)`` would execute what is in it."""
     try:
         read_saved(file)
     except Exception as error:  # noqa: BLE001  # of a strange pickle
-        file.unlink()
-        why = str(error).partition(",")[0] if isinstance(error, UsageError) else f"The model {file} is no whole file"
+        said = str(error).partition(",")[0].replace(str(file), "there")
+        why = said if isinstance(error, UsageError) else "it is no whole file"
         raise UsageError(
             f"The weights of trial {number} in the store are not those of a training here, and are kept back: {why}."
         ) from None
+
+
+def to_validate(study: Study, trial: FrozenTrial, weights: str) -> str | None:
+    """The Python that validates the weights of a trial as its training did, so that its mask mAP comes out again.
+
+    A training validates in batches of twice its own: with others the images are padded otherwise, and the figure is
+    another one.
+
+    Args:
+        study: one of ours.
+        trial: of this study.
+        weights: the file that has them.
+
+    Returns:
+        One line; None where the data set that the trial saw is not on this machine.
+    """
+    in_force = recorded(trial).get(attributes.ARGUMENTS, {})
+    data, batch = in_force.get("data"), in_force.get("batch")
+    if not isinstance(data, str) or not isinstance(batch, int) or not Path(data).is_file():
+        return None
+    wanted = {name: in_force.get(name, arguments()[name].default) for name in VALIDATION}
+    other = {name: value for name, value in wanted.items() if value != arguments()[name].default}
+    given = {"data": data, "imgsz": in_force.get("imgsz"), "batch": 2 * batch, **other}
+    return f"YOLO({weights!r}).val({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
 def _kept(study: Study) -> list[FrozenTrial]:
@@ -198,6 +227,8 @@ def render(study: Study, number: int | None = None, options: str = "") -> str:
         *(f"  {key}  {figure(value, '.4f')}" for key, value in metrics.items() if key.startswith("metrics/")),
     ]
     lines += ["", "use it:", f"  petskin-tune best {named} --yaml best.yaml && yolo train cfg=best.yaml"]
+    if recorded(trial).get(attributes.WEIGHTS):
+        lines += [f"  petskin-tune best {named} --weights best.pt"]
     lines += [f"  petskin-tune train {named} --trial {trial.number} --epochs 100"]
     return words.page(lines)
 

@@ -44,6 +44,7 @@ class LiveProgress(Progress):
         self._drawn = float("-inf")
         self._study = ""
         self._study_best: float | None = None
+        self._ahead: float | None = None
         self._pruned = 0
         self._doing = ""
         self._recent: deque[str] = deque(maxlen=RECENT_LINES)
@@ -83,12 +84,13 @@ class LiveProgress(Progress):
         pruned: int,
         resumed_from: Position | None = None,
         curve: Mapping[int, float] | None = None,
+        ahead: float | None = None,
     ) -> None:
         """See :meth:`Progress.trial_started`."""
         with self._lock:
-            self._study_best, self._pruned = best_value, pruned
+            self._study_best, self._ahead, self._pruned = best_value, ahead, pruned
             self._recent.clear()
-            super().trial_started(number, extent, params, epochs, best_value, pruned, resumed_from, curve)
+            super().trial_started(number, extent, params, epochs, best_value, pruned, resumed_from, curve, ahead)
             self._pulse.doing(None)
             self._start()
             self._draw(at_once=True)
@@ -169,7 +171,10 @@ class LiveProgress(Progress):
 
     def _headline(self, trial: TrialPace) -> Text:
         count = f", {place}" if (place := place_of(self._pace.extent)) else ""
-        rest = f" · study best {words.score(self._study_best)} · {self._pruned} pruned"
+        ahead = f" · ahead of it {words.score(self._ahead)}" if self._ahead is not None else ""
+        rest = f" · study best {words.score(self._study_best)}{ahead} · {self._pruned} pruned"
+        if self._study_best is None:
+            rest = f" · ahead {words.score(self._ahead)}, not over" if ahead else " · no trial is over yet"
         title = f"{self._study} · trial {trial.number}{count}".lstrip(" ·")
         return Text.assemble((printable(title), "bold"), rest)
 

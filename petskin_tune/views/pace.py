@@ -90,7 +90,8 @@ class StudyPace:
         if self.extent.unit == "epoch":
             epochs = trial.epochs - trial.epochs_done()
             trained = trial.epochs_done() - trial.began_at
-            return max(0.0, self.extent.left - trained) * left / epochs if epochs > 0 else None
+            # However little is left of the budget: what is trained last is trained to its end.
+            return max(left, (self.extent.left - trained) * left / epochs) if epochs > 0 else None
         others = max(0, self.extent.left - 1)
         if not self.ended:
             return left if not others else None

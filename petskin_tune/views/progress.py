@@ -90,6 +90,7 @@ class Progress:
         pruned: int,
         resumed_from: Position | None = None,
         curve: Mapping[int, float] | None = None,
+        ahead: float | None = None,
     ) -> None:
         """Trial ``number`` starts, or goes on after ``resumed_from``.
 
@@ -102,6 +103,7 @@ class Progress:
             pruned: how many trials of the study were pruned so far.
             resumed_from: the durable position, when another process began this trial.
             curve: its mask mAP by epoch so far.
+            ahead: the highest mask mAP of a trial that is not over, if it is above the best.
         """
         begun = resumed_from or Position(0, 0)
         with self._lock:
@@ -203,7 +205,7 @@ class Progress:
 
     def trial_ended(self, number: int, state: TrialEnd, value: float | None, seconds: float, reason: str = "") -> None:
         """Trial ``number`` left this worker after ``seconds`` of training here; ``value`` is its best mask mAP."""
-        because = f": {'Ctrl-C' if reason == 'SIGINT' else reason}" if reason else ""
+        because = f": {words.reason(reason)}" if reason else ""
         best = f" · best mask mAP {words.score(value)}" if value is not None else ""
         with self._lock:
             self._trial = None

@@ -23,7 +23,7 @@ from petskin_tune.leases.heartbeat import Heartbeat
 from petskin_tune.leases.held_trial import HeldTrial
 from petskin_tune.leases.lease import Held
 from petskin_tune.study import attributes
-from petskin_tune.study.best.ranking import has_reached
+from petskin_tune.study.best.ranking import ahead, has_reached, so_far
 from petskin_tune.study.best.repeats import pairs_of, repeated_by, repeats_of
 from petskin_tune.study.extent import Extent, begun_here, extent
 from petskin_tune.study.foreign import without_foreign
@@ -253,6 +253,7 @@ class Worker:
             len(without_foreign(self._study.trials(TrialState.PRUNED))),
             resumed_from=lease.snapshot.position if lease and lease.snapshot else None,
             curve=trial.read().intermediate_values,
+            ahead=self._ahead(),
         )
         self._place.run = run = TrialRun(trial, settings, self._place, heartbeat, best)
         if self._suspension.reason:
@@ -338,6 +339,12 @@ class Worker:
     def _show_study(self) -> None:
         spec, home = self._study.spec, str(self._place.home.folder)
         self._view.study(spec.study, self._extent(), best=self._best(), home=home)
+
+    def _ahead(self) -> float | None:
+        """The highest value of a trial that is not over, if it is above the best."""
+        trials = self._study.trials()
+        above = ahead(begun_here(trials), self._study.best())
+        return None if above is None else so_far(above)
 
     def _extent(self) -> Extent:
         return extent(self._study.spec, begun_here(self._study.trials()))

@@ -86,6 +86,24 @@ def test_a_person_sees_the_study_and_cannot_delete_it(address: str, page: Any, u
     assert len(optuna.load_study(study_name="petskin", storage=url).trials) == 8
 
 
+PLACES = {"": "Hyperparameter Importance", "/trials?numbers=1": "Trial 1 (", "/note": "Note", "/analytics": "Contour"}
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_of_a_study_is_wider_than_the_screen(address: str, page: Any, width: int, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    troubles: list[str] = []
+    page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    for place, text in PLACES.items():
+        page.goto(address + place)
+        page.get_by_role("heading", name=text).first.wait_for()
+        name = f"dashboard-{place.strip('/').partition('?')[0] or 'study'}-{width}.png"
+        page.screenshot(path=os.environ.get("TUNE_SCREENSHOTS", str(tmp_path)) + f"/{name}")
+        assert (place, page.evaluate("document.documentElement.scrollWidth")) == (place, width)
+    assert troubles == []
+
+
 def test_a_name_that_somebody_else_points_to_this_machine_reads_nothing(address: str, page: Any) -> None:
     port = address.split(":")[2].split("/")[0]
     answer = page.goto(f"http://evil.example:{port}/api/studies")

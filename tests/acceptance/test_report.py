@@ -37,6 +37,12 @@ FIRST_IS_SHOWN = """() => {
   const first = document.querySelector("details.pictures img");
   return first.complete && first.naturalWidth === 670 && first.getBoundingClientRect().width > 250;
 }"""
+SCALE = """() => {
+  const traces = [...document.querySelectorAll(".plot")].flatMap((plot) => plot.data);
+  const style = getComputedStyle(document.documentElement);
+  const wanted = ["low", "middle", "high"].map((name) => style.getPropertyValue("--map-" + name).trim());
+  return [traces.find((trace) => trace.type === "contour").colorscale.map(([, colour]) => colour), wanted];
+}"""
 COLUMN = """(column) => [...document.querySelectorAll("table.trials tbody tr:not([hidden])")]
   .map((row) => row.cells[column].textContent)"""
 
@@ -91,6 +97,9 @@ def test_a_report_is_whole_on_the_screen_and_asks_nobody(page: Any, file: Path, 
     plots = page.evaluate(PLOTS)
     assert len({plot["section"] for plot in plots}) == 9
     assert [plot for plot in plots if not plot["points"] or not plot["drawn"]] == []
+
+    drawn, wanted = page.evaluate(SCALE)
+    assert drawn == wanted
 
     first = page.evaluate(COLUMN, 2)
     assert first[0] == max(first)

@@ -46,9 +46,7 @@ def test_a_job_whose_pods_are_evicted_and_lost_ends_with_every_trial_complete(tm
     evicted = start(*typed, cwd=tmp_path)
     Said(evicted).wait_for("trial 0 epoch 2/30")
     code = evict(evicted)
-    assert code in (EXIT_SUSPENDED, -signal.SIGKILL), (
-        code
-    )  # on a machine that is busy it may take longer than it is given
+    assert code in (EXIT_SUSPENDED, -signal.SIGKILL)  # a busy machine may take longer than it is given
     assert action(EXIT_SUSPENDED) == "Ignore"
 
     lost = start(*typed, cwd=tmp_path)  # the node is gone without a word

@@ -122,6 +122,20 @@ def test_optuna_itself_reads_the_study(finished: tuple[Path, str]) -> None:
     assert float(plain.stdout) == load(folder / "runs").best_value
 
 
+def test_the_line_that_best_prints_validates_the_weights_to_the_trials_value(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    told = run("best", "--study", "small", "--weights", "my best.pt", cwd=folder, command="petskin-tune")
+    assert told.returncode == 0, told.stdout
+    line = told.stdout.splitlines()[-1].partition("its mask mAP again: ")[2]
+    code = f"from ultralytics import YOLO\nprint({line}.results_dict['metrics/mAP50-95(M)'])"
+    offline = environment(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", YOLO_CONFIG_DIR=str(folder))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=offline, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(load(folder / "runs").best_value, abs=1e-4)
+
+
 def test_best_weights_of_the_best_trials_are_kept_and_snapshots_are_not(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     files = sorted(path.name for path in (folder / "runs" / "checkpoints").rglob("*") if path.is_file())

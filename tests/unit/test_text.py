@@ -70,3 +70,7 @@ def test_lines_are_fitted_each_under_its_own_indent() -> None:
     assert fitted[0] == "study petskin: look at this first"
     assert fitted[1].startswith("  → word")
     assert fitted[2].startswith("    word")
+
+
+def test_a_signal_is_called_what_a_person_has_pressed() -> None:
+    assert [words.reason(given) for given in ("SIGINT", "deadline", None)] == ["Ctrl-C", "deadline", ""]

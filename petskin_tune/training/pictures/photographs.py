@@ -14,6 +14,7 @@ from petskin_tune.training.pictures.canvas import INK, PAPER, QUIET, blank, box,
 
 TILE = 320  # pixels: the longer side of a photograph on a sheet
 PER_SHEET = 4
+MOST_NAMED = 6  # predictions on a photograph: under more names nothing is seen of it
 LONGEST_NAME = 18  # columns of a class's name on a photograph
 _GAP, _HEADING, _CAPTION = 10, 30, 22  # pixels between tiles, above the first row, above each other row
 _SIZE = 15  # of letters
@@ -79,13 +80,21 @@ def sheet(shown: Sequence[Shown], names: Sequence[str], first: int) -> np.ndarra
     put(picture, "predictions", right, _HEADING / 2, _SIZE + 2)
     top = _HEADING
     for number, (one, height) in enumerate(zip(shown, heights, strict=True), first):
-        put(picture, f"{number}  {cut(one.name, 80)}", _GAP, top + _CAPTION / 2 - 1, _SIZE - 2, QUIET)
+        more = len(one.predictions) - MOST_NAMED
+        put(picture, f"{number}  {cut(one.name, 38 if more > 0 else 80)}", _GAP, *_caption_at(top))
+        if more > 0:
+            put(picture, f"{len(one.predictions)} found; named: the surest {MOST_NAMED}", right, *_caption_at(top))
         for left, objects in ((_GAP, one.labels), (right, one.predictions)):
             tile = _drawn(one.pixels, objects, names)
             at = left + (TILE - tile.shape[1]) // 2
             picture[top + _CAPTION : top + _CAPTION + tile.shape[0], at : at + tile.shape[1]] = tile
         top += height
     return picture
+
+
+def _caption_at(top: int) -> tuple[float, int, tuple[int, int, int]]:
+    """Where a caption stands in its row, its size, its colour."""
+    return top + _CAPTION / 2 - 1, _SIZE - 2, QUIET
 
 
 def _drawn(pixels: np.ndarray, objects: Sequence[Outlined], names: Sequence[str]) -> np.ndarray:
@@ -98,7 +107,8 @@ def _drawn(pixels: np.ndarray, objects: Sequence[Outlined], names: Sequence[str]
         for outline in one.outlines:
             polyline(tile, outline, colour_of(one.number), 2, closed=True)
     taken: list[tuple[float, float, float, float]] = []
-    for one in objects:
+    predicted = any(one.confidence is not None for one in objects)
+    for one in objects[:MOST_NAMED] if predicted else objects:
         if one.outlines:
             _write_name(tile, one, names, taken)
     return tile

@@ -1,4 +1,4 @@
-"""Pictures on the dashboard's pages: rows for the trials that have any, and files that can do nothing but be looked at.
+"""Pictures and arguments on the pages of trials: their rows, and files that can do nothing but be looked at.
 
 optuna-dashboard lists what stands in attributes of study and trial under ``artifacts:`` and takes all of it for right:
 a row that is none ends its page, and a file is sent as whatever type its row names, to pages of any origin.
@@ -6,16 +6,29 @@ a row that is none ends its page, and a file is sent as whatever type its row na
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bottle import HTTPResponse
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from petskin_tune import text as words
 from petskin_tune.checkpoints.artifacts import PREFIX, Artifacts, read_row
+from petskin_tune.study import attributes
+from petskin_tune.study.stored import recorded
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
 
 OF_A_TRIAL = "dashboard:artifacts:{}:{}"  # as optuna-dashboard keeps a trial's artifacts with the study
+ARGUMENTS = "Arguments.csv"  # behind the pictures, whose names begin with a number
+_ID_OF_ARGUMENTS = "ffffffff-ffff-ffff-ffff-{:012x}"  # with Optuna's id of the trial; no UUID that Optuna draws
+_IS_OF_ARGUMENTS = re.compile(r"f{8}-(?:f{4}-){3}([0-9a-f]{12})")
 _ROWS = (PREFIX, "dashboard:artifacts:")
 _PATH = "/artifacts/"
 _SHOWN = ("image/jpeg", "image/png", "image/webp", "image/gif", "text/plain", "text/csv", "application/json")
@@ -34,13 +47,19 @@ class ForTheDashboard:
 
     Args:
         artifacts: of the study.
+        arguments: with which a trial trains, by Optuna's id of it.
     """
 
-    def __init__(self, artifacts: Artifacts) -> None:
+    def __init__(
+        self, artifacts: Artifacts, arguments: Callable[[int], Mapping[str, Any]] = lambda trial_id: {}
+    ) -> None:
         self._artifacts = artifacts
+        self._arguments = arguments
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """The content of an artifact."""
+        if found := _IS_OF_ARGUMENTS.fullmatch(artifact_id):
+            return io.BytesIO(table_of(self._arguments(int(found.group(1), 16))))
         try:
             return self._artifacts.open_reader(artifact_id)
         except ArtifactNotFound as error:
@@ -51,7 +70,9 @@ class ForTheDashboard:
         self._artifacts.write(artifact_id, content_body)
 
     def remove(self, artifact_id: str) -> None:
-        """Delete what a person has uploaded."""
+        """Delete what a person has uploaded; what is made to be looked at cannot be deleted."""
+        if _IS_OF_ARGUMENTS.fullmatch(artifact_id):
+            return
         try:
             self._artifacts.remove(artifact_id)
         except ArtifactNotFound as error:
@@ -83,6 +104,37 @@ def rows_of_trials(artifacts: Artifacts, ids: Mapping[int, int]) -> dict[str, st
         if number in ids
         for row in rows
     }
+
+
+def rows_of_arguments(trials: Iterable[FrozenTrial]) -> dict[str, str]:
+    """A table of its arguments for each trial that has begun, as attributes of the study.
+
+    Args:
+        trials: those that may get one.
+    """
+    found = {}
+    for trial in trials:
+        if attributes.ARGUMENTS in trial.user_attrs:
+            artifact_id = _ID_OF_ARGUMENTS.format(trial._trial_id)
+            row = {"artifact_id": artifact_id, "filename": ARGUMENTS, "mimetype": "text/csv", "encoding": None}
+            found[OF_A_TRIAL.format(trial._trial_id, artifact_id)] = json.dumps(row)
+    return found
+
+
+def arguments_of(storage: RDBStorage, trial_id: int) -> Mapping[str, Any]:
+    """The arguments with which a trial trains, as far as they are recorded."""
+    try:
+        return recorded(storage.get_trial(trial_id)).get(attributes.ARGUMENTS, {})
+    except KeyError:  # it was deleted meanwhile
+        return {}
+
+
+def table_of(arguments: Mapping[str, Any]) -> bytes:
+    """Arguments as a CSV file, by name."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerows([("argument", "value"), *((name, words.parameter(arguments[name])) for name in sorted(arguments))])
+    return file.getvalue().encode()
 
 
 class ToLookAt:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from petskin_tune.checkpoints.artifacts import Artifacts
     from petskin_tune.leases.lease import Lease
+    from petskin_tune.views.dashboard.notes import Notes
     from petskin_tune.views.status.facts import Status
 
 PORT = 8080
@@ -32,6 +33,16 @@ LOOPBACK = "127.0.0.1"
 READS = ("GET", "HEAD")
 THIS_MACHINE = ("127.0.0.1", "localhost", "[::1]")
 REASON = "this dashboard is for looking only; to change the study here, start it with --write"
+# optuna-dashboard's pages are as wide as a desk; on a phone, what stands beside one another there stands below.
+STYLE = """<style>@media (max-width: 700px) {
+  main { min-width: 0; flex: 1 1 0; padding-bottom: 4rem; }
+  main .MuiBox-root { max-width: 100%; }
+  main .MuiGrid-item { flex-basis: 100%; max-width: 100%; }
+  main .MuiCardContent-root, main .MuiTableContainer-root { overflow-x: auto; }
+  main .MuiBox-root:has(> .MuiDivider-vertical) { flex-direction: column; }
+  main .MuiBox-root:has(> .MuiDivider-vertical) > :first-child { width: 100%; height: 11rem; min-height: 0; }
+  main .MuiBox-root:has(> .MuiChip-root), main .MuiCardContent-root > .MuiBox-root { flex-wrap: wrap; }
+}</style>"""
 BANNER = """<div style="position:fixed;right:8px;bottom:8px;z-index:9999;padding:2px 10px;border-radius:6px;
 font:12px system-ui,sans-serif;background:#1f2933;color:#fff;opacity:.85;max-width:90vw"
 >{reason}<a href="/workers" style="color:#9ecbff">workers</a></div>"""
@@ -76,11 +87,11 @@ def _is_of_this_machine(origin: str | None) -> bool:
 def _with_banner(
     application: Application, banner: str, environ: Environ, start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
-    """The application's page with what we say on it: that it is for looking only, and where the workers are."""
+    """The application's page, for a phone too, with what we say on it: it is for looking only, and who works where."""
     answer: list[Any] = []
     fresh = {name: value for name, value in environ.items() if name != "HTTP_IF_MODIFIED_SINCE"}
     page = b"".join(application({**fresh, "HTTP_ACCEPT_ENCODING": "identity"}, lambda *given: answer.extend(given)))
-    page = page.replace(b"</body>", banner.encode() + b"</body>")
+    page = page.replace(b"</body>", f"{STYLE}{banner}</body>".encode())
     kept = [(name, value) for name, value in answer[1] if name.lower() not in ("content-length", "last-modified")]
     length = [("Content-Length", str(len(page)))] if environ["REQUEST_METHOD"] == "GET" else []
     start_response(answer[0], [*kept, *length])
@@ -107,7 +118,7 @@ def make_server(
     port: int = PORT,
     *,
     write: bool = False,
-    note_of_study: Callable[[int], str | None] = lambda study_id: None,
+    notes: Callable[[int], Notes | None] = lambda study_id: None,
     artifacts: Artifacts | None = None,
     study_id: int | None = None,
     collect: Callable[[], Status | None] = lambda: None,
@@ -118,7 +129,7 @@ def make_server(
         storage: of the studies.
         port: to listen on.
         write: whether studies can be changed from this machine's browsers.
-        note_of_study: see :class:`petskin_tune.views.dashboard.storage.DashboardStorage`.
+        notes: see :class:`petskin_tune.views.dashboard.storage.DashboardStorage`.
         artifacts: of the study ``study_id``; None: no page shows any.
         study_id: Optuna's.
         collect: gives the study as it is now, for the page of its workers; None: it is gone.
@@ -128,12 +139,13 @@ def make_server(
     """
     import optuna_dashboard
 
-    from petskin_tune.views.dashboard.artifacts import ForTheDashboard, ToLookAt
+    from petskin_tune.views.dashboard.artifacts import ForTheDashboard, ToLookAt, arguments_of
     from petskin_tune.views.dashboard.storage import DashboardStorage
     from petskin_tune.views.dashboard.workers import WithWorkers
 
-    seen = DashboardStorage(storage, note_of_study, lambda shown: artifacts if shown == study_id else None)
-    pages = optuna_dashboard.wsgi(seen, artifact_store=ForTheDashboard(artifacts) if artifacts else None)
+    seen = DashboardStorage(storage, notes, lambda shown: artifacts if shown == study_id else None)
+    store = ForTheDashboard(artifacts, lambda trial_id: arguments_of(storage, trial_id)) if artifacts else None
+    pages = optuna_dashboard.wsgi(seen, artifact_store=store)
     application = Guarded(WithWorkers(ToLookAt(pages), collect), write=write)
     try:
         server = _Server((LOOPBACK, port), _QuietHandler)
@@ -171,7 +183,7 @@ def serve(
     Raises:
         UsageError: the port is taken or not allowed.
     """
-
+    from petskin_tune.views.dashboard.notes import notes_if_there
     from petskin_tune.views.dashboard.workers import PATH
 
     number = study._study_id
@@ -179,11 +191,11 @@ def serve(
     def collect() -> Status | None:
         return status_if_there(study, read_leases, options)
 
-    def note_of_study(study_id: int) -> str | None:
-        return note_if_there(study, read_leases, options) if study_id == number else None
+    def notes(study_id: int) -> Notes | None:
+        return notes_if_there(study, read_leases, options) if study_id == number else None
 
     with make_server(
-        storage, port, write=write, note_of_study=note_of_study, artifacts=artifacts, study_id=number, collect=collect
+        storage, port, write=write, notes=notes, artifacts=artifacts, study_id=number, collect=collect
     ) as server:
         where = f"http://{LOOPBACK}:{server.server_port}"
         say(f"dashboard of study {study.study_name}: {where}/dashboard/studies/{number} (Ctrl-C ends it)")
@@ -194,14 +206,6 @@ def serve(
             return
 
 
-def note_if_there(study: Study, read_leases: Callable[[], Sequence[Lease]], options: str = "") -> str | None:
-    """See :func:`note`; None where somebody has deleted the study while it is shown."""
-    try:
-        return note(study, read_leases(), options)
-    except (KeyError, UsageError):
-        return None
-
-
 def status_if_there(study: Study, read_leases: Callable[[], Sequence[Lease]], options: str = "") -> Status | None:
     """The study as it is now; None where somebody has deleted it while it is shown."""
     from petskin_tune.views.status import collect as status
@@ -210,26 +214,3 @@ def status_if_there(study: Study, read_leases: Callable[[], Sequence[Lease]], op
         return status.collect(study, read_leases(), time.time(), options=options)
     except (KeyError, UsageError):
         return None
-
-
-def note(study: Study, leases: Sequence[Lease], options: str = "") -> str:
-    """The study in Markdown: how far it is, what is best and what that is worth, what it cost, what to type next."""
-    from petskin_tune.views.dashboard.storage import literal
-    from petskin_tune.views.report.rows import read
-    from petskin_tune.views.report.summary import costs, worth
-    from petskin_tune.views.status import collect as status
-
-    shown = status.collect(study, leases, time.time(), options=options)
-    table = read(study, leases, {trial.number: trial.hold for trial in shown.running})
-    lines = [literal(status.headline(shown))]
-    if shown.repeats:
-        lines += [f"**{literal(shown.repeats.sentence)}**", *([literal(shown.gain.sentence)] if shown.gain else [])]
-    elif shown.best:
-        lines += [f"**{literal(status.best_line(shown.best))}**", *map(literal, worth(table))]
-    if not shown.repeats and (above := status.ahead_line(shown)):
-        lines.append(literal(above))
-    lines += map(literal, costs(table))
-    if table.spec is not None:
-        lines.append(f"Model {literal(table.spec.model)}, data {literal(table.spec.data)}, {table.spec.epochs} epochs.")
-    command = shown.next_command.replace("`", "'")
-    return "\n\n".join([*lines, f"{literal(shown.next_reason)}; type:", f"```\n{command}\n```"])

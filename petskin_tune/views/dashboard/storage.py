@@ -2,8 +2,8 @@
 
 Nothing of this is written. Curves and arguments are attributes of thousands of characters, which the dashboard
 puts into one line each; they are shortened. A study and the trials that people ask about get notes, made when they are
-looked at, so that they are always true; a note that somebody wrote stays as it is. Pictures of trials are added as
-artifacts, see ``artifacts.py``.
+looked at, so that they are always true; a note that somebody wrote stays as it is. Pictures and arguments of trials are
+added as artifacts, see ``artifacts.py``.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.storages import _CachedStorage
 
-from petskin_tune import text as words
-from petskin_tune.error_text import shortened
 from petskin_tune.study import attributes
 from petskin_tune.study.best.ranking import ranked
-from petskin_tune.study.stored import recorded
 from petskin_tune.study.trials import failure_of
-from petskin_tune.views.dashboard.artifacts import only_rows, rows_of_trials
+from petskin_tune.views.dashboard.artifacts import only_rows, rows_of_arguments, rows_of_trials
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, TrialState
 
     from petskin_tune.checkpoints.artifacts import Artifacts
+    from petskin_tune.views.dashboard.notes import Notes
 
 LONGEST = 80  # characters of an attribute
 MOST_NOTES = 100  # trials: the dashboard's time for notes grows with their square
@@ -46,18 +44,18 @@ class DashboardStorage(_CachedStorage):
 
     Args:
         backend: ours.
-        note_of_study: the note of a study, by its id; None: that study gets none.
+        notes: of a study and its trials as they are now, by its id; None: that study gets none.
         artifacts: the pictures of a study's trials, by its id; None: it has none here.
     """
 
     def __init__(
         self,
         backend: RDBStorage,
-        note_of_study: Callable[[int], str | None] = lambda study_id: None,
+        notes: Callable[[int], Notes | None] = lambda study_id: None,
         artifacts: Callable[[int], Artifacts | None] = lambda study_id: None,
     ) -> None:
         super().__init__(backend)
-        self._note_of_study = note_of_study
+        self._read_notes = notes
         self._artifacts = artifacts
         self._short: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
         self._notes: dict[int, tuple[float, Mapping[str, Any]]] = {}
@@ -88,8 +86,9 @@ class DashboardStorage(_CachedStorage):
         artifacts = self._artifacts(study_id)
         if artifacts is None:
             return only_rows(kept)
-        ids = {trial.number: trial._trial_id for trial in super().get_all_trials(study_id, deepcopy=False)}
-        return {**only_rows(kept), **rows_of_trials(artifacts, ids)}
+        trials = super().get_all_trials(study_id, deepcopy=False)
+        ids = {trial.number: trial._trial_id for trial in trials}
+        return {**only_rows(kept), **rows_of_trials(artifacts, ids), **rows_of_arguments(asked_about(trials))}
 
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
         made_of, known = self._short.get(trial._trial_id, (None, None))
@@ -117,11 +116,11 @@ class DashboardStorage(_CachedStorage):
         return notes
 
     def _make_notes(self, study: FrozenStudy) -> Mapping[str, Any]:
-        body = self._note_of_study(study._study_id)
-        if body is None:
+        made = self._read_notes(study._study_id)
+        if made is None:
             return {}
         trials = super().get_all_trials(study._study_id, deepcopy=False)
-        notes = {"": body} | {f"{trial._trial_id}:": note_of_trial(trial) for trial in asked_about(trials)}
+        notes = {"": made.of_study} | {f"{trial._trial_id}:": made.of_trial(trial) for trial in asked_about(trials)}
         found: dict[str, Any] = {}
         for owner, text in notes.items():
             if NOTE.format(owner) not in study.system_attrs:
@@ -142,33 +141,8 @@ def _short(value: Any) -> Any:
 
 
 def asked_about(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that get a note: the best ones, then those that failed or run, the newest first."""
+    """The trials that get a note and a table: the best ones, then those that failed or run, the newest first."""
     best = ranked(trials)[: MOST_NOTES // 2]
     known = {trial.number for trial in best}
     troubled = [t for t in reversed(trials) if t.number not in known and (failure_of(t) or not t.state.is_finished())]
     return [*best, *troubled[: MOST_NOTES - len(best)]]
-
-
-def note_of_trial(trial: FrozenTrial) -> str:
-    """A trial in Markdown: how far it is, why it failed, and with which arguments it trains."""
-    known = recorded(trial)
-    done = len(trial.intermediate_values)
-    values = trial.values or list(trial.intermediate_values.values())
-    lines = [f"{words.counted(done, 'epoch')}, mask mAP {words.score(max(values, default=None))}."]
-    if failure := failure_of(trial):
-        verb = "Failed" if trial.state.is_finished() else "Given back"
-        lines.append(f"**{verb}: {literal(failure.kind)}.** {literal(shortened(failure.message))}")
-    lines += [literal(note) for note in known.get(attributes.NOTES, ())]
-    if arguments := known.get(attributes.ARGUMENTS):
-        lines.append("| argument | value |\n|---|---|\n" + "\n".join(_row(*item) for item in sorted(arguments.items())))
-    return "\n\n".join(lines)
-
-
-def _row(name: str, value: Any) -> str:
-    return f"| {literal(name)} | {literal(words.parameter(value)[:LONGEST])} |"
-
-
-def literal(text: object) -> str:
-    """Text of others as Markdown shows it unchanged."""
-    plain = " ".join(str(text).split())
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()<>#+-.!|~" else sign for sign in plain)

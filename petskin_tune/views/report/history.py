@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from petskin_tune import text as words
 from petskin_tune.views.report.parts import grid, missing, plot, section
 from petskin_tune.views.report.rows import Row, Table
 from petskin_tune.views.report.style import (
@@ -27,7 +28,7 @@ NO_EPOCH = "No epoch is done yet."
 
 
 def best_so_far(table: Table) -> str:
-    """Two plots: over trials in the order of their ends, and over hours of training."""
+    """Two plots: over trials in the order of their numbers, and over hours of training."""
     title = "Best so far"
     if not table.valued:
         return missing(title, NONE_COMPLETE)
@@ -36,6 +37,9 @@ def best_so_far(table: Table) -> str:
     sentence = "Each dot is a trial; the line is the best so far."
     if any(row.group in ("running", "suspended", "frozen") for row in rows):
         sentence += " A trial that has not ended stands at its best epoch, and does not count for the line."
+    highest = max(table.valued, key=lambda row: (row.value or 0.0, -row.number))
+    if highest is not table.best:
+        sentence += f" It counts single epochs: the highest, {words.score(highest.value)}, is trial {highest.number}'s."
     figures = [plot(over_trials, "The best value so far over the number of trials.", "over trials")]
     if hours := _hours(rows):
         over_hours = _risen(rows, lambda row: hours[row.number], "hours of training, all workers together")
@@ -81,13 +85,23 @@ def _best_line(rows: Sequence[Row], place: Callable[[Row], float]) -> Trace:
 
 
 def _hours(rows: Iterable[Row]) -> dict[int, float]:
-    """Hours trained by all workers together until each trial's end; empty where nothing is known of them."""
+    """Hours trained by all workers together until each trial's end; empty where nothing is known of them.
+
+    A trial stands where it would have ended without a pause: one that was frozen is told its end with the study's.
+    """
     hours: dict[int, float] = {}
     sum_of_all = 0.0
-    for row in sorted(rows, key=lambda row: (row.end is None, row.end or row.begin or datetime.min, row.number)):
+    for row in sorted(rows, key=lambda row: (_unpaused_end(row) or datetime.max, row.number)):
         sum_of_all += row.seconds
         hours[row.number] = sum_of_all / 3600
     return hours if sum_of_all else {}
+
+
+def _unpaused_end(row: Row) -> datetime | None:
+    if row.begin is None:
+        return row.end
+    trained = row.begin + timedelta(seconds=row.seconds)
+    return trained if row.end is None else min(trained, row.end)
 
 
 # ---- learning curves ------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 
   // ---- figures -----------------------------------------------------------------------------------------------------
 
-  // "colour:best" becomes the CSS variable --best, and "colour:best/0.5" lets half of what lies beneath shine through. Lists of numbers have no colours: they stay as they are.
+  // "colour:best" becomes the CSS variable --best, and "colour:best/0.5" lets half of what lies beneath shine through. Lists of numbers have no colours: they stay as they are. A step of a colour scale is a number and a colour.
   const variable = (reference, colours) => {
     const [name, share] = reference.slice("colour:".length).split("/");
     const colour = colours.getPropertyValue("--" + name).trim();
@@ -18,7 +18,10 @@
 
   const coloured = (value, colours) => {
     if (typeof value === "string") return value.startsWith("colour:") ? variable(value, colours) : value;
-    if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map((item) => coloured(item, colours));
+    if (Array.isArray(value)) {
+      const numbers = typeof value[0] === "number" && typeof value[value.length - 1] !== "string";
+      return numbers ? value : value.map((item) => coloured(item, colours));
+    }
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, coloured(item, colours)]));
   };

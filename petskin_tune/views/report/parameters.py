@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENOUGH_FOR_IMPORTANCE = 4  # complete trials; of fewer, an importance says nothing
+ENOUGH_COMPLETE, ENOUGH_ENDED = 4, 8  # trials, either of them; of fewer, an importance says nothing
 TOP = 0.1  # of the trials: what the importances explain
 FEWEST_ON_TOP = 5  # trials, as the method's authors advise
 MOST_DOTS = 1000  # in one of the small plots
@@ -49,6 +49,8 @@ def importances(table: Table) -> dict[str, float]:
     Pruned trials count with the value that they had: they are not among the best, and no more is asked of them.
     Empty where nothing can be told.
     """
+    if not _are_enough(table):
+        return {}
     trials = [row.trial for row in table.valued]
     names = [name for name in table.distributions() if sum(name in trial.params for trial in trials) > 1]
     if not names or len({row.value for row in table.valued}) < 2:
@@ -69,17 +71,27 @@ def importances(table: Table) -> dict[str, float]:
 def importance_section(table: Table, shares: dict[str, float]) -> str:
     """A bar for each parameter."""
     title = "Importance of the parameters"
-    complete = sum(row.state == "complete" for row in table.rows)
-    if complete < ENOUGH_FOR_IMPORTANCE:
-        return missing(title, f"Needs {ENOUGH_FOR_IMPORTANCE} complete trials, there are {complete}.")
+    if not _are_enough(table):
+        so_far = f"so far {_complete(table)} and {len(table.valued)}"
+        return missing(title, f"Needs {ENOUGH_COMPLETE} complete trials, or {ENOUGH_ENDED} with pruned ones: {so_far}.")
     if not shares:
         return missing(title, "Cannot be told: all values are alike, or no parameter differs.")
     top = _top_share(len(table.valued))
     sentence = (
         f"How much each parameter decides whether a trial is among the best {percent(top)} (PED-ANOVA"
         f"{'; of so few trials only a hint' if len(table.valued) < 10 * FEWEST_ON_TOP else ''})."
+        f"{'' if _complete(table) == len(table.valued) else ' A pruned trial counts with what it had reached.'}"
     )
     return section(title, sentence, plot(_bars(shares), "Importance of each parameter."))
+
+
+def _complete(table: Table) -> int:
+    return sum(row.state == "complete" for row in table.rows)
+
+
+def _are_enough(table: Table) -> bool:
+    """Whether importances say anything: a search that freezes most of its trials completes few of them."""
+    return _complete(table) >= ENOUGH_COMPLETE or len(table.valued) >= ENOUGH_ENDED
 
 
 def _top_share(trials: int) -> float:

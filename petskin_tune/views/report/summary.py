@@ -149,10 +149,11 @@ def _tiles(table: Table) -> str:
     lead = None
     if best and defaults and best.value is not None and defaults.value is not None:
         lead = figure(best.value - defaults.value, "+.3f")
+    early = ", which ended early" if defaults and defaults.state != "complete" else ""
     hours = sum(row.seconds for row in table.rows)
     tiles = [
         ("mask mAP of the best", words.score(best.value) if best else None),
-        (f"over {NAMES[table.reference]}", lead),
+        (f"over {NAMES[table.reference]}{early}", lead),
         ("trials", f"{len(table.rows):,}"),
         ("epochs", f"{sum(len(row.curve) for row in table.rows):,}"),
         ("of training", words.duration(hours) if hours else None),

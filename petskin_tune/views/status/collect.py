@@ -93,7 +93,7 @@ def collect(
     if repeats and spec and reason == DONE:
         command = f"petskin-tune best {words.named(repeats.study, options)} --repeat {pairs_of(spec)}"
     workers = sum(trial.hold == "training" for trial in running)
-    left = work_left(spec, ours, so_far)
+    left = work_left(spec, ours, so_far, running)
     warnings = search.warnings(trials, spec, first, _of_the_best(gain, first))
     return Status(
         study=study.study_name,
@@ -112,7 +112,7 @@ def collect(
         store=study.user_attrs.get(attributes.STORE),
         next_command=command,
         next_reason=reason,
-        notes=(*warnings, *_outlook(study, so_far), *_notes(trials)),
+        notes=(*warnings, *_outlook(study, so_far), *_last(so_far, running), *_notes(trials)),
         troubles=tuple(trouble for trial in trials if (trouble := trouble_of(trial))),
         options=named,
         environment=tuple(_news(study, trials, home)) if home else (),
@@ -158,6 +158,15 @@ def _outlook(study: Study, so_far: Extent) -> list[str]:
     """What the search expects of another day, while there is something left of the study."""
     said = outlook.sentence(study_attributes(study.user_attrs)) if so_far.left else None
     return [said] if said else []
+
+
+def _last(so_far: Extent, running: Sequence[Running]) -> list[str]:
+    """Why somebody still trains although the budget is used up."""
+    last = [str(trial.number) for trial in running if trial.hold != "frozen"]
+    if so_far.unit != "epoch" or so_far.of is None or so_far.left or not last:
+        return []
+    verb = "trial {} is" if len(last) == 1 else "the trials {} are"
+    return [f"the budget is used up; {verb.format(', '.join(last))} trained to the end"]
 
 
 def _states(trials: Sequence[FrozenTrial], frozen: int) -> dict[str, int]:

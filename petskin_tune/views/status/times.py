@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from petskin_tune.leases.lease import Lease
+    from petskin_tune.views.status.facts import Running
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,24 @@ def _spared(trial: FrozenTrial, epochs: int) -> float:
     return (epochs - done) * _seconds(trial) / done if done else 0.0
 
 
-def work_left(spec: StudySpec | None, ours: Sequence[FrozenTrial], extent: Extent) -> float | None:
+def work_left(
+    spec: StudySpec | None, ours: Sequence[FrozenTrial], extent: Extent, running: Iterable[Running] = ()
+) -> float | None:
     """Seconds that the study takes one worker from here on, if its trials are as those before; None: not known yet.
 
     Args:
         spec: of the study; None: it is not ours.
         ours: the trials that its workers began.
         extent: how far the study is.
+        running: its trials that are not over. Those that are not frozen are trained to their ends, whatever is left of
+            the budget.
     """
     epochs, seconds = sum(len(trial.intermediate_values) for trial in ours), sum(map(_seconds, ours))
     if spec is None or not epochs or not seconds:
         return None
     if extent.unit == "epoch":
-        return extent.left * seconds / epochs
+        last = sum(max(0, spec.epochs - trial.epoch) for trial in running if trial.hold != "frozen")
+        return (extent.left or last) * seconds / epochs
     ended = [_seconds(trial) for trial in ours if trial.state.is_finished() and _seconds(trial)]
     each = mean(ended) if ended else spec.epochs * seconds / epochs
     begun = sum(min(each, _seconds(trial)) for trial in ours if not trial.state.is_finished())

@@ -102,7 +102,7 @@ def render(page: TrialPage, study: str, options: str, columns: int = words.WIDTH
     lines += _section("trained with", " ".join(f"{name}={version}" for name, version in page.versions.items()), columns)
     lines += _failure(page, columns)
     if page.reason and not page.failure:
-        lines += _section("given back", page.reason, columns)
+        lines += _section("given back", words.reason(page.reason), columns)
     for title, sentences in (("notes", page.notes), ("its curves", tuple(page.findings.values()))):
         for sentence in sentences:
             lines += _section(title, sentence, columns)

@@ -102,7 +102,7 @@ def collect(study: Study, leases: Iterable[Lease], options: str = "") -> Trials:
     epochs = spec.epochs if spec else None
     rows = tuple(
         replace(
-            _row(trial, held.get(trial._trial_id), epochs, trial is first),
+            row_of(trial, held.get(trial._trial_id), epochs, trial is first),
             repeats=repeated_by(recorded(trial), repeats),
         )
         for trial in trials
@@ -111,7 +111,15 @@ def collect(study: Study, leases: Iterable[Lease], options: str = "") -> Trials:
     return Trials(study.study_name, rows, tuple(_differing(trials)), named, str(repeats or ""))
 
 
-def _row(trial: FrozenTrial, lease: Lease | None, of: int | None, is_best: bool) -> Row:
+def row_of(trial: FrozenTrial, lease: Lease | None, of: int | None, is_best: bool) -> Row:
+    """One trial.
+
+    Args:
+        trial: of Optuna.
+        lease: of it; None: it has none.
+        of: how many epochs it has in all; None: not known.
+        is_best: whether it is the best of the study.
+    """
     known = recorded(trial)
     ours = lease is not None or attributes.MARK in trial.system_attrs
     state, doing = _state(trial, lease, ours)

@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from petskin_tune.errors import UsageError
@@ -94,10 +95,13 @@ def test_weights_come_from_the_store_under_the_key_that_the_trial_names(tmp_path
     asked = []
 
     def fetch(key: str, dest: Path) -> None:
-        asked.append((key, dest))
+        asked.append(key)
+        torch.save({"epoch": 7}, dest)
 
     assert write_weights(study, tmp_path / "best.pt", fetch).number == 0
-    assert asked == [(WEIGHTS, tmp_path / "best.pt")]
+    assert asked == [WEIGHTS]
+    assert list(tmp_path.iterdir()) == [tmp_path / "best.pt"]
+    assert torch.load(tmp_path / "best.pt") == {"epoch": 7}
 
 
 class Evil:
@@ -113,19 +117,18 @@ def test_a_file_with_code_in_the_place_of_the_weights_is_not_handed_out_and_not_
     plain: bool, tmp_path: Path
 ) -> None:
     """Whoever may write to database and store can give it the name that the trial has."""
-    import torch
-
     study = a_study(a_spec())
     add(study, "COMPLETE", 0.1, **{attributes.WEIGHTS: WEIGHTS})
-    mark, evil = tmp_path / "executed", Evil(tmp_path / "executed")
+    (tmp_path / "best.pt").write_text("of before")
+    evil = Evil(tmp_path / "executed")
 
     def fetch(_: str, dest: Path) -> None:
         dest.write_bytes(pickle.dumps(evil)) if plain else torch.save({"model": evil}, dest)
 
     with pytest.raises(UsageError, match=r"weights of trial 0 in the store are not those of a training here"):
         write_weights(study, tmp_path / "best.pt", fetch)
-    assert not (tmp_path / "best.pt").exists()
-    assert not mark.exists()
+    assert (tmp_path / "best.pt").read_text() == "of before"
+    assert list(tmp_path.iterdir()) == [tmp_path / "best.pt"]
 
 
 def test_weights_that_are_not_kept_are_refused_with_those_that_are_and_the_way_on(tmp_path: Path) -> None:

@@ -312,6 +312,27 @@ def test_an_epoch_says_what_it_took_and_what_is_left_of_trial_and_study() -> Non
     assert "31 min in the study at this worker's pace alone · safe" in line
 
 
+def test_a_study_is_never_over_before_the_trial_that_is_trained_to_its_end() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(stream, clock=clock)
+    progress.trial_started(1, Extent(53, 54, "epoch"), PARAMS, 10, 0.1, 0)
+    progress.batch(Position(0, 0), 100, {}, 0.0)
+    clock.now = 95.0
+    progress.epoch(1, 1, 10, 0.118, 0.121, 0.1, "safe", seconds=95.0)
+    progress.close()
+    assert "14 min left in this trial, 14 min in the study" in stream.getvalue().splitlines()[-1]
+
+
+def test_the_live_view_knows_of_trials_that_are_ahead_and_not_over() -> None:
+    for best, said in ((None, "· ahead 0.269, not over"), (0.131, "· study best 0.131 · ahead of it 0.269 · 0 pruned")):
+        stream = Terminal()
+        progress = LiveProgress(stream, console=Console(file=stream, force_terminal=True, width=110, color_system=None))
+        progress.study("petskin", SIX_DONE, best=best, home="runs")
+        progress.trial_started(7, SIX_DONE, PARAMS, 10, best, 0, ahead=0.269)
+        assert said in stream.getvalue()
+        progress.close()
+
+
 def test_a_long_epoch_is_told_every_two_minutes() -> None:
     clock, stream = Clock(), io.StringIO()
     progress = Progress(stream, clock=clock)

@@ -77,7 +77,8 @@ def test_the_report_loads_nothing_from_anywhere() -> None:
 
 def test_importance_needs_four_complete_trials_and_says_so() -> None:
     html = report.render(a_searched_study(3), NOW)
-    assert "Needs 4 complete trials, there are 3." in text_of(html)
+    assert "Needs 4 complete trials, or 8 with pruned ones: so far 3 and 3." in text_of(html)
+    assert "whose importance is known" in text_of(html)
     assert "importance-of-the-parameters" not in plots_in(html)
 
 

@@ -18,8 +18,9 @@ from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
-from petskin_tune.views.dashboard.server import make_server, note, note_if_there, serve
-from petskin_tune.views.dashboard.storage import LONGEST, asked_about, note_of_trial
+from petskin_tune.views.dashboard.notes import Notes, notes, notes_if_there
+from petskin_tune.views.dashboard.server import make_server, serve
+from petskin_tune.views.dashboard.storage import LONGEST, asked_about
 from tests.support.made_studies import made
 from tests.support.pictures import kept
 
@@ -150,7 +151,7 @@ def test_attributes_are_short_notes_are_true_and_nothing_of_it_is_written(tmp_pa
     storage = open_storage(f"sqlite:///{tmp_path}/made.db")
     study = made(12, 5, storage=storage).study
     before = storage.get_study_system_attrs(1), repr(storage.get_all_trials(1))
-    with serving(storage, note_of_study=lambda _: note(study, ())) as port:
+    with serving(storage, notes=lambda _: notes(study, ())) as port:
         shown = json.loads(ask(port, "GET", "/api/studies/1")[1])
     assert (storage.get_study_system_attrs(1), repr(storage.get_all_trials(1))) == before
     for owner in (shown, *shown["trials"], *shown["best_trials"]):
@@ -158,20 +159,24 @@ def test_attributes_are_short_notes_are_true_and_nothing_of_it_is_written(tmp_pa
     best = shown["best_trials"][0]["number"]
     assert f"in trial {best}" in shown["note"]["body"]
     assert "tune-worker --study made-up" in shown["note"]["body"]
-    assert "| imgsz | 480 |" in shown["trials"][best]["note"]["body"]
+    of_best = shown["trials"][best]["note"]["body"]
+    assert of_best.startswith("**The best of the study**: 5 of 5 epochs, best mask mAP 0")
+    assert "data datasets/petskin/data\\.yaml" in of_best
+    assert "petskin-tune best --study made-up\n```" in of_best
+    assert len(of_best) < 500
     assert attributes.HISTORY not in {attribute["key"] for attribute in shown["trials"][best]["user_attrs"]}
 
 
 def test_a_note_that_somebody_wrote_stays(storage: PetskinStorage) -> None:
     study = optuna.load_study(study_name="petskin", storage=storage)
     optuna_dashboard.save_note(study, "mine")
-    with serving(storage, note_of_study=lambda _: "made") as port:
+    with serving(storage, notes=lambda _: Notes("made")) as port:
         assert json.loads(ask(port, "GET", "/api/studies/1")[1])["note"]["body"] == "mine"
 
 
 def test_with_write_a_note_that_was_made_is_edited_and_stays_as_it_was_written(storage: PetskinStorage) -> None:
     """optuna-dashboard takes a note whose version is the one after that of the note in the database."""
-    with serving(storage, note_of_study=lambda _: "made", write=True) as port:
+    with serving(storage, notes=lambda _: Notes("made"), write=True) as port:
 
         def shown(of_trial: bool) -> Any:
             study = json.loads(ask(port, "GET", "/api/studies/1")[1])
@@ -192,7 +197,7 @@ def test_the_trials_that_get_notes_are_the_best_and_those_in_trouble() -> None:
     chosen = asked_about(trials)
     assert len(chosen) <= 100
     failed = next(trial for trial in chosen if trial.state.name == "FAIL")
-    assert "**Failed: crashed" in note_of_trial(failed)
+    assert "**Failed: crashed" in Notes("").of_trial(failed)
     assert {trial.number for trial in trials[-5:]} <= {trial.number for trial in chosen}
 
 
@@ -224,6 +229,21 @@ def test_the_page_of_a_trial_shows_its_pictures_and_nothing_of_it_is_written(
         assert ask(port, "GET", path, host="evil.example")[0] == 403
         assert ask(port, "GET", path[:-1] + ("0" if path[-1] != "0" else "1"))[0] == 404
     assert (storage.get_study_system_attrs(1), repr(storage.get_all_trials(1))) == before
+
+
+def test_a_trials_arguments_are_a_table_behind_its_pictures(tmp_path: Path, artifacts: Artifacts) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/made.db")
+    best = made(12, 5, storage=storage).study.best_trial
+    with serving(storage, artifacts=artifacts, study_id=1, write=True) as port:
+        rows = json.loads(ask(port, "GET", "/api/studies/1")[1])["trials"][best.number]["artifacts"]
+        assert [row["filename"] for row in rows][-1] == "Arguments.csv"
+        path = f"/artifacts/1/{best._trial_id}/{rows[-1]['artifact_id']}"
+        ask(port, "DELETE", f"/api{path}")
+        answer = answered(port, "GET", path)
+        lines = answer.read().decode().splitlines()
+    assert answer.headers["Content-Type"] == "text/csv"
+    assert lines[0] == "argument,value"
+    assert "imgsz,480" in lines
 
 
 def test_no_page_from_elsewhere_may_read_a_picture(storage: PetskinStorage, artifacts: Artifacts) -> None:
@@ -277,10 +297,10 @@ def test_with_write_a_person_adds_an_artifact_and_pictures_of_ours_stay(
 
 def test_a_study_that_is_deleted_while_it_is_shown_has_no_note_and_is_no_error(storage: PetskinStorage) -> None:
     study = made(12, 5, storage=storage).study
-    assert note_if_there(study, tuple) is not None
-    with serving(storage, note_of_study=lambda _: note_if_there(study, tuple)) as port:
+    assert notes_if_there(study, tuple) is not None
+    with serving(storage, notes=lambda _: notes_if_there(study, tuple)) as port:
         assert ask(port, "GET", f"/api/studies/{study._study_id}")[0] == 200
         optuna.delete_study(study_name=study.study_name, storage=storage)
-        assert note_if_there(study, tuple) is None
+        assert notes_if_there(study, tuple) is None
         assert ask(port, "GET", f"/api/studies/{study._study_id}")[0] == 404
         assert ask(port, "GET", "/api/studies")[0] == 200

@@ -56,3 +56,12 @@ def test_the_outlines_of_a_mask_go_around_it() -> None:
     (outline,) = outlines_of(mask)
     assert (outline.min(0).tolist(), outline.max(0).tolist()) == ([30, 10], [39, 19])
     assert outlines_of(np.zeros((5, 5), bool)) == ()
+
+
+def test_of_a_model_that_finds_far_too_much_only_the_surest_objects_are_named() -> None:
+    low = SQUARE + np.array([0, 100], np.float32)
+    flood = [Outlined(0, (low,), 0.9 - number / 100) for number in range(20)]
+    named = sheet([a_photograph(*flood)], ["a"], 1)
+    other = [*flood[:6], *(Outlined(0, one.outlines, 0.3) for one in flood[6:])]
+    assert np.array_equal(named, sheet([a_photograph(*other)], ["a"], 1)), "confidences that nobody reads"
+    assert not np.array_equal(named, sheet([a_photograph(*flood[:19])], ["a"], 1)), "it is said how many are found"

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import create_trial
 
 from petskin_tune.study import attributes
 from petskin_tune.views import report
@@ -57,6 +58,38 @@ def test_of_more_trials_than_can_be_drawn_the_best_and_some_of_all_are(table: Ta
 def test_a_report_of_more_trials_than_are_drawn_says_so(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "MOST_CURVES", 20)
     assert "20 of 60 trials, the best ones among them" in history.learning_curves(table)
+
+
+def test_a_trial_that_was_told_its_end_with_the_studys_stands_where_it_was_trained() -> None:
+    study = a_study(a_spec())
+    begin = datetime(2026, 1, 1)
+    for number, (end, value) in enumerate(((200, 0.1), (30, 0.2), (200, 0.3))):  # minutes; the first and last: frozen
+        trial = create_trial(
+            value=value, user_attrs={attributes.SECONDS: 600.0}, system_attrs={attributes.MARK: "made"}
+        )
+        trial.datetime_start = begin + timedelta(minutes=10 * number)
+        trial.datetime_complete = begin + timedelta(minutes=end)
+        study.add_trial(trial)
+    table = rows.read(study, (), {})
+    assert history._hours(table.rows) == pytest.approx({0: 1 / 6, 1: 2 / 6, 2: 3 / 6})
+
+
+def test_the_line_that_rises_above_the_best_trial_says_whose_epoch_that_was(table: Table) -> None:
+    assert "single epochs" not in history.best_so_far(table)
+    second = table.row(table.order[1])
+    named = replace(table, order=(second.number, *(n for n in table.order if n != second.number)))
+    assert f"is trial {table.order[0]}&#x27;s" in history.best_so_far(named)
+
+
+def test_a_search_that_completes_few_of_its_trials_has_importances_all_the_same(table: Table) -> None:
+    kept = [
+        row if row.number == table.order[0] or row.state != "complete" else replace(row, state="pruned")
+        for row in table.rows
+    ]
+    few = replace(table, rows=tuple(kept))
+    shares = parameters.importances(few)
+    assert shares
+    assert "A pruned trial counts with what it had reached." in parameters.importance_section(few, shares)
 
 
 def test_the_map_is_high_where_values_are_and_empty_where_nobody_was() -> None:

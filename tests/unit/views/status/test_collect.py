@@ -354,6 +354,19 @@ def test_a_studys_budget_of_epochs_ends_at_the_pace_of_its_epochs() -> None:
     assert "saved by pruning and freezing: 30 min" in render(status)
 
 
+def test_a_studys_last_run_has_its_time_too_and_is_told_of() -> None:
+    study = a_study(a_spec(**FREEZE_THAW))
+    add(study, "PRUNED", 0.1, curve=dict.fromkeys(range(1, 46), 0.1), seconds=4500.0)
+    last = add(study, "RUNNING", curve=dict.fromkeys(range(1, 13), 0.1), seconds=1200.0)
+    status = collect(study, [a_lease(last)], NOW)
+    assert status.seconds_left == (27 - 12) * 100.0
+    text = render(status)
+    assert "study petskin: all 54 epochs and 3 more trained (1 pruned, 1 running)" in text
+    assert f"the budget is used up; trial {last.number} is trained to the end" in text
+    frozen = collect(study, [a_lease(last, state="frozen", expires_in=-5.0)], NOW)
+    assert "the budget is used up" not in render(frozen)
+
+
 def test_whatever_names_and_numbers_a_study_has_its_status_takes_80_columns() -> None:
     long = "반려견-피부-질환-" * 6
     study = a_study(a_spec())
