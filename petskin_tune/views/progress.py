@@ -165,7 +165,8 @@ class Progress:
             parts += [left] if (left := self._left()) else []
             self._epoch_done(epoch_line(number, epoch, epochs, fitness, best, [*parts, durable]))
             over = self._trial is not None and epoch >= epochs
-            self._pulse.doing(f"trial {number}: bringing its last reports and weights home" if over else None)
+            on = "bringing its last reports and weights home" if over else f"epoch {epoch} done; waiting for the next"
+            self._pulse.doing(f"trial {number}: {on}")
 
     def _epoch_done(self, line: str) -> None:
         """Show the line of an epoch."""

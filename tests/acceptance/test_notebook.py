@@ -1,4 +1,4 @@
-"""The Colab notebook: its cells run, the machine is lost, all cells run again. Drive is a folder.
+"""The Colab notebook: its cells run, the machine is lost, all cells run again, in a real kernel. Drive is a folder.
 
 What the cells use is a wheel of the project, on Drive, which the notebook's own pip has put on the machine's disk.
 """
@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,7 +22,6 @@ from importlib.metadata import Distribution, version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 import petskin_tune
@@ -32,6 +30,7 @@ from petskin_tune.home.home import resolve_home
 from petskin_tune.study import environment as study_environment
 from petskin_tune.worker.environment import keep_in
 from tests.support import workers
+from tests.support.notebooks import Machine, MachineLost
 from tests.support.places import PROJECT
 from tests.support.simulated import until
 
@@ -41,16 +40,8 @@ COLAB_DRIVE = "/content/drive"
 PATIENCE = 240.0
 
 
-def never(_: str) -> bool:
-    return False
-
-
-class MachineLost(Exception):
-    """Every process of the machine has ended at once, and its disk is gone."""
-
-
 class Colab:
-    """Runs a notebook's code cells as Colab does: `!` in a shell, `$NAME` from the notebook's variables.
+    """Runs the first cells of the notebook, up to the installation.
 
     Attributes:
         wheel: on Drive, what the settings cell names as PACKAGE.
@@ -58,7 +49,6 @@ class Colab:
         pip: pip's options, as its environment variables.
         variables: of the environment, beside Colab's own.
         output: what each cell has printed.
-        shown: what cells have displayed.
     """
 
     def __init__(self, drive: Path, disk: Path, wheel: Path) -> None:
@@ -67,58 +57,29 @@ class Colab:
         self.packages = disk / "site-packages"
         self.pip = {"PIP_NO_DEPS": "1"}
         self.variables: dict[str, str] = {}
-        self.unassigned = False
         self.output: dict[str, str] = {}
-        self.shown: list[str] = []
 
     @property
     def home(self) -> Path:
         """As the settings cell has it."""
         return self.drive / "MyDrive" / "petskin-tune"
 
-    def run_all(
-        self, *, last: str | None = None, lose_machine_at: Callable[[str], bool] = never, **settings: str
-    ) -> None:
-        """Run all cells in order, or those up to ``last``; ``settings`` replace what the settings cell says."""
+    def run_all(self, *, last: str, **settings: str) -> None:
+        """Run the cells up to ``last``; ``settings`` replace what the settings cell says."""
         names: dict[str, Any] = {}
-        given = {"PACKAGE": repr(str(self.wheel)), "LOCAL": repr(str(self.disk / "local")), "FOLLOW_MINUTES": "30"}
+        given = {"PACKAGE": repr(str(self.wheel)), "LOCAL": repr(str(self.disk / "local"))}
         self.output.clear()
         with self._colab():
-            try:
-                for cell in json.loads(NOTEBOOK.read_text())["cells"]:
-                    if cell["cell_type"] == "code":
-                        source = "".join(cell["source"]).replace(COLAB_DRIVE, str(self.drive))
-                        for name, value in {**given, **settings}.items():
-                            source = re.sub(rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE)
-                        self._run_cell(cell["id"], source, names, lose_machine_at)
-                    if cell["id"] == last:
-                        return
-            except MachineLost:
-                self._lose_machine(names["WORKER"].pid)
-            finally:
-                for process in (names.get("DASHBOARD"), names.get("WORKER")):
-                    if process is not None and process.poll() is None:
-                        process.kill()
-                        process.wait()
-
-    def _run_cell(self, cell: str, source: str, names: dict[str, Any], lose_machine_at: Callable[[str], bool]) -> None:
-        names["_shell"] = lambda line: self._run_shell(line, names)
-        python = re.sub(r"^( *)!(.*)$", r"\1_shell(\2)", source, flags=re.MULTILINE)
-        python = re.sub(r"_shell\((.*)\)$", lambda line: f"_shell({line[1]!r})", python, flags=re.MULTILINE)
-        printed = Printed(lose_machine_at)
-        try:
-            with contextlib.redirect_stdout(printed):
-                exec(compile(python, cell, "exec"), names)
-        finally:
-            self.output[cell] = printed.getvalue()
-
-    def _run_shell(self, line: str, names: dict[str, Any]) -> None:
-        command = re.sub(r"\$(\w+)", lambda match: str(names[match[1]]), line)
-        done = subprocess.run(
-            command, shell=True, cwd=self.drive.parent, text=True, check=False, timeout=PATIENCE,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        print(done.stdout, end="")
+            for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+                if cell["cell_type"] == "code":
+                    source = "".join(cell["source"]).replace(COLAB_DRIVE, str(self.drive))
+                    for name, value in {**given, **settings}.items():
+                        source = re.sub(rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE)
+                    with contextlib.redirect_stdout(io.StringIO()) as printed:
+                        exec(compile(source, cell["id"], "exec"), names)
+                    self.output[cell["id"]] = printed.getvalue()
+                if cell["id"] == last:
+                    return
 
     def environment(self) -> dict[str, str]:
         """Colab's, in which what the notebook has installed comes before the project that is under test here."""
@@ -136,46 +97,16 @@ class Colab:
             **self.variables,
         )
 
-    def _lose_machine(self, pid: int) -> None:
-        everything = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for process in everything:
-            process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(everything, timeout=PATIENCE)
-        shutil.rmtree(self.disk)
-
     @contextlib.contextmanager
     def _colab(self) -> Iterator[None]:
-        """What `google.colab` and IPython offer to a notebook's cells, and the environment of a Colab machine."""
-        drive = types.SimpleNamespace(
-            mount=lambda place: Path(place, "MyDrive").mkdir(parents=True, exist_ok=True),
-            flush_and_unmount=lambda: None,
-        )
-        runtime = types.SimpleNamespace(unassign=lambda: setattr(self, "unassigned", True))
-        output = types.SimpleNamespace(serve_kernel_port_as_iframe=lambda port, **_: self.shown.append(f"port {port}"))
-        userdata = types.SimpleNamespace(get=lambda name: self.variables[name])
-        colab = types.SimpleNamespace(drive=drive, runtime=runtime, output=output, userdata=userdata)
-        display = types.SimpleNamespace(HTML=str, display=self.shown.append)
+        """What `google.colab` offers to the first cells, and the environment of a Colab machine."""
+        drive = types.SimpleNamespace(mount=lambda _: None)
+        colab = types.SimpleNamespace(drive=drive, userdata=types.SimpleNamespace(get=self.variables.__getitem__))
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "google.colab", colab)
-            patch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display))
-            patch.setitem(sys.modules, "IPython.display", display)
             for name, value in self.environment().items():
                 patch.setenv(name, value)
             yield
-
-
-class Printed(io.StringIO):
-    """What a cell prints; the machine is lost at a line of it."""
-
-    def __init__(self, lose_machine_at: Callable[[str], bool]) -> None:
-        super().__init__()
-        self._lose_machine_at = lose_machine_at
-
-    def write(self, text: str) -> int:
-        written = super().write(text)
-        if any(map(self._lose_machine_at, text.splitlines())):
-            raise MachineLost
-        return written
 
 
 NOTHING_FETCHED = ("--no-deps", "--no-build-isolation")
@@ -197,48 +128,74 @@ def colab(tmp_path: Path, wheel: Path) -> Colab:
     return Colab(tmp_path / "drive", tmp_path / "disk", wheel)
 
 
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    (tmp_path / "drive/MyDrive").mkdir(parents=True)
+    return tmp_path / "drive"
+
+
+def new_machine(drive: Path, **variables: str) -> Machine:
+    """A machine with an empty disk."""
+    disk = drive.with_name("disk")
+    disk.mkdir()
+    return Machine(drive, disk, variables)
+
+
 @pytest.mark.slow
-def test_run_all_disconnect_run_all_again_ends_the_study_with_the_trial_that_was_lost(
-    colab: Colab, tmp_path: Path
+@pytest.mark.timeout(3600)
+def test_run_all_the_machine_is_lost_run_all_again_on_a_fresh_disk_ends_the_demo(drive: Path, wheel: Path) -> None:
+    on_drive = shutil.copy(wheel, drive / "MyDrive")
+    form = {"PACKAGE": repr(str(on_drive)), "FOLLOW_MINUTES": "30"}
+    # The trial's process stands still in its fourth epoch, so that the machine is lost in the middle of a trial.
+    first = new_machine(drive, TUNE_FAULTS="batch-done=stop@104", TUNE_FAULTS_LOG=str(drive.with_name("fired")))
+    with pytest.raises(MachineLost):
+        first.run_all(NOTEBOOK, form, lost=lambda picture: "epoch 3/8" in picture and "waiting for the next" in picture)
+    assert not drive.with_name("disk").exists()
+    assert len(first.drawn) > 1, "the view is not drawn anew"
+    assert re.search(r"trial 0 epoch \d/8 mask mAP .* safe to|a disconnect now would cost", first.view)
+    assert re.search(r"\d\d:\d\d:\d\d: the worker is at work</pre>", first.view)
+    assert first.printed("status") == ""
+
+    second = new_machine(drive)
+    second.run_all(NOTEBOOK, {**form, "END_SESSION": "True"})
+    code = [cell for cell in second.cells.values() if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in code), "a cell was left out"
+    assert second.printed("install") == f"installed from PACKAGE, {on_drive}\n"
+    assert "a full trial of 8 epochs" in second.printed("doctor")
+    said = (drive.with_name("disk") / "local/worker.log").read_text()
+    assert re.search(r"^trial 0 \([1-9] of 56 epochs trained\) (starts|goes on after)", said, re.MULTILINE), said
+    assert "study done" in second.view
+    assert second.printed("live") == "the worker has ended: the study is done\n"
+    trained = re.search(r"study demo: (\d+) of 56 epochs trained", second.printed("status"))
+    assert trained
+    assert int(trained[1]) >= 56  # the trial that is recommended is trained to its end
+    assert "The best trial:" in second.printed("diagnose")
+    assert [one for one in second.outputs("report") if "<iframe srcdoc" in one.get("data", {}).get("text/html", "")]
+    assert "\x1b" not in second.view
+    for name, least in {"best.yaml": 50, "best.pt": 100_000, "report.html": 100_000}.items():
+        assert (drive / "MyDrive/petskin-tune" / name).stat().st_size > least
+    (port,) = [call[1] for call in second.calls if call[0] == "frame"]
+    assert port != 8080, "it is Colab's own"
+    assert [call[0] for call in second.calls] == ["mount", "frame", "unmount", "unassign"]
+    packages_kept = (drive / "MyDrive/petskin-tune/environment.txt").read_text()
+    assert f"ultralytics=={version('ultralytics')}\n" in packages_kept
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_run_all_ends_while_the_worker_works_and_the_cells_show_what_there_is(
+    drive: Path, wheel: Path, tmp_path: Path
 ) -> None:
-    study = workers.write_study(tmp_path / "studies", target_trials=2)
-    settings = {"STUDY": repr(str(study))}
-    # The trial's process stands still in its third epoch, so that the machine is lost before the study is done.
-    colab.variables = {"TUNE_FAULTS": "batch-done=stop@17", "TUNE_FAULTS_LOG": str(tmp_path / "fired")}
-    colab.run_all(lose_machine_at=lambda line: "trial 0 epoch 2/3" in line, **settings)
-    colab.variables = {}
-    assert "status" not in colab.output
-    assert "study done" not in colab.output["live"]
-
-    colab.run_all(**settings)
-    assert "trial 0" in colab.output["live"]
-    assert "goes on after" in colab.output["live"]
-    assert "study done" in colab.output["live"]
-    assert "the worker has ended: the study is done" in colab.output["live"]
-    assert "2 of 2 trials done (2 complete)" in colab.output["status"]
-    assert "The best trial:" in colab.output["diagnose"]
-    assert (colab.drive / "MyDrive/petskin-tune/best.yaml").is_file()
-    assert (colab.drive / "MyDrive/petskin-tune/best.pt").stat().st_size > 100_000
-    assert colab.output["install"] == f"installed from PACKAGE, {colab.wheel}\n"
-    assert "a full trial of 3 epochs" in colab.output["doctor"]
-    assert [shown for shown in colab.shown if shown.startswith("<iframe") and "Plotly" in shown]
-    (port,) = [shown for shown in colab.shown if shown.startswith("port ")]
-    assert port != "port 8080", "it is Colab's own"
-    assert f"ultralytics=={version('ultralytics')}\n" in (colab.home / "environment.txt").read_text()
-    assert not colab.unassigned
-
-
-@pytest.mark.slow
-def test_lines_of_a_notebooks_worker_carry_no_escape_codes_and_say_what_is_safe(colab: Colab, tmp_path: Path) -> None:
-    study = workers.write_study(tmp_path / "studies", target_trials=1)
-    colab.run_all(STUDY=repr(str(study)), END_SESSION="True")
-    assert "\x1b" not in colab.output["live"]
-    epochs = [line for line in colab.output["live"].splitlines() if " epoch " in line and "mask mAP" in line]
-    assert len(epochs) == 3
-    assert all(re.search("safe to|a disconnect now would cost", line) for line in epochs)
-    assert colab.unassigned
-    assert "has the best weights of trial 0" in colab.output["end"], "the results are those of the end"
-    assert (colab.home / "report.html").is_file()
+    study = workers.write_study(tmp_path / "studies", target_trials=workers.UNREACHABLE)
+    form = {"PACKAGE": repr(str(shutil.copy(wheel, drive / "MyDrive"))), "STUDY": repr(str(study))}
+    machine = new_machine(drive)
+    machine.run_all(NOTEBOOK, {**form, "FOLLOW_MINUTES": "1"})
+    assert machine.printed("live") == "the worker is at work\n"
+    assert any("trial 0 " in picture for picture in machine.drawn)
+    assert re.search(r"trial \d+ epoch \d/3 mask mAP", machine.view)
+    assert "small" in machine.printed("status")
+    assert "error:" not in machine.printed("best") + machine.printed("report")
+    assert [call[0] for call in machine.calls] == ["mount", "frame"]
 
 
 def test_the_install_cell_installs_the_studies_their_models_and_both_commands(colab: Colab) -> None:
@@ -372,13 +329,22 @@ class Kernel:
         self.names: dict[str, Any] = {"subprocess": subprocess, "shlex": shlex, "time": time, "Path": Path}
         self.names |= {"LOCAL": str(disk / "local"), "OPTIONS": "--study demo", "DATA_OPTION": "", "HOURS_OPTION": ""}
         self.names |= {"FOLLOW_MINUTES": 30, "END_SESSION": True}
+        self.drawn: list[str] = []
 
     def run(self, cell: str) -> str:
-        """Run a cell; what it printed."""
+        """Run a cell; what it printed. Its views are drawn into ``drawn``."""
         python = re.sub(r"^( *)!.*$", r"\1pass", self._cells[cell], flags=re.MULTILINE)
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
+        display = types.SimpleNamespace(HTML=str, display=self._display)
+        with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display))
+            patch.setitem(sys.modules, "IPython.display", display)
             exec(compile(python, cell, "exec"), self.names)
         return printed.getvalue()
+
+    def _display(self, picture: str, display_id: bool = False) -> Any:
+        assert display_id, "a view that cannot be drawn anew"
+        self.drawn.append(picture)
+        return types.SimpleNamespace(update=self.drawn.append)
 
 
 @pytest.fixture
@@ -429,22 +395,20 @@ def test_a_worker_of_a_former_kernel_is_recognised_followed_and_not_doubled(
     kernel.run("work")
     assert "WORKER" not in kernel.names
     kernel.names["FOLLOW_MINUTES"] = 0
-    assert "the worker goes on in the background" in kernel.run("live")
+    assert kernel.run("live") == "the worker is at work\n"
 
     (tmp_path / "tune-worker.end").touch()
+    until(lambda: "has ended" in kernel.drawn[-1], "the view is drawn anew while no cell runs")
     kernel.names["FOLLOW_MINUTES"] = 30
-    assert kernel.run("live") == (
-        f"{first} begins\n{first} is suspended\n\n"
-        "the worker has ended: a former kernel started it; its log has the reason\n"
-    )
+    reason = "the worker has ended: a former kernel started it; its log has the reason"
+    assert kernel.run("live") == f"{reason}\n"
+    assert re.fullmatch(rf"<pre>{first} begins\n{first} is suspended\n\n[\d:]+: {reason}</pre>", kernel.drawn[-1])
     pids = [first]
     for _ in range(2):
         kernel.run("work")
         pids.append(kernel.names["WORKER"].pid)
-        assert kernel.run("live") == (
-            f"{pids[-1]} begins\n{pids[-1]} is suspended\n\n"
-            "the worker has ended: suspended with work left: run all cells again\n"
-        )
+        assert kernel.run("live") == "the worker has ended: suspended with work left: run all cells again\n"
+        assert f"<pre>{pids[-1]} begins\n{pids[-1]} is suspended\n" in kernel.drawn[-1]
     kept = (tmp_path / "local" / "worker-earlier.log").read_text()
     assert kept == "".join(f"{pid} begins\n{pid} is suspended\n" for pid in pids[:2])
 

@@ -368,3 +368,14 @@ def test_no_line_of_the_live_view_is_broken_inside_a_word(columns: int) -> None:
     assert max(width(line.rstrip()) for line in text.split("\n")) <= columns
     for word in (*(f"{name}=0.1235" for name in params), "질환", "tune-worker", "'/content/drive/My Drive/petskin'"):
         assert word in text
+
+
+@pytest.mark.parametrize(("epoch", "says"), [(1, "epoch 1 done; waiting for the next"), (3, "bringing its last")])
+def test_a_trial_that_stands_still_after_an_epoch_is_said_to_do_so(epoch: int, says: str) -> None:
+    now = [0.0]
+    progress = Progress(io.StringIO(), clock=lambda: now[0])
+    progress._pulse.close()  # no thread: the test asks itself
+    progress.trial_started(0, SIX_DONE, PARAMS, 3, None, 0)
+    progress.epoch(0, epoch, 3, 0.1, 0.1, None, "safe to stop")
+    now[0] = 60.0
+    assert f"trial 0: {says}" in str(progress._pulse.due())
