@@ -22,7 +22,7 @@ from petskin_tune.study import attributes
 from petskin_tune.study.stored import recorded
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 OF_A_TRIAL = "dashboard:artifacts:{}:{}"  # as optuna-dashboard keeps a trial's artifacts with the study
@@ -121,7 +121,7 @@ def rows_of_arguments(trials: Iterable[FrozenTrial]) -> dict[str, str]:
     return found
 
 
-def arguments_of(storage: RDBStorage, trial_id: int) -> Mapping[str, Any]:
+def arguments_of(storage: BaseStorage, trial_id: int) -> Mapping[str, Any]:
     """The arguments with which a trial trains, as far as they are recorded."""
     try:
         return recorded(storage.get_trial(trial_id)).get(attributes.ARGUMENTS, {})

@@ -20,7 +20,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from petskin_tune.errors import UsageError
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
+    from optuna.storages import RDBStorage, _CachedStorage
     from optuna.study import Study
 
     from petskin_tune.checkpoints.artifacts import Artifacts
@@ -114,7 +114,7 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def make_server(
-    storage: RDBStorage,
+    storage: RDBStorage | _CachedStorage,
     port: int = PORT,
     *,
     write: bool = False,
@@ -126,7 +126,7 @@ def make_server(
     """A server of the dashboard on 127.0.0.1, bound and not yet serving; port 0 takes a free one.
 
     Args:
-        storage: of the studies.
+        storage: of the studies; a cache of it that the notes are read through, too, spares a second reading.
         port: to listen on.
         write: whether studies can be changed from this machine's browsers.
         notes: see :class:`petskin_tune.views.dashboard.storage.DashboardStorage`.
@@ -183,6 +183,8 @@ def serve(
     Raises:
         UsageError: the port is taken or not allowed.
     """
+    from optuna.storages import _CachedStorage
+
     from petskin_tune.views.dashboard.notes import notes_if_there
     from petskin_tune.views.dashboard.workers import PATH
 
@@ -194,8 +196,9 @@ def serve(
     def notes(study_id: int) -> Notes | None:
         return notes_if_there(study, read_leases, options) if study_id == number else None
 
+    cached = study._storage if isinstance(study._storage, _CachedStorage) else storage
     with make_server(
-        storage, port, write=write, notes=notes, artifacts=artifacts, study_id=number, collect=collect
+        cached, port, write=write, notes=notes, artifacts=artifacts, study_id=number, collect=collect
     ) as server:
         where = f"http://{LOOPBACK}:{server.server_port}"
         say(f"dashboard of study {study.study_name}: {where}/dashboard/studies/{number} (Ctrl-C ends it)")

@@ -43,18 +43,19 @@ class DashboardStorage(_CachedStorage):
     """Optuna's cache of finished trials, with short attributes and with notes.
 
     Args:
-        backend: ours.
+        backend: ours, or a cache of it that the notes are read through, too: what takes longest is to read the trials.
         notes: of a study and its trials as they are now, by its id; None: that study gets none.
         artifacts: the pictures of a study's trials, by its id; None: it has none here.
     """
 
     def __init__(
         self,
-        backend: RDBStorage,
+        backend: RDBStorage | _CachedStorage,
         notes: Callable[[int], Notes | None] = lambda study_id: None,
         artifacts: Callable[[int], Artifacts | None] = lambda study_id: None,
     ) -> None:
-        super().__init__(backend)
+        self._whole = backend if isinstance(backend, _CachedStorage) else _CachedStorage(backend)
+        super().__init__(self._whole._backend)
         self._read_notes = notes
         self._artifacts = artifacts
         self._short: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
@@ -64,7 +65,11 @@ class DashboardStorage(_CachedStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """The trials with short attributes."""
-        return [self._shown(trial) for trial in super().get_all_trials(study_id, deepcopy=False, states=states)]
+        return [self._shown(trial) for trial in self._whole.get_all_trials(study_id, deepcopy=False, states=states)]
+
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study, and forget its trials: databases reuse numbers."""
+        self._whole.delete_study(study_id)
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
         """The best trial with short attributes."""
@@ -86,7 +91,7 @@ class DashboardStorage(_CachedStorage):
         artifacts = self._artifacts(study_id)
         if artifacts is None:
             return only_rows(kept)
-        trials = super().get_all_trials(study_id, deepcopy=False)
+        trials = self._whole.get_all_trials(study_id, deepcopy=False)
         ids = {trial.number: trial._trial_id for trial in trials}
         return {**only_rows(kept), **rows_of_trials(artifacts, ids), **rows_of_arguments(asked_about(trials))}
 
@@ -119,7 +124,7 @@ class DashboardStorage(_CachedStorage):
         made = self._read_notes(study._study_id)
         if made is None:
             return {}
-        trials = super().get_all_trials(study._study_id, deepcopy=False)
+        trials = self._whole.get_all_trials(study._study_id, deepcopy=False)
         notes = {"": made.of_study} | {f"{trial._trial_id}:": made.of_trial(trial) for trial in asked_about(trials)}
         found: dict[str, Any] = {}
         for owner, text in notes.items():

@@ -34,7 +34,7 @@ def storage(tmp_path: Path) -> PetskinStorage:
 
 
 @contextmanager
-def serving(storage: PetskinStorage, **options: Any) -> Iterator[int]:
+def serving(storage: Any, **options: Any) -> Iterator[int]:
     server = make_server(storage, port=0, **options)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -165,6 +165,25 @@ def test_attributes_are_short_notes_are_true_and_nothing_of_it_is_written(tmp_pa
     assert "petskin-tune best --study made-up\n```" in of_best
     assert len(of_best) < 500
     assert attributes.HISTORY not in {attribute["key"] for attribute in shown["trials"][best]["user_attrs"]}
+
+
+def test_the_page_and_its_notes_read_each_finished_trial_once(
+    storage: PetskinStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(12, 5, storage=storage)
+    read: list[int] = []
+    usual = type(storage)._get_trials
+
+    def counted(self: PetskinStorage, *given: Any, **named: Any) -> Any:
+        found = usual(self, *given, **named)
+        read.extend(trial._trial_id for trial in found if trial.state.is_finished())
+        return found
+
+    monkeypatch.setattr(type(storage), "_get_trials", counted)
+    study = optuna.load_study(study_name="made-up", storage=storage)
+    with serving(study._storage, notes=lambda number: notes(study, ()) if number == study._study_id else None) as port:
+        assert json.loads(ask(port, "GET", f"/api/studies/{study._study_id}")[1])["note"]["body"]
+    assert len(read) == len(set(read)) > 0
 
 
 def test_a_note_that_somebody_wrote_stays(storage: PetskinStorage) -> None:
