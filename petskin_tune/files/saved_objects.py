@@ -107,8 +107,8 @@ def read_saved(path: Path) -> Any:
                     f"The model {path} is an export (TorchScript), which cannot be trained: give the .pt that it was "
                     "made from."
                 )
-            name = next((name for name in names if name.endswith("/data.pkl")), None)
-            if name is None:
+            name = f"{names[0].partition('/')[0]}/data.pkl" if names else ""  # the one folder that torch writes
+            if sum(one.endswith("/data.pkl") for one in names) != 1 or name not in names:
                 raise NotSaved
             if archive.getinfo(name).file_size > _LARGEST_PICKLE:
                 raise UsageError(f"The model {path} says more of its layers than any model has.")

@@ -162,7 +162,10 @@ def write_weights(
 
 
 def _require_weights(file: Path, number: int) -> None:
-    """Refuse a file that no training here has written: ``YOLO(file)`` would execute what is in it."""
+    """Refuse a file with classes that Ultralytics' restricted loading does not take, as :func:`read_saved` knows them.
+
+    ``YOLO(file)`` would execute what is in it.
+    """
     try:
         read_saved(file)
     except Exception as error:  # noqa: BLE001  # of a strange pickle

@@ -93,7 +93,7 @@ def collect(
     if repeats and spec and reason == DONE:
         command = f"petskin-tune best {words.named(repeats.study, options)} --repeat {pairs_of(spec)}"
     workers = sum(trial.hold == "training" for trial in running)
-    left = work_left(spec, ours, so_far, running)
+    left = work_left(spec, ours, so_far, (trial.epoch for trial in running if trial.hold != "frozen"))
     warnings = search.warnings(trials, spec, first, _of_the_best(gain, first))
     return Status(
         study=study.study_name,

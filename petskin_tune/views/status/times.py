@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from petskin_tune.leases.lease import Lease
-    from petskin_tune.views.status.facts import Running
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def _spared(trial: FrozenTrial, epochs: int) -> float:
 
 
 def work_left(
-    spec: StudySpec | None, ours: Sequence[FrozenTrial], extent: Extent, running: Iterable[Running] = ()
+    spec: StudySpec | None, ours: Sequence[FrozenTrial], extent: Extent, reached: Iterable[int] = ()
 ) -> float | None:
     """Seconds that the study takes one worker from here on, if its trials are as those before; None: not known yet.
 
@@ -73,14 +72,14 @@ def work_left(
         spec: of the study; None: it is not ours.
         ours: the trials that its workers began.
         extent: how far the study is.
-        running: its trials that are not over. Those that are not frozen are trained to their ends, whatever is left of
-            the budget.
+        reached: the last epochs of the trials that are trained to their ends, whatever is left of the budget: those
+            that are neither over nor frozen.
     """
     epochs, seconds = sum(len(trial.intermediate_values) for trial in ours), sum(map(_seconds, ours))
     if spec is None or not epochs or not seconds:
         return None
     if extent.unit == "epoch":
-        last = sum(max(0, spec.epochs - trial.epoch) for trial in running if trial.hold != "frozen")
+        last = sum(max(0, spec.epochs - epoch) for epoch in reached)
         return (extent.left or last) * seconds / epochs
     ended = [_seconds(trial) for trial in ours if trial.state.is_finished() and _seconds(trial)]
     each = mean(ended) if ended else spec.epochs * seconds / epochs
