@@ -87,5 +87,5 @@ def _reached(regrets: np.ndarray, target: float | None) -> str:
     """The number of runs after which the mean regret is at most ``target``."""
     if target is None:
         return ""
-    below = np.flatnonzero(regrets.mean(axis=0) <= target)
+    below = np.flatnonzero(regrets.mean(axis=0) <= target + 1e-9)  # its own mean, summed otherwise
     return f"{below[0] + 1}" if len(below) else "never"
