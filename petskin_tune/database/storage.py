@@ -33,6 +33,7 @@ from petskin_tune.database.engine import (
     reading,
     require_tables,
 )
+from petskin_tune.database.garbage import rarely_collected
 from petskin_tune.database.outages import Patience, is_outage
 from petskin_tune.database.refusals import AFTER_DAMAGE, AFTER_FULL, is_damaged, is_full
 from petskin_tune.database.watched_file import WatchedFile
@@ -192,8 +193,18 @@ def _with_patience(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _of_many_rows(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: PetskinStorage, *args: Any, **kwargs: Any) -> Any:
+        with rarely_collected():
+            return method(self, *args, **kwargs)
+
+    return call
+
+
 for _name in IDEMPOTENT_CALLS:
     setattr(PetskinStorage, _name, _with_patience(getattr(RDBStorage, _name)))
+PetskinStorage._get_trials = _of_many_rows(PetskinStorage._get_trials)  # type: ignore[method-assign]
 
 
 def open_storage(

@@ -83,7 +83,7 @@ def sheet(shown: Sequence[Shown], names: Sequence[str], first: int) -> np.ndarra
         more = len(one.predictions) - MOST_NAMED
         put(picture, f"{number}  {cut(one.name, 38 if more > 0 else 80)}", _GAP, *_caption_at(top))
         if more > 0:
-            put(picture, f"{len(one.predictions)} found; named: the surest {MOST_NAMED}", right, *_caption_at(top))
+            put(picture, f"{len(one.predictions)} shown; named: the surest {MOST_NAMED}", right, *_caption_at(top))
         for left, objects in ((_GAP, one.labels), (right, one.predictions)):
             tile = _drawn(one.pixels, objects, names)
             at = left + (TILE - tile.shape[1]) // 2

@@ -64,4 +64,4 @@ def test_of_a_model_that_finds_far_too_much_only_the_surest_objects_are_named() 
     named = sheet([a_photograph(*flood)], ["a"], 1)
     other = [*flood[:6], *(Outlined(0, one.outlines, 0.3) for one in flood[6:])]
     assert np.array_equal(named, sheet([a_photograph(*other)], ["a"], 1)), "confidences that nobody reads"
-    assert not np.array_equal(named, sheet([a_photograph(*flood[:19])], ["a"], 1)), "it is said how many are found"
+    assert not np.array_equal(named, sheet([a_photograph(*flood[:19])], ["a"], 1)), "it is said how many are shown"
