@@ -135,7 +135,7 @@ def durable(position: Position | None, epoch: int, store_place: str) -> str:
 
 def reason(given: str | None) -> str:
     """Why a trial was given back, in the words of whoever did it."""
-    return {"SIGINT": "Ctrl-C", None: ""}.get(given, given or "")
+    return "Ctrl-C" if given == "SIGINT" else given or ""
 
 
 def page(lines: Iterable[str]) -> str:

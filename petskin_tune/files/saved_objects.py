@@ -7,6 +7,7 @@ Ultralytics' restricted loading is on (``_SafeLoad`` in ultralytics/nn/tasks.py,
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -47,6 +48,13 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "ultralytics.utils": ("IterableSimpleNamespace",),
     "ultralytics.yolo.utils": ("IterableSimpleNamespace",),
 }
+# What a training writes of a model: layers by their classes, and these functions, types and marks of torch's.
+_LAYERS = ("torch.nn.modules.", "torch.nn.parameter.", "ultralytics.nn.")
+_CLASS = re.compile(r"_?[A-Z]\w*")
+_WRITTEN = re.compile(
+    r"torch\._utils\._rebuild_(tensor|tensor_v2|parameter|parameter_with_state)|torch\.(Size|device|[A-Z][A-Za-z0-9]*Storage)"
+    r"|torch\.(b?float|u?int|complex)\d+|torch\.bool|collections\.OrderedDict|(__builtin__|builtins)\.set"
+)
 _OF_YOLOV5 = ("models.", "utils.")  # the modules of its repository, and of YOLOv7's and YOLOv9's
 
 
@@ -83,13 +91,30 @@ class _Anything:
         pass
 
 
+class _Layer(_Anything):
+    """Stands for a layer, which a file brings as a class and a state; a class with arguments would run its code."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> _Layer:
+        if arguments or named:
+            raise pickle.UnpicklingError("a layer that is made by arguments")
+        return object.__new__(cls)
+
+    def __call__(self, *_: Any, **__: Any) -> _Layer:
+        raise pickle.UnpicklingError("a layer that is called")
+
+
 def is_object(value: Any) -> bool:
     """Whether ``value``, out of :func:`read_saved`, is an object of any class but numbers, text and collections."""
     return isinstance(value, _Anything)
 
 
-def read_saved(path: Path) -> Any:
+def read_saved(path: Path, *, trained: bool = False) -> Any:
     """The object in a file that torch has saved, without tensors and without what its classes do.
+
+    Args:
+        path: the file.
+        trained: refuse all but what a training writes of a model. The restricted loading takes more, of which code can
+            be made where a file is loaded without restriction.
 
     Raises:
         NotSaved: torch has not saved it, or not all of it.
@@ -113,7 +138,7 @@ def read_saved(path: Path) -> Any:
             if archive.getinfo(name).file_size > _LARGEST_PICKLE:
                 raise UsageError(f"The model {path} says more of its layers than any model has.")
             with archive.open(name) as data:
-                return _load(path, data)
+                return _load(path, data, _TrainedReader if trained else _Reader)
 
 
 def _require_no_old_format(path: Path, file: IO[bytes]) -> None:
@@ -125,7 +150,7 @@ def _require_no_old_format(path: Path, file: IO[bytes]) -> None:
         )
 
 
-def _load(path: Path, data: IO[bytes]) -> Any:
+def _load(path: Path, data: IO[bytes], reader: type[_Reader]) -> Any:
     begins = data.read(2)
     if begins[:1] == pickle.PROTO and begins[1:] > bytes([_LAST_PROTOCOL]):
         raise UsageError(
@@ -134,7 +159,7 @@ def _load(path: Path, data: IO[bytes]) -> Any:
         )
     data.seek(0)
     try:
-        return _Reader(path, data).load()
+        return reader(path, data).load()
     except (EOFError, pickle.UnpicklingError) as error:
         raise NotSaved from error
 
@@ -159,6 +184,16 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, _pid: Any) -> Any:
         return _Anything()
+
+
+class _TrainedReader(_Reader):
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        if f"{module}.".startswith(_LAYERS) and _CLASS.fullmatch(name):
+            return _Layer
+        if not _WRITTEN.fullmatch(f"{module}.{name}"):
+            raise UsageError(_refusal(self._path, module, name))
+        return found
 
 
 def _is_loaded(module: str, name: str) -> bool:

@@ -162,12 +162,9 @@ def write_weights(
 
 
 def _require_weights(file: Path, number: int) -> None:
-    """Refuse a file with classes that Ultralytics' restricted loading does not take, as :func:`read_saved` knows them.
-
-    ``YOLO(file)`` would execute what is in it.
-    """
+    """Refuse a file that no training here has written: ``YOLO(file)`` would execute what is in it."""
     try:
-        read_saved(file)
+        read_saved(file, trained=True)
     except Exception as error:  # noqa: BLE001  # of a strange pickle
         said = str(error).partition(",")[0].replace(str(file), "there")
         why = said if isinstance(error, UsageError) else "it is no whole file"

@@ -253,7 +253,7 @@ class Worker:
             len(without_foreign(self._study.trials(TrialState.PRUNED))),
             resumed_from=lease.snapshot.position if lease and lease.snapshot else None,
             curve=trial.read().intermediate_values,
-            ahead=self._ahead(),
+            ahead=self._ahead(trial.number),
         )
         self._place.run = run = TrialRun(trial, settings, self._place, heartbeat, best)
         if self._suspension.reason:
@@ -340,10 +340,10 @@ class Worker:
         spec, home = self._study.spec, str(self._place.home.folder)
         self._view.study(spec.study, self._extent(), best=self._best(), home=home)
 
-    def _ahead(self) -> float | None:
-        """The highest value of a trial that is not over, if it is above the best."""
-        trials = self._study.trials()
-        above = ahead(begun_here(trials), self._study.best())
+    def _ahead(self, number: int) -> float | None:
+        """The highest value of a trial but ``number`` that is not over, if it is above the best."""
+        others = [trial for trial in begun_here(self._study.trials()) if trial.number != number]
+        above = ahead(others, self._study.best())
         return None if above is None else so_far(above)
 
     def _extent(self) -> Extent:

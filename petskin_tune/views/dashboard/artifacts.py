@@ -29,6 +29,8 @@ OF_A_TRIAL = "dashboard:artifacts:{}:{}"  # as optuna-dashboard keeps a trial's 
 ARGUMENTS = "Arguments.csv"  # behind the pictures, whose names begin with a number
 _ID_OF_ARGUMENTS = "ffffffff-ffff-ffff-ffff-{:012x}"  # with Optuna's id of the trial; no UUID that Optuna draws
 _IS_OF_ARGUMENTS = re.compile(r"f{8}-(?:f{4}-){3}([0-9a-f]{12})")
+_LARGEST_ID = 2**31 - 1  # that a database takes
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet computes begins so
 _ROWS = (PREFIX, "dashboard:artifacts:")
 _PATH = "/artifacts/"
 _SHOWN = ("image/jpeg", "image/png", "image/webp", "image/gif", "text/plain", "text/csv", "application/json")
@@ -58,12 +60,18 @@ class ForTheDashboard:
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """The content of an artifact."""
-        if found := _IS_OF_ARGUMENTS.fullmatch(artifact_id):
-            return io.BytesIO(table_of(self._arguments(int(found.group(1), 16))))
         try:
+            if found := _IS_OF_ARGUMENTS.fullmatch(artifact_id):
+                return self._table(int(found.group(1), 16))
             return self._artifacts.open_reader(artifact_id)
         except ArtifactNotFound as error:
             raise HTTPResponse(str(error), status=404) from error
+
+    def _table(self, trial_id: int) -> BinaryIO:
+        arguments = self._arguments(trial_id) if trial_id <= _LARGEST_ID else {}
+        if not arguments:
+            raise ArtifactNotFound(f"there are no arguments of a trial {trial_id}")
+        return io.BytesIO(table_of(arguments))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Keep what a person uploads; only where the dashboard may write."""
@@ -130,11 +138,15 @@ def arguments_of(storage: BaseStorage, trial_id: int) -> Mapping[str, Any]:
 
 
 def table_of(arguments: Mapping[str, Any]) -> bytes:
-    """Arguments as a CSV file, by name."""
+    """Arguments as a CSV file, by name, that a spreadsheet opens and computes nothing of."""
     file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerows([("argument", "value"), *((name, words.parameter(arguments[name])) for name in sorted(arguments))])
-    return file.getvalue().encode()
+    csv.writer(file).writerows([("argument", "value"), *(map(_cell, item) for item in sorted(arguments.items()))])
+    return file.getvalue().encode("utf-8-sig")
+
+
+def _cell(value: Any) -> str:
+    shown = words.parameter(value)
+    return f"'{shown}" if isinstance(value, str) and shown.startswith(_FORMULA) else shown
 
 
 class ToLookAt:

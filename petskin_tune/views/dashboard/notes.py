@@ -43,8 +43,13 @@ class Notes:
     spec: StudySpec | None = None
     leases: Mapping[int, Lease] = field(default_factory=dict)
 
-    def of_trial(self, trial: FrozenTrial) -> str:
-        """A trial: how far it is, why it failed, on which data it trains, what to type to learn more or to go on."""
+    def of_trial(self, trial: FrozenTrial, *, has_table: bool) -> str:
+        """A trial: how far it is, why it failed, on which data it trains, what to type to learn more or to go on.
+
+        Args:
+            trial: of the study.
+            has_table: whether a table of its arguments is among its artifacts.
+        """
         epochs = self.spec.epochs if self.spec else None
         row = row_of(trial, self.leases.get(trial._trial_id), epochs, trial.number == self.best)
         lines = [_how_far(row)]
@@ -54,7 +59,7 @@ class Notes:
         lines += [literal(note) for note in recorded(trial).get(attributes.NOTES, ())]
         if self.spec is not None:
             lines.append(trained_on(self.spec))
-        if attributes.ARGUMENTS in recorded(trial):
+        if has_table and attributes.ARGUMENTS in recorded(trial):
             lines.append(f"All arguments: {literal(ARGUMENTS)} under the artifacts below.")
         if self.named and row.ours:
             lines.append(to_type(*self._next(row)))

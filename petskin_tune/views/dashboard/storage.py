@@ -125,7 +125,9 @@ class DashboardStorage(_CachedStorage):
         if made is None:
             return {}
         trials = self._whole.get_all_trials(study._study_id, deepcopy=False)
-        notes = {"": made.of_study} | {f"{trial._trial_id}:": made.of_trial(trial) for trial in asked_about(trials)}
+        has_table = self._artifacts(study._study_id) is not None
+        notes = {"": made.of_study}
+        notes |= {f"{trial._trial_id}:": made.of_trial(trial, has_table=has_table) for trial in asked_about(trials)}
         found: dict[str, Any] = {}
         for owner, text in notes.items():
             if NOTE.format(owner) not in study.system_attrs:

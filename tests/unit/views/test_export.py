@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import yaml
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 from petskin_tune.study.spec import Subset
+from petskin_tune.training.snapshots.weights import checkpoint, write
 from petskin_tune.views.export import pick, render, training_arguments, write_weights, write_yaml
 from tests.support.studies import a_spec, a_study, add
 
@@ -129,6 +134,69 @@ def test_a_file_with_code_in_the_place_of_the_weights_is_not_handed_out_and_not_
         write_weights(study, tmp_path / "best.pt", fetch)
     assert (tmp_path / "best.pt").read_text() == "of before"
     assert list(tmp_path.iterdir()) == [tmp_path / "best.pt"]
+
+
+def of_a_module(mark: Path) -> bytes:
+    """What the restricted loading takes, and is `os.system` all the same: `os` is imported in torch.serialization."""
+    return b"\x80\x02c__builtin__\ngetattr\n(ctorch.serialization\nos\nX\x06\x00\x00\x00systemtR(X%s%stR." % (
+        len(f"touch {mark}").to_bytes(4, "little"),
+        f"touch {mark}".encode(),
+    )
+
+
+def of_bytes(mark: Path) -> bytes:
+    """Torch's function that loads whatever it is given."""
+    inner = io.BytesIO()
+    torch.save(Evil(mark), inner)
+    content = inner.getvalue()
+    return b"\x80\x02ctorch.storage\n_load_from_bytes\n(B%s%stR." % (len(content).to_bytes(4, "little"), content)
+
+
+def of_a_model(mark: Path) -> bytes:
+    """A class of layers that is made of arguments."""
+    return b"\x80\x02cultralytics.nn.tasks\nSegmentationModel\n(X\x04\x00\x00\x00a.pttR."
+
+
+def saved(dest: Path, *pickles: tuple[str, bytes]) -> None:
+    with zipfile.ZipFile(dest, "w") as archive:
+        for name, content in (*pickles, ("archive/version", b"3\n")):
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("made", [of_a_module, of_bytes, of_a_model])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_code_in_what_the_restricted_loading_takes_is_not_handed_out(
+    hidden: bool, made: Callable[[Path], bytes], tmp_path: Path
+) -> None:
+    """``hidden``: beside a harmless file, in the one that torch reads."""
+    study = a_study(a_spec())
+    add(study, "COMPLETE", 0.1, **{attributes.WEIGHTS: WEIGHTS})
+    mark = tmp_path / "executed"
+    harmless = [("archive/x/data.pkl", b"\x80\x02}.")] if hidden else []
+
+    def fetch(_: str, dest: Path) -> None:
+        saved(dest, *harmless, ("archive/data.pkl", made(mark)))
+        if made is not of_a_model:
+            with contextlib.suppress(Exception):
+                torch.load(dest, weights_only=False)
+            assert mark.exists(), "it holds no code"
+            mark.unlink()
+
+    with pytest.raises(UsageError, match=r"weights of trial 0 in the store are not those of a training here"):
+        write_weights(study, tmp_path / "best.pt", fetch)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("architecture", ["yolov8n-seg", "yolov8n-seg-p6", "yolov9c-seg", "yolo11n-seg", "yolo26n-seg"])
+def test_weights_of_every_family_are_handed_out(architecture: str, tmp_path: Path) -> None:
+    from ultralytics.nn.tasks import SegmentationModel
+
+    study = a_study(a_spec())
+    add(study, "COMPLETE", 0.1, **{attributes.WEIGHTS: WEIGHTS})
+    model = SegmentationModel(f"{architecture}.yaml", verbose=False)
+    content = checkpoint(model, {"lr0": 0.01, "data": "pets.yaml"}, {"fitness": 0.1}, 3)
+    write_weights(study, tmp_path / "best.pt", lambda _, dest: write(content, dest))
+    assert (tmp_path / "best.pt").stat().st_size > 1_000_000
 
 
 def test_weights_that_are_not_kept_are_refused_with_those_that_are_and_the_way_on(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
+from petskin_tune.views.dashboard.artifacts import table_of
 from petskin_tune.views.dashboard.notes import Notes, notes, notes_if_there
 from petskin_tune.views.dashboard.server import make_server, serve
-from petskin_tune.views.dashboard.storage import LONGEST, asked_about
+from petskin_tune.views.dashboard.storage import LONGEST, DashboardStorage, asked_about
 from tests.support.made_studies import made
 from tests.support.pictures import kept
 
@@ -216,7 +217,7 @@ def test_the_trials_that_get_notes_are_the_best_and_those_in_trouble() -> None:
     chosen = asked_about(trials)
     assert len(chosen) <= 100
     failed = next(trial for trial in chosen if trial.state.name == "FAIL")
-    assert "**Failed: crashed" in Notes("").of_trial(failed)
+    assert "**Failed: crashed" in Notes("").of_trial(failed, has_table=True)
     assert {trial.number for trial in trials[-5:]} <= {trial.number for trial in chosen}
 
 
@@ -259,10 +260,25 @@ def test_a_trials_arguments_are_a_table_behind_its_pictures(tmp_path: Path, arti
         path = f"/artifacts/1/{best._trial_id}/{rows[-1]['artifact_id']}"
         ask(port, "DELETE", f"/api{path}")
         answer = answered(port, "GET", path)
-        lines = answer.read().decode().splitlines()
+        lines = answer.read().decode("utf-8-sig").splitlines()
+        invented = [path[: -len(last)] + last for last in ("00000000ffff", "ffffffffffff")]
+        assert [answered(port, "GET", other).status for other in invented] == [404, 404]
     assert answer.headers["Content-Type"] == "text/csv"
     assert lines[0] == "argument,value"
     assert "imgsz,480" in lines
+
+
+def test_a_spreadsheet_computes_nothing_of_a_trials_arguments() -> None:
+    lines = table_of({"name": "=1+1", "@data": "-x", "lr0": -0.5}).decode("utf-8-sig").splitlines()
+    assert lines[1:] == ["'@data,'-x", "lr0,-0.5", "name,'=1+1"]
+
+
+def test_a_note_names_no_table_where_there_are_no_artifacts(tmp_path: Path, artifacts: Artifacts) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/made.db")
+    study = made(3, 5, storage=storage).study
+    for pictures, expected in ((artifacts, True), (None, False)):
+        shown = DashboardStorage(storage, lambda _: notes(study, ()), lambda _, pictures=pictures: pictures)
+        assert ("under the artifacts below" in repr(shown.get_all_studies()[0].system_attrs)) is expected
 
 
 def test_no_page_from_elsewhere_may_read_a_picture(storage: PetskinStorage, artifacts: Artifacts) -> None:
