@@ -9,7 +9,7 @@ from search_base import Method, Search, Segment, Trial
 from search_peers import FewEpochs, Genetic, Gp, GpPromote, Tpe
 from search_tasks import EPOCHS
 
-from petskin_tune.search.freeze_thaw.candidates import propose
+from petskin_tune.search.freeze_thaw.candidates import propose_by_turns
 from petskin_tune.search.freeze_thaw.choice import choose
 from petskin_tune.search.freeze_thaw.recommend import recommend
 from petskin_tune.search.freeze_thaw.state import Continue, SearchState, TrialRecord
@@ -23,9 +23,8 @@ class FreezeThaw(Method):
         self._sparse = sparse
 
     def next(self, search: Search) -> Segment:
-        decision = choose(
-            self.state(search), propose=_RowsOnly(search) if search.task.mode != "continuous" else propose
-        )
+        rows_only = search.task.mode != "continuous"
+        decision = choose(self.state(search), propose=_RowsOnly(search) if rows_only else propose_by_turns)
         if decision.why.rule == "fallback":
             raise RuntimeError(decision.why.text)
         if decision.keep is not None:

@@ -11,9 +11,8 @@ Array = NDArray[np.float64]
 
 RANDOM = 400
 NEAR = 40  # around each of the best trials
-_MOVED = 0.3  # the least share of coordinates that move
-_MOVED_COUNT = 2  # coordinates that move on average, where that is a larger share
-_STEPS = (0.2, 0.05)  # standard deviations of a move, for half of the points each, in parts of a range
+_STEPS = (0.1, 0.03)  # standard deviations of a move, for half of the points each, in parts of a range
+_AFAR = 0.5  # of the turns: only random points
 _ATTEMPTS = 100
 _MOSTLY_TRIED = 2  # a space of at most so many points for each tried one is looked through
 
@@ -36,6 +35,14 @@ def propose(encoding: Encoding, tried: Array, best: Array, rng: np.random.Genera
     return _fresh(encoding.snapped(np.concatenate([uniform, *near])), tried)
 
 
+def propose_by_turns(encoding: Encoding, tried: Array, best: Array, rng: np.random.Generator) -> Array:
+    """As :func:`propose`, at some turns without the points near the best: these would win every comparison for long.
+
+    So a search goes on looking where it knows little, and leaves a local optimum that is not the best one.
+    """
+    return propose(encoding, tried, best[:0] if rng.random() < _AFAR else best, rng)
+
+
 def random_point(encoding: Encoding, tried: Array, rng: np.random.Generator) -> Array:
     """Coordinates (d,) of a random point, not among the ``tried`` ones (n, d) unless these are all there are."""
     drawn = encoding.snapped(rng.random((_ATTEMPTS, len(encoding.space))))
@@ -51,18 +58,15 @@ def is_exhausted(encoding: Encoding, tried: Array) -> bool:
 
 
 def _around(centre: Array, choices: NDArray[np.bool_], rng: np.random.Generator) -> Array:
-    """Shape (NEAR, d): some coordinates moved by normal steps, reflected at the ends; choices drawn again."""
-    dimensions = max(len(centre), 1)
+    """Shape (NEAR, d): numbers moved by normal steps, not beyond the ends; some choices drawn again.
+
+    What lies beyond an end is moved onto it: the best mixup or dropout is often none.
+    """
     shape = (NEAR, len(centre))
     steps = np.resize(_STEPS, NEAR)[:, None] * rng.standard_normal(shape)
-    moved = rng.random(shape) < max(_MOVED_COUNT / dimensions, _MOVED)
-    points = np.where(moved & ~choices, _reflected(centre + steps), centre)
-    redrawn = choices & (rng.random(shape) < 1 / dimensions)
+    points = np.where(choices, centre, np.clip(centre + steps, 0, 1))
+    redrawn = choices & (rng.random(shape) < 1 / max(len(centre), 1))
     return np.where(redrawn, rng.random(shape), points)
-
-
-def _reflected(places: Array) -> Array:
-    return 1 - np.abs(places % 2 - 1)
 
 
 def _fresh(points: Array, tried: Array) -> Array:

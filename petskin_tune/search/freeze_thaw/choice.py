@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petskin_tune.language import figure
-from petskin_tune.search.freeze_thaw.candidates import is_exhausted, propose, random_point
+from petskin_tune.search.freeze_thaw.candidates import is_exhausted, propose_by_turns, random_point
 from petskin_tune.search.freeze_thaw.gain import log_gain
 from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
 from petskin_tune.search.freeze_thaw.gaussian_process.kernel import Places, own_covariance
@@ -30,7 +30,7 @@ Indices = NDArray[np.intp]
 FIRST = 8  # configurations begun before there is a model
 
 
-def choose(state: SearchState, propose: Proposal = propose) -> Decision:
+def choose(state: SearchState, propose: Proposal = propose_by_turns) -> Decision:
     """The next segment of a worker that is free: the same for the same state.
 
     Figures of ``why`` under the rule ``model``: ``mean`` and ``best_other`` (fitness expected at the last epoch, of
@@ -108,7 +108,7 @@ def _modelled(model: StudyModel, propose: Proposal) -> Decision:
         keep = tuple(sorted({*keep, action.trial}))
     figures = segments.figures(won)
     why = Why("model", _text(action, figures), figures, model.lengths())
-    return Decision(action, why, keep, outlook(model, frozen, fresh, propose) if state.ahead else None)
+    return Decision(action, why, keep, outlook(model, frozen) if state.ahead else None)
 
 
 def _text(action: Continue | Begin, figures: Mapping[str, float]) -> str:

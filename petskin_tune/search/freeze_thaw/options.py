@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from petskin_tune.search.freeze_thaw.candidates import propose
 from petskin_tune.search.freeze_thaw.gain import log_gain
 from petskin_tune.search.freeze_thaw.gaussian_process.encoding import Encoding
 from petskin_tune.search.freeze_thaw.gaussian_process.kernel import Places, scaled_time
@@ -18,7 +17,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 _CENTRES = 3  # trials near which new points are looked for
-_SHORTLIST = 40  # new points that compete, those with the largest expected improvement
+SHORTLIST = 40  # new points that compete, those with the largest expected improvement
 
 Proposal = Callable[[Encoding, Array, Array, np.random.Generator], Array]  # see `candidates.propose`
 
@@ -28,7 +27,7 @@ def can_go_on(state: SearchState, trial: TrialRecord) -> bool:
     return trial.standing == "frozen" and len(trial.curve) < state.epochs
 
 
-def shortlist(model: StudyModel, propose: Proposal = propose, most: int = _SHORTLIST) -> Array:
+def shortlist(model: StudyModel, propose: Proposal, most: int = SHORTLIST) -> Array:
     """Coordinates (at most ``most``, d) of the new points with the largest expected improvement at the last epoch."""
     centres = model.contenders[np.argsort(-model.means, kind="stable")[:_CENTRES]]
     rng = generator(model.state, "candidates")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from petskin_tune.search.freeze_thaw.candidates import propose
 from petskin_tune.search.freeze_thaw.gaussian_process.kernel import covariance
 from petskin_tune.search.freeze_thaw.gaussian_process.model import StudyModel, generator
 from petskin_tune.search.freeze_thaw.gaussian_process.observations import epoch_noise
 from petskin_tune.search.freeze_thaw.gaussian_process.posterior import cholesky
-from petskin_tune.search.freeze_thaw.options import Array, Indices, Proposal, shortlist, together
+from petskin_tune.search.freeze_thaw.options import SHORTLIST, Array, Indices, shortlist, together
 from petskin_tune.search.freeze_thaw.state import Outlook
 
 _DRAWS = 2000  # of all ends together: a chance of 5 % is known to half a percent
 _JITTER = 1e-9
 
 
-def outlook(model: StudyModel, frozen: Indices, fresh: Array, propose: Proposal) -> Outlook | None:
+def outlook(model: StudyModel, frozen: Indices) -> Outlook | None:
     """What the epochs that the state looks ahead may bring; None while no own trial has a value.
 
     A foreign trial is nothing that the study has: a new one at its point may still be all that is to be found.
@@ -23,16 +24,13 @@ def outlook(model: StudyModel, frozen: Indices, fresh: Array, propose: Proposal)
     Args:
         model: of the study.
         frozen: places of the trials that can go on.
-        fresh: coordinates (c, d) of the new points that compete.
-        propose: where new points come from.
     """
     best = _best_own(model)
     if best is None:
         return None
     ahead, noise = model.state.ahead, epoch_noise(model.trials)
-    begun = ahead // model.state.rungs[0]
-    if begun < len(fresh):
-        fresh = shortlist(model, propose, begun) if begun else fresh[:0]
+    begun = 0 if model.state.full else min(ahead // model.state.rungs[0], SHORTLIST)
+    fresh = shortlist(model, propose, begun)
     others = frozen[frozen != best] if ahead else frozen[:0]
     ends = _ends(model, np.concatenate([[best], others]).astype(np.intp), fresh)
     gain = ends[:, 1:].max(axis=1, initial=-np.inf) - ends[:, 0]
