@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from petskin_tune import text as words
 from petskin_tune.views.report.parts import grid, missing, plot, section
@@ -16,6 +17,7 @@ from petskin_tune.views.report.style import (
     Trace,
     axis,
     colour,
+    counting_axis,
     dots,
     faint,
     figure,
@@ -33,7 +35,8 @@ def best_so_far(table: Table) -> str:
     if not table.valued:
         return missing(title, NONE_COMPLETE)
     rows = [row for row in table.rows if row.value is not None]
-    over_trials = _risen(rows, lambda row: float(row.number), "trial")
+    of_trials = counting_axis("trial", max(row.number for row in rows))
+    over_trials = _risen(rows, lambda row: float(row.number), of_trials)
     sentence = "Each dot is a trial; the line is the best so far."
     if any(row.group in ("running", "suspended", "frozen") for row in rows):
         sentence += " A trial that has not ended stands at its best epoch, and does not count for the line."
@@ -42,16 +45,17 @@ def best_so_far(table: Table) -> str:
         sentence += f" It counts single epochs: the highest, {words.score(highest.value)}, is trial {highest.number}'s."
     figures = [plot(over_trials, "The best value so far over the number of trials.", "over trials")]
     if hours := _hours(rows):
-        over_hours = _risen(rows, lambda row: hours[row.number], "hours of training, all workers together")
+        of_hours = axis("hours of training, all workers together", rangemode="tozero")
+        over_hours = _risen(rows, lambda row: hours[row.number], of_hours)
         figures.append(plot(over_hours, "The best value so far over hours of training.", "over hours"))
     return section(title, sentence, grid(figures))
 
 
-def _risen(rows: Sequence[Row], place: Callable[[Row], float], name: str) -> Figure:
+def _risen(rows: Sequence[Row], place: Callable[[Row], float], x: dict[str, Any]) -> Figure:
     traces = [_group(group, [row for row in rows if row.group == group], place) for group in GROUPS]
     return figure(
         [*(trace for trace in traces if trace["x"]), _best_line(rows, place)],
-        x=axis(name, rangemode="tozero"),
+        x=x,
         y=axis(VALUE, rangemode="tozero"),
     )
 
@@ -121,7 +125,10 @@ def learning_curves(table: Table) -> str:
     )
     sentence = f"{said}, epoch by epoch; a ring marks where one ended that was interrupted and went on."
     drawing = figure(
-        list(_curve_traces(drawn, table.best)), x=axis("epoch", rangemode="tozero"), y=axis(VALUE), height=420
+        list(_curve_traces(drawn, table.best)),
+        x=counting_axis("epoch", max(row.curve[-1][0] for row in drawn)),
+        y=axis(VALUE),
+        height=420,
     )
     return section(title, sentence, plot(drawing, "Fitness of every trial over its epochs."))
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from petskin_tune.printable import html_text
 from petskin_tune.views.report.style import Figure, Trace, as_json
 
+SIGNS = {"circle-open": "dot ring", "x-thin": "dot cross"}  # in the legend, of symbols in a plot
+
 
 def section(title: str, sentence: str | None, *content: str) -> str:
     """A titled part of the page: what it shows in a sentence, and the content, which is HTML."""
@@ -46,13 +48,22 @@ def _keys(figure: Figure) -> str:
 
 def _key(place: int, trace: Trace) -> str:
     """A button with the sign of a trace; its name is escaped already, as plotly.js takes it."""
-    sign = "bar" if trace["type"] == "bar" else "line" if "lines" in trace["mode"] else "dot"
-    ink = (trace["line"] if sign == "line" else trace["marker"])["color"].removeprefix("colour:").partition("/")[0]
+    sign, drawn = _sign(trace)
+    ink = drawn["color"].removeprefix("colour:").partition("/")[0]
     style = f"--key: var(--{ink})"
     return (
         f'<button type="button" aria-pressed="true" data-trace="{place}" style="{style}">'
         f'<i class="{sign}"></i>{trace["name"]}</button>'
     )
+
+
+def _sign(trace: Trace) -> tuple[str, Trace]:
+    """The classes of the sign that looks like what is drawn, and the line or marker that has its colour."""
+    if trace["type"] == "bar":
+        return "bar", trace["marker"]
+    if "lines" in trace["mode"]:
+        return "line dotted" if "dash" in trace["line"] else "line", trace["line"]
+    return SIGNS.get(trace["marker"].get("symbol", ""), "dot"), trace["marker"]
 
 
 def grid(figures: Iterable[str], kind: str = "") -> str:

@@ -27,6 +27,7 @@ VALUE = "mask mAP50-95"
 HEIGHT = 320  # pixels of a plot
 SMALL = 210  # of one of many
 LONGEST_LABEL = 24  # characters beside an axis: more leaves a phone no room for the plot
+FEW = 8  # numbers that a phone has room for beside each other
 HOVER_WIDTH = 36  # characters of a line of settings
 
 # How a group of trials is drawn, the ones in front last.
@@ -120,6 +121,11 @@ def axis(title: str | None = None, **more: Any) -> dict[str, Any]:
     if title:
         known["title"] = {"text": title, "standoff": 8, "font": {"color": colour("quiet")}}
     return known | more
+
+
+def counting_axis(title: str, most: float, **more: Any) -> dict[str, Any]:
+    """An axis of whole numbers from 0 to ``most``: of few, plotly.js would write halves."""
+    return axis(title, rangemode="tozero", **({"dtick": 1} if most <= FEW else {}), **more)
 
 
 def parameter_axis(name: str, distribution: BaseDistribution, *, titled: bool = True, ticks: int = 4) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def timeline(table: Table, now: float) -> str:
             f" {words.counted(len(resumed), 'trial')} (striped) went on after "
             f"{words.counted(resumes, 'disconnect or stop', 'disconnects or stops')}; such a bar has the pauses in it."
         )
+    if any(row.end is None and row.group != "running" for row in rows):
+        sentence += " One that is frozen or suspended has not ended: its bar is as long as it was trained."
     if table.spec is not None and table.spec.sampler.name == "freeze-thaw":
         sentence += " The search lets a trial rest, within its bar, while it trains others."
     return section(title, sentence, plot(_bars(drawn, now), "A bar for each trial over time."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from petskin_tune import text as words
@@ -15,17 +16,31 @@ MORE = ("best epoch", "resumes", "worker", "curves")
 
 
 def all_trials(study: Table) -> str:
-    """Every trial, the best first; repetitions in the order of their pairs."""
+    """Every trial, the best first, those without a final value last; repetitions in the order of their pairs."""
     title = f"Trials ({len(study.rows)})"
     if not study.rows:
         return section(title, None, quiet("None has begun yet."))
     names = list(study.space)
-    place = {number: index for index, number in enumerate(study.order)}
-    rows = sorted(study.rows, key=lambda row: (place.get(row.number, len(place)), row.number))
+    rows = list(study.rows) if study.is_of_repetitions else _best_first(study)
     states = sorted({row.state for row in rows})
-    first = "" if study.is_of_repetitions else "The best first. "
-    sentence = f"{first}Press a column's head to sort by it."
+    sentence = f"{'' if study.is_of_repetitions else _order(study)}Press a column's head to sort by it."
     return f'<div class="broad">{section(title, sentence, _controls(states), _table(rows, names))}</div>'
+
+
+def _best_first(study: Table) -> list[Row]:
+    """Those that ended with a value by their rank, then the others by their best epoch."""
+    place = {number: index for index, number in enumerate(study.order)}
+
+    def key(row: Row) -> tuple[int, float, int]:
+        return place.get(row.number, len(place)), math.inf if row.value is None else -row.value, row.number
+
+    return sorted(study.rows, key=key)
+
+
+def _order(study: Table) -> str:
+    if 0 < len(study.order) < len(study.rows):
+        return "The best first; trials without a final value follow, by their best epoch. "
+    return "The best first. " if study.order else "No trial has a final value yet: the best epoch first. "
 
 
 def _controls(states: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from optuna.trial import create_trial
 
 from petskin_tune.study import attributes
 from petskin_tune.views import report
-from petskin_tune.views.report import history, parameters, relations, results, rows, timeline
+from petskin_tune.views.report import history, parameters, relations, results, rows, timeline, trials
 from petskin_tune.views.report.rows import Table
 from tests.support.made_studies import Made, made
 from tests.support.studies import NOW, a_spec, a_study, add
@@ -111,6 +111,43 @@ def test_trials_of_a_worker_that_overlap_stand_in_lanes(table: Table) -> None:
     lanes, ticks = timeline._lanes(two, spans)
     assert sorted(lanes.values()) == [0, 1]
     assert ticks == {"colab-1": 0}
+
+
+def test_the_bar_of_a_trial_that_waits_is_said_to_be_as_long_as_its_training(table: Table) -> None:
+    said = "its bar is as long as it was trained"
+    assert said in timeline.timeline(table, NOW)
+    ended = replace(table, rows=tuple(row for row in table.rows if row.end is not None or row.group == "running"))
+    assert said not in timeline.timeline(ended, NOW)
+
+
+def test_trials_without_a_final_value_stand_by_their_best_epoch_and_are_said_to(table: Table) -> None:
+    listed = [table.row(int(number)) for number in re.findall(r"<tr><td>(\d+)</td>", trials.all_trials(table))]
+    ended = len(table.order)
+    assert tuple(row.number for row in listed[:ended]) == table.order
+    values = [row.value for row in listed[ended:] if row.value is not None]
+    assert len(values) > 1
+    assert values == sorted(values, reverse=True)
+    assert "trials without a final value follow" in trials.all_trials(table)
+    early = replace(table, rows=tuple(row for row in table.rows if row.number not in table.order), order=())
+    assert "The best first" not in trials.all_trials(early)
+
+
+def test_the_epochs_of_short_trials_are_whole_numbers_on_their_axis(table: Table) -> None:
+    short = replace(table, rows=tuple(replace(row, curve=row.curve[:4]) for row in table.rows))
+    assert '"dtick":1' in history.learning_curves(short).replace(" ", "")
+    assert '"dtick"' not in history.learning_curves(table)
+
+
+def signs_of(html: str) -> dict[str, str]:
+    return {name: sign for sign, name in re.findall(r'<i class="([^"]+)"></i>([^<]+)', html)}
+
+
+def test_a_sign_in_the_legend_looks_like_what_is_drawn(table: Table) -> None:
+    signs = signs_of(history.best_so_far(table))
+    assert (signs["frozen"], signs["complete"], signs["ended by a failure"]) == ("dot ring", "dot", "dot cross")
+    curves = signs_of(history.learning_curves(table))
+    assert (curves["frozen"], curves["complete"]) == ("line dotted", "line")
+    assert curves["interrupted, went on"] == "dot ring"
 
 
 def test_the_settings_of_the_best_stand_beside_those_of_the_defaults(table: Table) -> None:
