@@ -135,8 +135,9 @@ def _cells(row: StudyRow) -> tuple[str, ...]:
     seen = "never" if row.last_sign is None else f"{words.duration(row.last_sign)} ago"
     now = f"{words.counted(row.workers, 'worker')} at work" if row.workers else seen
     begun = datetime.fromisoformat(row.created).astimezone().strftime("%Y-%m-%d %H:%M") if row.created else "–"
+    more = f" and {row.done - row.of} more" if row.of is not None and row.done > row.of else ""
     return (
-        f"{row.done}/{row.of}{unit}" if row.of is not None else f"{row.done}{unit}",
+        f"{row.done}{unit}" if row.of is None else f"{min(row.done, row.of)}/{row.of}{unit}{more}",
         words.score(row.best),
         row.state or now,
         begun,

@@ -96,7 +96,7 @@ def classes(study: Table) -> str:
     worst = min(mine, key=lambda name: mine[name])
     sentence = (
         f"{VALUE_OF} of each class at the best epoch. The weakest is {worst} with {words.score(mine[worst])}: more or "
-        "better labels of it help the mean most."
+        "better labels of it may help the mean most."
         if len(mine) > 1
         else f"{VALUE_OF} of the only class at the best epoch."
     )

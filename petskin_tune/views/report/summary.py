@@ -140,14 +140,14 @@ def _lost(rows: Sequence[Row]) -> str:
     resumes, seconds = sum(row.resumes for row in rows), sum(row.lost for row in rows)
     if not resumes:
         return "" if any(row.state == "suspended" for row in rows) else "No trial was interrupted."
-    lost = f"{words.duration(seconds)} of training had to be done twice" if seconds else "nothing was done twice"
+    lost = f"{words.duration(seconds)} of training had to be done twice" if round(seconds) else "nothing was done twice"
     return f"Trials were interrupted {_counted(resumes, 'time')} and went on; {lost}."
 
 
 def _tiles(table: Table) -> str:
     best, defaults = table.best, table.defaults
     lead = None
-    if best and defaults and best.value is not None and defaults.value is not None:
+    if best and defaults and best.number != defaults.number and best.value is not None and defaults.value is not None:
         lead = figure(best.value - defaults.value, "+.3f")
     early = ", which ended early" if defaults and defaults.state != "complete" else ""
     hours = sum(row.seconds for row in table.rows)

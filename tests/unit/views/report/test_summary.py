@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import optuna
 
 from petskin_tune.study import attributes
@@ -124,3 +126,15 @@ def test_a_trial_that_came_clearly_higher_than_the_best_is_named_and_not_called_
     assert by_luck(("COMPLETE", 0.2), ("PRUNED", 0.35)) == "Trial 1 reached 0.350 before it was pruned."
     assert by_luck(("COMPLETE", 0.2), ("PRUNED", 0.202)) == "1 other trial is within noise of it."
     assert by_luck(("COMPLETE", 0.2), ("COMPLETE", 0.1)) == ""
+
+
+def test_the_best_is_not_compared_with_itself() -> None:
+    assert "over Ultralytics" in summary._tiles(a_search(0.3, 0.35))
+    assert "over Ultralytics" not in summary._tiles(a_search(0.4, 0.35))
+
+
+def test_an_interruption_that_cost_no_second_cost_nothing() -> None:
+    table = a_search(0.3)
+    once = dataclasses.replace(table.rows[0], resumes=1, lost=0.2)
+    (sentence,) = costs(dataclasses.replace(table, rows=[once]))
+    assert sentence.endswith("Trials were interrupted 1 time and went on; nothing was done twice.")
