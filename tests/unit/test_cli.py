@@ -159,8 +159,8 @@ def test_a_database_whose_pages_were_written_over_is_one_sentence(
     name: str, what: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "tune.db").write_bytes(written_over(whole, what))
+    (tmp_path / "tune-home").mkdir()
+    (tmp_path / "tune-home" / "tune.db").write_bytes(written_over(whole, what))
     command, words = (tune_worker, []) if name == "tune-worker" else (petskin_tune, [name])
     refused = CliRunner().invoke(command, [*words, "--study", "mine"])
     assert refused.exit_code == 2, refused.exception or refused.output
