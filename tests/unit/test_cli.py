@@ -403,3 +403,12 @@ def test_a_worker_whose_folder_was_deleted_starts_processes_all_the_same() -> No
     assert in_helper_process(abs, -3) == 3
     with without_arguments():
         assert os.getcwd() == "/"
+
+
+def test_a_dashboard_for_others_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(
+        petskin_tune, ["dashboard", "--study", "x", "--home", str(tmp_path), "--host", "0.0.0.0"]
+    )
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("error: The dashboard has no login, and on 0.0.0.0 everybody")
+    assert len(refused.stderr.splitlines()) == 1
