@@ -150,7 +150,7 @@ def look_at_the_dashboard(line: str, folder: Path) -> None:
     assert process.returncode == 0, said.text()
 
 
-@pytest.mark.parametrize(("lines"), [pytest.param(lines, id=f"{name}:{lines[0]}") for name, lines in documented()])
+@pytest.mark.parametrize("lines", [pytest.param(lines, id=f"{name}:{lines[0]}") for name, lines in documented()])
 def test_what_a_document_says_to_type_works(lines: list[str], prepared: Path, tmp_path: Path) -> None:
     folder = tmp_path / "here"
     shutil.copytree(prepared, folder, symlinks=True)
