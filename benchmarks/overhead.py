@@ -132,7 +132,7 @@ def _work(place: Path, study: Path) -> Any:
     command = [str(Path(sys.executable).parent / "tune-worker"), "--study", str(study), "--device", "cpu"]
     subprocess.run(command, cwd=place, check=True, stdout=subprocess.DEVNULL, env=_environment())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.load_study(study_name="overhead", storage=f"sqlite:///{place / 'runs' / 'tune.db'}")
+    return optuna.load_study(study_name="overhead", storage=f"sqlite:///{place / 'tune-home' / 'tune.db'}")
 
 
 def _our_epochs(place: Path) -> float:

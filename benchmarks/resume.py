@@ -184,7 +184,7 @@ class OurTrial:
 
     def durable_batches(self) -> int:
         """How many batches the snapshot holds that the trial's lease points to."""
-        with closing(sqlite3.connect(self.place / "runs" / "tune.db")) as connection:
+        with closing(sqlite3.connect(self.place / "tune-home" / "tune.db")) as connection:
             epoch, batch = connection.execute("SELECT snapshot_epoch, snapshot_batch FROM trial_leases").fetchone()
         return int(epoch * BATCHES + batch)
 
@@ -192,7 +192,7 @@ class OurTrial:
         """The best averaged weights that the store keeps."""
         import torch
 
-        (path,) = (self.place / "runs" / "checkpoints").rglob("best-*.pt")
+        (path,) = (self.place / "tune-home" / "checkpoints").rglob("best-*.pt")
         kept = torch.load(path, weights_only=False)
         if kept["best_epoch"] * BATCHES <= KILLED_AFTER:
             raise RuntimeError(

@@ -64,7 +64,7 @@ def on_a_study(*, unless: str = "", named_by: str = "") -> Callable[[Command], C
 
 def in_places(command: Command) -> Command:
     """The options that say where studies lie."""
-    home = click.option("--home", metavar="DIR", help="Folder of everything without servers.  [TUNE_HOME; runs]")
+    home = click.option("--home", metavar="DIR", help="Folder of everything without servers.  [TUNE_HOME; tune-home]")
     storage = click.option("--storage", metavar="URL", help="Database of the study.  [TUNE_STORAGE; in the home]")
     store = click.option("--checkpoints", metavar="URL", help="Store of snapshots.  [TUNE_CHECKPOINTS; the study's]")
     return home(storage(store(command)))

@@ -224,13 +224,20 @@ def _write_weights(study: Study, home: Home, file: str, options: str) -> FrozenT
 @on_a_study()
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="To listen on.")
 @click.option("--write", is_flag=True, help="Let this machine's browsers change and delete studies.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="IP address to listen on.")
+@click.option("--behind-proxy", is_flag=True, help="A proxy with login and TLS stands before it.")
+@click.option("--public-name", metavar="NAME", multiple=True, help="Host name of that proxy, where it passes it on.")
 @one_sentence
-def dashboard(places: Places, port: int, write: bool) -> None:
+def dashboard(
+    places: Places, port: int, write: bool, host: str, behind_proxy: bool, public_name: tuple[str, ...]
+) -> None:
     """Serve the Optuna dashboard on this machine, for looking only."""
     from petskin_tune.leases.lease import is_anybody_here, read_leases
     from petskin_tune.opening.study import open_study
     from petskin_tune.views.dashboard import server as view
+    from petskin_tune.views.dashboard.names import checked
 
+    names = checked(host, behind_proxy=behind_proxy, public=public_name)
     with open_study(places) as (home, study):
         leases = read_leases(study.storage, study.id)
         if home.copied is not None and not is_anybody_here(leases):
@@ -244,6 +251,7 @@ def dashboard(places: Places, port: int, write: bool) -> None:
             options=places.typed.strip(),
             artifacts=_artifacts(study, home),
             say=click.echo,
+            names=names,
         )
 
 

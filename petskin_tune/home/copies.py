@@ -27,8 +27,9 @@ from petskin_tune.files.durable import (
     remove,
     write_new,
 )
+from petskin_tune.home.default import COPIES
 
-FOLDER = "database"  # of the copies, in the home
+FOLDER = COPIES
 KEPT_COPIES = 3
 _NAME = re.compile(r"tune-(\d+)-([0-9a-f]{8})-(\d+)-([0-9a-f]{16})\.db")
 BUSY_SECONDS = 60.0  # how long a copy waits for a writer of the database

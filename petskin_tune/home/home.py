@@ -8,8 +8,9 @@
     home.epoch_saved()           # after every epoch: the database is copied into a network home, in the background
     home.close()
 
-``--home`` > ``TUNE_HOME`` > ``runs``; ``--storage`` > ``TUNE_STORAGE`` > the database of the home; ``--checkpoints`` >
-``TUNE_CHECKPOINTS`` > the store that the study names > the home's ``checkpoints`` folder.
+``--home`` > ``TUNE_HOME`` > ``tune-home`` (:mod:`petskin_tune.home.default`); ``--storage`` > ``TUNE_STORAGE`` > the
+database of the home; ``--checkpoints`` > ``TUNE_CHECKPOINTS`` > the store that the study names > the home's
+``checkpoints`` folder.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from petskin_tune.files.disks import is_network, local_folder
 from petskin_tune.files.durable import StoreError
 from petskin_tune.files.paths import is_file, looks_like_url, resolved, typed
 from petskin_tune.home.astray import require_not_astray
+from petskin_tune.home.default import COPIES, DATABASE, WORK, default_home
 from petskin_tune.printable import printable, quoted, raw
 
 if TYPE_CHECKING:
     from petskin_tune.checkpoints.base import Store
     from petskin_tune.home.replica import DatabaseReplica, Mode
 
-DATABASE = "tune.db"
 CHECKPOINTS = "checkpoints"
 IN_THE_HOME = f"home:{CHECKPOINTS}"  # how a study names the store of its own home, wherever that home is mounted
 COLAB_DRIVE = Path("/content/drive")
@@ -254,7 +255,7 @@ def resolve_home(
     storage = storage or environ.get("TUNE_STORAGE") or None
     checkpoints = checkpoints or environ.get("TUNE_CHECKPOINTS") or None
     notebook = hosted_notebook(environ)
-    folder = _home_folder(home or "runs")
+    folder = _home_folder(home or default_home())
     # Where a database lies a worker was told to use this disk: other commands may look at it.
     insisted = ephemeral or (command != "tune-worker" and is_file(folder / DATABASE))
     if notebook and not (home or storage or insisted):
@@ -275,7 +276,7 @@ def resolve_home(
     else:
         read_url(storage)  # refused here, before anything is made
         _refuse_sqlite_on_network(storage)
-    work = (local / "work").absolute()  # trials run in a folder of their own
+    work = (local / WORK).absolute()  # trials run in a folder of their own
     temporary.fall_back_on(work)
     return Home(
         folder=folder,
@@ -296,7 +297,7 @@ def _require_not_moved(folder: Path, *, network: bool) -> None:
     database = folder / DATABASE
     try:
         there = is_file(database)
-        moved = there if network else not there and (folder / "database").is_dir()
+        moved = there if network else not there and (folder / COPIES).is_dir()
     except OSError:
         return  # a disk that does not answer is told of when it is opened
     if moved:

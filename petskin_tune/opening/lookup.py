@@ -16,7 +16,7 @@ from petskin_tune.errors import UsageError
 from petskin_tune.home.home import DATABASE, Home, resolve_home
 from petskin_tune.home.replica import Mode
 from petskin_tune.opening.patience import START_PATIENCE_SECONDS, Say
-from petskin_tune.opening.places import Places
+from petskin_tune.opening.places import Places, tell_of_overlooked_studies
 from petskin_tune.study.study import Study, find_study, our_names, refuse_deleted
 from petskin_tune.study.study_file.file import shipped
 from petskin_tune.study.wanted import Wanted
@@ -30,6 +30,7 @@ def resolve(places: Places) -> Home:
     Raises:
         UsageError: see :func:`petskin_tune.home.home.resolve_home`.
     """
+    tell_of_overlooked_studies(places)
     return resolve_home(
         places.home,
         places.storage,

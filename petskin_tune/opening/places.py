@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from petskin_tune.language import _
 if TYPE_CHECKING:
     from petskin_tune.home.replica import Mode
     from petskin_tune.study.wanted import Wanted
+
+
+_TOLD = "petskin_tune.overlooked"  # in what click keeps while a command runs
 
 
 @dataclass(frozen=True)
@@ -67,4 +71,16 @@ def warn_of_visible_password(places: Places) -> None:
     read = read_url(places.storage) if places.storage else None
     if read is not None and (read.password or read.query.get("password")):
         said = _("warning: other users can see the password in --storage (by `ps`); TUNE_STORAGE hides it")
+        click.echo(said, err=True)
+
+
+def tell_of_overlooked_studies(places: Places) -> None:
+    """Say on stderr, once in a command, that studies also lie in the folder that was the default before."""
+    from petskin_tune.home.default import overlooked
+
+    said = overlooked(places.home, places.storage, os.environ)
+    context = click.get_current_context(silent=True)
+    told = context.meta if context else {}
+    if said and not told.get(_TOLD):
+        told[_TOLD] = True
         click.echo(said, err=True)

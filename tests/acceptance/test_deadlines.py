@@ -101,14 +101,14 @@ def test_a_worker_stops_in_time_in_mid_epoch_and_the_next_goes_on_at_once(tmp_pa
         life = live(tmp_path, study, seconds)
     assert OVER not in life.output
     assert life.output.splitlines()[-1] == "suspended; to go on, type: tune-worker --study small"
-    stops = [durable(tmp_path / "runs")]
+    stops = [durable(tmp_path / "tune-home")]
     again = live(tmp_path, study, 5.0 + 2 * start_seconds)
     assert again.code == 75
     assert f"goes on after {words.done(stops[0])}" in again.output
-    stops.append(durable(tmp_path / "runs"))
+    stops.append(durable(tmp_path / "tune-home"))
     assert stops[0] < stops[1]
     assert any(stop.batch for stop in stops), "neither was in mid epoch"
-    epochs = [list(trial.intermediate_values) for trial in load(tmp_path / "runs").trials]
+    epochs = [list(trial.intermediate_values) for trial in load(tmp_path / "tune-home").trials]
     assert epochs == [list(range(1, len(epochs[0]) + 1))]
 
 
@@ -133,7 +133,7 @@ def test_deadlines_in_a_row_are_kept_and_lose_nothing(tmp_path: Path, start_seco
         assert_in_time(life, seconds)
         overtaken += OVER in life.output
     assert overtaken <= STALLS
-    for trial in load(tmp_path / "runs").trials:  # the first may have stopped early, as it has no better epoch
+    for trial in load(tmp_path / "tune-home").trials:  # the first may have stopped early, as it has no better epoch
         assert list(trial.intermediate_values) == list(range(1, len(trial.intermediate_values) + 1))
 
 

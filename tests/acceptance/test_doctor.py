@@ -73,7 +73,7 @@ def test_under_a_korean_locale_it_says_the_same_in_korean(
 def test_nothing_of_it_is_left_in_the_study_the_store_or_the_working_folder(
     healthy: tuple[Path, int, dict[str, tuple[str, str]], str],
 ) -> None:
-    home = healthy[0] / "runs"
+    home = healthy[0] / "tune-home"
     assert load(home).trials == []
     assert [path for path in (home / "checkpoints").rglob("*") if path.is_file()] == []
     assert not (home / "work" / "doctor").exists()

@@ -162,7 +162,7 @@ def left_alone(folder: Path, **changes: Any) -> list[dict[str, Any]]:
 def run_alone(folder: Path, **changes: Any) -> optuna.Study:
     result = run("--study", str(write_study(folder / "study", **{**CHANGES, **changes})), cwd=folder)
     assert result.returncode == 0, result.stdout
-    return load(folder / "runs")
+    return load(folder / "tune-home")
 
 
 @pytest.fixture

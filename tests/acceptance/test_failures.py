@@ -32,7 +32,7 @@ def provoked(folder: Path, plan: dict[int, str], **changes: Any) -> tuple[optuna
     }
     result = run("--study", str(study), cwd=folder, PYTHONPATH=str(PROVOKED), **environment)
     assert result.returncode == 0, result.stdout
-    return load(folder / "runs"), result.stdout, log.read_text().splitlines()
+    return load(folder / "tune-home"), result.stdout, log.read_text().splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_trials_that_all_fail_in_the_same_way_end_the_worker(tmp_path: Path) -> 
     result = run("--study", str(study), cwd=tmp_path, PYTHONPATH=str(PROVOKED), **environment)
     assert result.returncode == 2, result.stdout
     assert "The last 2 trials all failed in the same way, crashed: RuntimeError:" in result.stdout.splitlines()[-1]
-    trials = load(tmp_path / "runs").trials
+    trials = load(tmp_path / "tune-home").trials
     assert [(trial.state.name, kind(trial)) for trial in trials] == [("FAIL", "crashed"), ("FAIL", "crashed")]
 
 
@@ -193,11 +193,11 @@ def test_an_image_that_cannot_be_read_is_named_and_costs_no_trial_anything(tmp_p
     assert refused.returncode == 2, refused.stdout
     last = refused.stdout.splitlines()[-1]
     assert last.startswith(f"error: {spoilt}: cut short")
-    assert not list((tmp_path / "runs").glob("*.db"))  # not even the study has begun
+    assert not list((tmp_path / "tune-home").glob("*.db"))  # not even the study has begun
     spoilt.write_bytes(content)
     mended = run("--study", str(study), cwd=tmp_path)
     assert mended.returncode == 0, mended.stdout
-    (trial,) = load(tmp_path / "runs").trials
+    (trial,) = load(tmp_path / "tune-home").trials
     assert (trial.state.name, trial.user_attrs["petskin-tune:origin"]) == ("COMPLETE", "start point")
 
 
@@ -207,10 +207,10 @@ def test_a_device_that_is_not_here_costs_no_trial_anything(tmp_path: Path) -> No
     refused = run("--study", str(study), "--device", "7", cwd=tmp_path, CUDA_VISIBLE_DEVICES="0,1,2,3,4,5,6,7")
     assert refused.returncode == 2, refused.stdout
     assert "error: Training cannot start on this machine: ValueError: Invalid CUDA 'device=7'" in refused.stdout
-    assert [trial.state.name for trial in load(tmp_path / "runs").trials] == ["RUNNING"]
+    assert [trial.state.name for trial in load(tmp_path / "tune-home").trials] == ["RUNNING"]
     mended = run("--study", str(study), "--device", "cpu", cwd=tmp_path)
     assert mended.returncode == 0, mended.stdout
-    (trial,) = load(tmp_path / "runs").trials
+    (trial,) = load(tmp_path / "tune-home").trials
     assert (trial.state.name, trial.user_attrs["petskin-tune:origin"]) == ("COMPLETE", "start point")
 
 
@@ -230,10 +230,10 @@ def test_a_trial_that_a_full_disk_keeps_from_being_frozen_is_given_back_and_goes
     assert "error: Training cannot go on on this machine: no snapshot of epoch " in full.stdout
     assert "No space left on device" in full.stdout
     assert len(fired(log)) >= 2, "another one was tried"
-    (given_back,) = load(tmp_path / "runs").trials
+    (given_back,) = load(tmp_path / "tune-home").trials
     assert (given_back.state.name, len(given_back.intermediate_values)) == ("RUNNING", 1)
     again = run("--study", str(study), cwd=tmp_path)
     assert again.returncode == 0, again.stdout
-    trials = load(tmp_path / "runs").trials
+    trials = load(tmp_path / "tune-home").trials
     assert all(len(trial.intermediate_values) == 3 for trial in trials if trial.state.name == "COMPLETE")
     assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}

@@ -39,14 +39,14 @@ def test_a_family_is_tuned_killed_resumed_without_its_weights_and_told_of(tmp_pa
     resumed = run("--study", str(study), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stdout
     assert "goes on after epoch 1" in resumed.stdout
-    trial = load(tmp_path / "runs").trials[0]
+    trial = load(tmp_path / "tune-home").trials[0]
     assert trial.state.name == "COMPLETE"
     assert list(trial.intermediate_values) == [1, 2]
     told = {
         name.removeprefix("train/") for name in trial.user_attrs["petskin-tune:metrics"] if name.startswith("train/")
     }
     assert told == LOSSES[family]
-    assert best_weights(tmp_path / "runs", load(tmp_path / "runs"), [0])[0]
+    assert best_weights(tmp_path / "tune-home", load(tmp_path / "tune-home"), [0])[0]
     for typed in ("status", "diagnose", "report -o report.html", "best --yaml best.yaml --weights best.pt"):
         command, *options = typed.split()
         told_of = run(command, "--study", "small", *options, cwd=tmp_path, command="petskin-tune")
@@ -63,7 +63,7 @@ def test_a_new_trial_asks_for_the_weights_that_a_resumed_one_did_without(tmp_pat
     resumed = run("--study", str(study), cwd=tmp_path)
     assert resumed.returncode == 2, resumed.stdout
     assert f"the model `{weights.name}` is not here" in resumed.stdout
-    states = [trial.state.name for trial in load(tmp_path / "runs").trials]
+    states = [trial.state.name for trial in load(tmp_path / "tune-home").trials]
     assert states == ["COMPLETE"], "the trial with a snapshot ends; none is begun without the weights"
     (tmp_path / "elsewhere.pt").rename(weights)
     assert run("--study", str(study), cwd=tmp_path).returncode == 0

@@ -41,7 +41,7 @@ def test_the_best_is_trained_on_all_data_and_the_same_command_goes_on_where_it_s
     assert again.returncode == 0, again.stdout
     assert "goes on after" in again.stdout
     (trial,) = _final(searched).trials
-    assert trial.params == load(searched / "runs").best_trial.params
+    assert trial.params == load(searched / "tune-home").best_trial.params
     assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
     splits = _final(searched).user_attrs[attributes.FINGERPRINT]["splits"]
     images = {name: split["images"] for name, split in splits.items()}
@@ -55,4 +55,4 @@ def test_a_trial_that_there_is_not_is_named(searched: Path) -> None:
 
 
 def _final(folder: Path) -> optuna.Study:
-    return load(folder / "runs", FINAL)
+    return load(folder / "tune-home", FINAL)

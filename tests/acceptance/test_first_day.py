@@ -54,7 +54,8 @@ def interrupt_its_first_trial(folder: Path) -> None:
 
 def has_trained_an_epoch(folder: Path) -> bool:
     """Whether any trial has; the worker's line comes up to three seconds later, and after four it may be frozen."""
-    with contextlib.closing(sqlite3.connect(f"file:{folder / 'runs' / 'tune.db'}?mode=ro", uri=True)) as connection:
+    database = folder / "tune-home" / "tune.db"
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return bool(connection.execute("SELECT COUNT(*) FROM trial_intermediate_values").fetchone()[0])
 
 
@@ -100,10 +101,10 @@ def assert_it_found_masks_and_froze_and_thawed(study: optuna.Study) -> None:
 
 def assert_typed_again_it_trains_nothing(folder: Path) -> None:
     logs = {path: path.stat().st_mtime_ns for path in folder.rglob("train.log")}
-    trials = len(load(folder / "runs", "demo").trials)
+    trials = len(load(folder / "tune-home", "demo").trials)
     assert end(WORKER, folder).splitlines()[-1].endswith(NEXT)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("train.log")} == logs != {}
-    assert len(load(folder / "runs", "demo").trials) == trials
+    assert len(load(folder / "tune-home", "demo").trials) == trials
 
 
 @pytest.mark.slow
@@ -119,10 +120,10 @@ def test_who_follows_the_first_day_word_for_word_never_has_to_guess(tmp_path: Pa
             interrupt_its_first_trial(tmp_path)
         elif line == WORKER:
             go_on_to_the_end(tmp_path)
-            assert_it_found_masks_and_froze_and_thawed(load(tmp_path / "runs", "demo"))
+            assert_it_found_masks_and_froze_and_thawed(load(tmp_path / "tune-home", "demo"))
             assert_typed_again_it_trains_nothing(tmp_path)
         elif "dashboard" in line:
             look_at_the_dashboard(line, tmp_path)
         else:
             end(line, tmp_path)
-    assert {"best.yaml", "best.pt", "report.html", "runs"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"best.yaml", "best.pt", "report.html", "tune-home"} <= {path.name for path in tmp_path.iterdir()}

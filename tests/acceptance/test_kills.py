@@ -73,7 +73,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     result = run("--study", str(write_study(folder, **CHANGES, target_trials=4)), cwd=folder)
     assert result.returncode == 0, result.stdout
-    return folder / "runs"
+    return folder / "tune-home"
 
 
 @pytest.mark.timeout(1500)
@@ -96,7 +96,7 @@ def test_a_study_killed_at_every_named_point_ends_as_the_one_left_alone(
         assert fired(log) == [name.partition("=")[0] for name in points[: number + 1]]
     finish = run("--study", str(study), cwd=tmp_path)
     assert finish.returncode == 0, finish.stdout
-    _assert_same(tmp_path / "runs", undisturbed)
+    _assert_same(tmp_path / "tune-home", undisturbed)
 
 
 @pytest.mark.slow
@@ -112,9 +112,9 @@ def test_a_study_that_freezes_and_thaws_ends_as_the_one_left_alone_wherever_it_i
         assert result.returncode == -signal.SIGKILL, f"{fault}: {result.stdout}"
         assert fired(log) == [name.partition("=")[0] for name in SEGMENT_POINTS[: number + 1]]
     assert run("--study", str(study), cwd=wild).returncode == 0
-    thawed = [trial for trial in load(calm / "runs").trials if trial.user_attrs["petskin-tune:resumes"]]
+    thawed = [trial for trial in load(calm / "tune-home").trials if trial.user_attrs["petskin-tune:resumes"]]
     assert thawed
-    _assert_same(wild / "runs", calm / "runs")
+    _assert_same(wild / "tune-home", calm / "tune-home")
 
 
 @pytest.mark.slow
@@ -130,11 +130,11 @@ def test_a_study_killed_again_and_again_at_random_instants_ends_as_the_one_left_
     chance = random.Random(7)
     for _ in range(KILLS):
         kill_at_random(start("--study", str(study), cwd=wild), chance)
-    trials = max(TRIALS, len(load(wild / "runs").trials))  # however far it has come meanwhile
+    trials = max(TRIALS, len(load(wild / "tune-home").trials))  # however far it has come meanwhile
     finish = run("--study", str(study), "--target-trials", str(trials), cwd=wild)
     assert finish.returncode == 0, finish.stdout
     assert run("--study", str(write_study(calm, **changes, target_trials=trials)), cwd=calm).returncode == 0
-    _assert_same(wild / "runs", calm / "runs")
+    _assert_same(wild / "tune-home", calm / "tune-home")
 
 
 def _assert_same(home: Path, reference: Path) -> None:

@@ -57,9 +57,9 @@ def test_two_workers_started_in_the_same_instant_on_an_empty_sqlite_file_share_o
     workers = start_together(2, tiny_study(tmp_path, target_trials=UNREACHABLE), tmp_path)
     for worker in workers:
         worker.wait_for("finished")
-    target = settle_on_a_target(tmp_path / "runs")
+    target = settle_on_a_target(tmp_path / "tune-home")
     wait_for_all(workers)
-    study = load(tmp_path / "runs")
+    study = load(tmp_path / "tune-home")
     assert_exactly(target, study)
     assert {trial.user_attrs["petskin-tune:worker"] for trial in study.trials} == {"w0", "w1"}
 
@@ -86,7 +86,7 @@ def test_a_study_of_four_workers_that_are_killed_again_and_again_ends_as_the_und
     study = tiny_study(wild, **changes)
     kills = _kill_at_every_point(4, study, wild)
     wait_for_all(start_together(4, study, wild, **_counting(wild)))
-    expected, survived = load(calm / "runs"), load(wild / "runs")
+    expected, survived = load(calm / "tune-home"), load(wild / "tune-home")
     assert essence(survived) == essence(expected)
     undisturbed, done = Counter(_batches(calm)), Counter(_batches(wild))
     assert set(undisturbed.values()) == {1}
@@ -158,7 +158,7 @@ def _kill(worker: Said, cwd: Path, counted: dict[int, int]) -> Kill:
 
 
 def _what_is_left(pid: int, cwd: Path, counted: dict[int, int]) -> Kill:
-    database = cwd / "runs" / "tune.db"
+    database = cwd / "tune-home" / "tune.db"
     if not database.exists():
         return Kill(None, 0, 0)
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:

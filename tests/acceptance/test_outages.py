@@ -371,8 +371,8 @@ def test_on_another_machine_the_trial_goes_on_from_its_durable_snapshot_and_the_
     assert_each_epoch_once(trial)
     assert not {seconds_of(trial)[epoch] for epoch in unsent} & set(unsent.values())
     assert (site.lease.token, site.outbox("disk_1")) == (3, {})
-    assert run("--study", str(site.study), cwd=site.folder).returncode == 0  # undisturbed, in ./runs
-    (expected,) = essence(load(site.folder / "runs"))
+    assert run("--study", str(site.study), cwd=site.folder).returncode == 0  # undisturbed, in ./tune-home
+    (expected,) = essence(load(site.folder / "tune-home"))
     (survived,) = essence(optuna.load_study(study_name="small", storage=site.url))
     assert survived == expected
 

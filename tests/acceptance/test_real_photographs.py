@@ -29,6 +29,6 @@ def test_three_trials_on_photographs_of_pets_find_their_masks(tmp_path: Path) ->
     )
     result = run("--study", str(study), cwd=tmp_path)
     assert result.returncode == 0, result.stdout
-    found = optuna.load_study(study_name="pets", storage=f"sqlite:///{tmp_path / 'runs' / 'tune.db'}")
+    found = optuna.load_study(study_name="pets", storage=f"sqlite:///{tmp_path / 'tune-home' / 'tune.db'}")
     assert len(found.trials) == 3
     assert found.best_value > 0.30

@@ -44,8 +44,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_best_and_the_defaults_are_trained_again_and_the_gain_is_said(undisturbed: Path) -> None:
-    trials = load(undisturbed / "runs", "small-repeat-0").trials
-    searched = load(undisturbed / "runs")
+    trials = load(undisturbed / "tune-home", "small-repeat-0").trials
+    searched = load(undisturbed / "tune-home")
     assert [trial.user_attrs[attributes.SEED] for trial in trials] == [1, 1, 2, 2]
     assert [trial.user_attrs[attributes.ARGUMENTS]["seed"] for trial in trials] == [1, 1, 2, 2]
     assert trials[0].params == trials[2].params == searched.trials[0].params
@@ -78,6 +78,6 @@ def test_suspended_and_killed_the_same_command_goes_on_and_shows_the_same(undist
     assert fired(log) == ["batch-done", "before-last-tell"]
     again = run(*REPEAT, cwd=folder, command="petskin-tune")
     assert again.returncode == 0, again.stdout
-    mine, theirs = (load(place / "runs", "small-repeat-0") for place in (folder, undisturbed))
+    mine, theirs = (load(place / "tune-home", "small-repeat-0") for place in (folder, undisturbed))
     assert essence(mine) == essence(theirs)
     assert again.stdout.splitlines()[-1] == (undisturbed / "said").read_text().splitlines()[-1]

@@ -71,13 +71,13 @@ def files(home: Path) -> dict[str, int]:
 
 
 def test_the_doctor_starts_a_suspended_trial_from_its_snapshot_and_leaves_everything_as_it_was(suspended: Path) -> None:
-    before = files(suspended / "runs")
+    before = files(suspended / "tune-home")
     code, line, output = doctor(suspended)
     assert code == 0, output
     assert re.match(r"ok +trial 0: was given back \(SIGTERM\), and goes on after epoch \d", line), line
-    assert files(suspended / "runs") == before
-    assert not (suspended / "runs" / "work" / "trials" / "doctor").exists()
-    assert load(suspended / "runs").trials[0].state.name == "RUNNING"
+    assert files(suspended / "tune-home") == before
+    assert not (suspended / "tune-home" / "work" / "trials" / "doctor").exists()
+    assert load(suspended / "tune-home").trials[0].state.name == "RUNNING"
 
 
 def test_a_snapshot_that_cannot_be_restored_is_told_whole_and_the_trial_begins_again(
@@ -85,7 +85,7 @@ def test_a_snapshot_that_cannot_be_restored_is_told_whole_and_the_trial_begins_a
 ) -> None:
     folder = tmp_path / "study"
     shutil.copytree(suspended, folder)
-    spoilt = spoil_snapshots(folder / "runs")
+    spoilt = spoil_snapshots(folder / "tune-home")
     code, line, output = doctor(folder)
     assert code == 0, output
     assert line.startswith("warning  trial 0: was given back (SIGTERM), and starts here: snapshot-")
@@ -98,6 +98,6 @@ def test_a_snapshot_that_cannot_be_restored_is_told_whole_and_the_trial_begins_a
     named = re.search(r"all of it is in (\S+train\.log)$", left[0])
     assert named is not None
     assert "in rebuild" in Path(named[1]).read_text()
-    (trial,) = load(folder / "runs").trials
+    (trial,) = load(folder / "tune-home").trials
     assert trial.state.name == "RUNNING"
     assert any("left aside" in note for note in trial.user_attrs["petskin-tune:notes"])

@@ -59,7 +59,7 @@ def test_a_job_whose_pods_are_evicted_and_lost_ends_with_every_trial_complete(tm
     said = last.end()
     assert last.returncode == 0, said
     assert "trial 0 (0 of 2 trials done) goes on after" in said
-    assert [trial.state.name for trial in load(tmp_path / "runs").trials] == ["COMPLETE"] * 2
+    assert [trial.state.name for trial in load(tmp_path / "tune-home").trials] == ["COMPLETE"] * 2
 
 
 @pytest.mark.slow
@@ -90,4 +90,4 @@ def test_a_task_of_an_array_suspends_requeues_itself_and_ends_the_study(tmp_path
     assert again.returncode == 0, output
     assert "trial 0 (0 of 1 trial done) goes on after" in output
     assert "requeue" not in output
-    assert [trial.state.name for trial in load(tmp_path / "runs").trials] == ["COMPLETE"]
+    assert [trial.state.name for trial in load(tmp_path / "tune-home").trials] == ["COMPLETE"]

@@ -47,9 +47,9 @@ def test_two_devices_get_a_worker_each_and_share_the_study(tmp_path: Path) -> No
     parent = start_on_two(tmp_path, tiny_study(tmp_path, target_trials=UNREACHABLE))
     wait_until(lambda: parent.returncode is not None or set(sent_to(tmp_path).values()) == {"0", "1"})
     assert parent.returncode is None, parent.text()
-    target = settle_on_a_target(tmp_path / "runs")
+    target = settle_on_a_target(tmp_path / "tune-home")
     end_of(parent, 0)
-    study = load(tmp_path / "runs")
+    study = load(tmp_path / "tune-home")
     assert_exactly(target, study)
     device_of = sent_to(tmp_path)
     assert {trial.number: trial.user_attrs["petskin-tune:worker"] for trial in study.trials} == {
@@ -81,11 +81,11 @@ def test_a_signal_suspends_both_workers_and_the_same_command_goes_on_with_both_t
     output = end_of(parent, 75)
     assert output.count("suspended; to go on, type: tune-worker") == 2
     assert not any(worker.is_running() for worker in workers)
-    assert states(tmp_path / "runs") == ["released", "released"]
+    assert states(tmp_path / "tune-home") == ["released", "released"]
 
     again = end_of(start_on_two(tmp_path, study), 0)
     assert again.count("goes on after") == 2
-    for trial in load(tmp_path / "runs").trials:
+    for trial in load(tmp_path / "tune-home").trials:
         assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
         assert trial.user_attrs["petskin-tune:resumes"] == 1
 

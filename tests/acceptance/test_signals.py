@@ -127,7 +127,7 @@ def test_sigterm_before_the_first_batch_gives_the_trial_back_at_once(tmp_path: P
     worker = start("--study", str(study), cwd=tmp_path)
     wait_for(worker, "trial 0 (0 of 1 trial done) starts")  # its process imports, or sets its training up
     ends_in_time(worker)
-    assert states(f"sqlite:///{tmp_path / 'runs' / 'tune.db'}") == ["released"]
+    assert states(f"sqlite:///{tmp_path / 'tune-home' / 'tune.db'}") == ["released"]
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_a_process_that_does_not_answer_delays_nobody_and_a_second_ctrl_c_ends_a
     worker.send_signal(signal.SIGINT)
     wait_for(worker, "stopped at once")
     assert worker.wait(timeout=IN_TIME) == 75  # its pipe stays open: the stopped process holds it
-    assert states(f"sqlite:///{tmp_path / 'runs' / 'tune.db'}") == ["running"]
+    assert states(f"sqlite:///{tmp_path / 'tune-home' / 'tune.db'}") == ["running"]
     again = start("--study", str(study), cwd=tmp_path)
     wait_for(again, "goes on after epoch")
     wait_until(lambda: has_ended(child))  # its watchdog was stopped with it: the next worker ends it
@@ -226,12 +226,12 @@ def test_many_sigterms_at_random_instants_lose_nothing_and_repeat_no_batch(tmp_p
         output = ends_in_time(worker)
         slowest = max(slowest, time.monotonic() - began)  # the end of the pipe included
         assert "waiting" not in output
-        if (tmp_path / "runs" / "tune.db").exists():
-            assert "running" not in states(f"sqlite:///{tmp_path / 'runs' / 'tune.db'}"), output
+        if (tmp_path / "tune-home" / "tune.db").exists():
+            assert "running" not in states(f"sqlite:///{tmp_path / 'tune-home' / 'tune.db'}"), output
     done = Counter(log.read_text().splitlines())
     print(f"{done.total()} batches, {done.total() - len(done)} of them twice; the slowest exit took {slowest:.1f} s")
     assert max(done.values()) == 1
-    trials = load(tmp_path / "runs").trials
+    trials = load(tmp_path / "tune-home").trials
     assert done.total() >= lives // 2
     for trial in trials:
         assert list(trial.intermediate_values) == list(range(1, len(trial.intermediate_values) + 1))

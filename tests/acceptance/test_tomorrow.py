@@ -45,7 +45,7 @@ def suspended(folder: Path, target: int = 2, epochs: int = 1, **environment: str
     interrupt_stopped(said, stopped_by(log), lambda: os.kill(said.pid, signal.SIGTERM), "SIGTERM")
     output = said.end()
     assert said.returncode == 75, output
-    assert epochs_reported(folder / "runs") == epochs
+    assert epochs_reported(folder / "tune-home") == epochs
     return study
 
 
@@ -80,7 +80,7 @@ def test_another_ultralytics_is_refused_before_anything_happens_and_the_first_on
     older: dict[str, str], tmp_path: Path
 ) -> None:
     study = suspended(tmp_path, target=1)
-    home = tmp_path / "runs"
+    home = tmp_path / "tune-home"
     before = everything(home)
     refused = run("--study", str(study), "--target-trials", "2", cwd=tmp_path, **older)
     assert refused.returncode == 2, refused.stdout
@@ -104,7 +104,7 @@ def test_another_ultralytics_that_a_person_allows_goes_on_and_study_and_trials_r
     older: dict[str, str], tmp_path: Path
 ) -> None:
     study = suspended(tmp_path)
-    home = tmp_path / "runs"
+    home = tmp_path / "tune-home"
     result = run("--study", str(study), "--allow-different-machine", cwd=tmp_path, **older)
     assert result.returncode == 0, result.stdout
     phrase = f"ultralytics {releases.OLDER} instead of {INSTALLED}"
@@ -137,7 +137,7 @@ def test_a_trial_that_a_person_let_another_ultralytics_begin_is_left_to_it(
 ) -> None:
     """By a worker that finds nothing else to do, which then says so and does not ask to be started again."""
     study = suspended(tmp_path, target=1)
-    home = tmp_path / "runs"
+    home = tmp_path / "tune-home"
     first = run("--study", str(study), "--max-trials", "1", cwd=tmp_path)
     assert first.returncode == 0, first.stdout
     log = tmp_path / "fired again"
@@ -164,7 +164,7 @@ def test_a_trial_that_a_person_let_another_ultralytics_begin_is_left_to_it(
 def test_fewer_cpus_are_recorded_or_with_exact_left_to_a_machine_that_has_as_many(tmp_path: Path) -> None:
     # Threads that wait for each other without spinning, for the sake of whoever else uses this machine.
     study = suspended(tmp_path, target=1, epochs=0, OMP_NUM_THREADS="2", GOMP_SPINCOUNT="0")
-    home = tmp_path / "runs"
+    home = tmp_path / "tune-home"
     assert load(home).trials[0].user_attrs[attributes.THREADS] == 2
     every_cpu = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(every_cpu)})  # of what is started from here on, too
@@ -192,4 +192,4 @@ def test_exact_and_different_are_not_asked_for_at_once(tmp_path: Path) -> None:
     assert errors(refused.stdout) == [
         "error: Name either --exact or --allow-different-machine: one leaves what the other goes on with."
     ]
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "tune-home").exists()

@@ -43,7 +43,7 @@ def test_a_study_runs_to_its_target_and_the_last_line_says_what_to_type_next(fin
     folder, output = finished
     assert "trial 1 finished" in output
     assert output.splitlines()[-1].endswith("next, type: petskin-tune best --study small --yaml best.yaml")
-    trials = load(folder / "runs").trials
+    trials = load(folder / "tune-home").trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
     assert trials[0].value == max(trials[0].intermediate_values.values())
     assert list(trials[0].intermediate_values) == [1, 2, 3]
@@ -51,7 +51,7 @@ def test_a_study_runs_to_its_target_and_the_last_line_says_what_to_type_next(fin
 
 def test_what_it_did_and_said_is_in_the_homes_log(finished: tuple[Path, str]) -> None:
     folder, output = finished
-    (log,) = (folder / "runs" / "logs").iterdir()
+    (log,) = (folder / "tune-home" / "logs").iterdir()
     written = log.read_text(encoding="utf-8")
     early = output.partition("trial 1 finished")[0]  # a disk that stalls at the very end may lose the last lines
     assert all(line in written for line in early.splitlines())
@@ -69,7 +69,7 @@ def test_one_plain_line_an_epoch_says_what_is_safe(finished: tuple[Path, str]) -
 
 def test_every_trial_records_what_it_ran_on_and_with(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    kept = load(folder / "runs").trials[0].user_attrs
+    kept = load(folder / "tune-home").trials[0].user_attrs
     recorded = {name.removeprefix("petskin-tune:"): value for name, value in kept.items()}
     assert recorded["device"] == "cpu"
     assert set(recorded["versions"]) >= {"ultralytics", "torch", "petskin-tune"}
@@ -79,7 +79,7 @@ def test_every_trial_records_what_it_ran_on_and_with(finished: tuple[Path, str])
     assert recorded["batch"] == 8
     assert recorded["seconds"] > 0
     assert recorded["arguments"]["optimizer"] == "AdamW"
-    assert recorded["metrics"]["metrics/mAP50-95(M)"] == load(folder / "runs").trials[0].value
+    assert recorded["metrics"]["metrics/mAP50-95(M)"] == load(folder / "tune-home").trials[0].value
     assert recorded["worker"]
 
 
@@ -87,28 +87,28 @@ def test_the_same_command_typed_again_says_that_the_study_is_done_and_starts_no_
     finished: tuple[Path, str],
 ) -> None:
     folder, _ = finished
-    before = essence(load(folder / "runs"))
+    before = essence(load(folder / "tune-home"))
     logs = {path: path.stat().st_mtime for path in folder.rglob("train.log")}
     result = run("--study", "small.yaml", cwd=folder)
     assert result.returncode == 0
     assert "study done" in result.stdout
-    assert essence(load(folder / "runs")) == before
+    assert essence(load(folder / "tune-home")) == before
     assert {path: path.stat().st_mtime for path in folder.rglob("train.log")} == logs
 
 
 def test_a_raised_target_goes_on_where_the_study_stood(finished: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = finished
     home = tmp_path / "home"
-    subprocess.run(["cp", "-r", str(folder / "runs"), str(home)], check=True)
+    subprocess.run(["cp", "-r", str(folder / "tune-home"), str(home)], check=True)
     result = run("--study", "small.yaml", "--home", str(home), "--target-trials", "3", cwd=folder)
     assert result.returncode == 0, result.stdout
     assert len(load(home).trials) == 3
-    assert essence(load(home))[:2] == essence(load(folder / "runs"))
+    assert essence(load(home))[:2] == essence(load(folder / "tune-home"))
 
 
 def test_optuna_itself_reads_the_study(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    url = f"sqlite:///{folder / 'runs' / 'tune.db'}"
+    url = f"sqlite:///{folder / 'tune-home' / 'tune.db'}"
     listed = subprocess.run(
         [str(BIN / "optuna"), "trials", "--storage", url, "--study-name", "small", "-f", "json"],
         capture_output=True,
@@ -119,7 +119,7 @@ def test_optuna_itself_reads_the_study(finished: tuple[Path, str]) -> None:
     assert '"number": 1' in listed.stdout
     code = f"import optuna; print(optuna.load_study(study_name='small', storage={url!r}).best_value)"
     plain = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(plain.stdout) == load(folder / "runs").best_value
+    assert float(plain.stdout) == load(folder / "tune-home").best_value
 
 
 def test_the_line_that_best_prints_validates_the_weights_to_the_trials_value(finished: tuple[Path, str]) -> None:
@@ -133,14 +133,14 @@ def test_the_line_that_best_prints_validates_the_weights_to_the_trials_value(fin
         [sys.executable, "-c", code], cwd=folder, env=offline, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout.splitlines()[-1]) == pytest.approx(load(folder / "runs").best_value, abs=1e-4)
+    assert float(done.stdout.splitlines()[-1]) == pytest.approx(load(folder / "tune-home").best_value, abs=1e-4)
 
 
 def test_best_weights_of_the_best_trials_are_kept_and_snapshots_are_not(finished: tuple[Path, str]) -> None:
     folder, _ = finished
-    files = sorted(path.name for path in (folder / "runs" / "checkpoints").rglob("*") if path.is_file())
+    files = sorted(path.name for path in (folder / "tune-home" / "checkpoints").rglob("*") if path.is_file())
     assert [name.split("-")[0] for name in files] == ["best", "best", "results.csv", "results.csv"]
-    weights = next((folder / "runs" / "checkpoints").rglob("best-*.pt"))
+    weights = next((folder / "tune-home" / "checkpoints").rglob("best-*.pt"))
     from ultralytics import YOLO
 
     images = Path(small_data()).parent / "images" / "val"
@@ -158,7 +158,7 @@ def test_sigterm_suspends_with_exit_code_75_and_the_next_worker_goes_on_at_once(
     assert again.returncode == 0, again.stdout
     assert "waiting" not in again.stdout
     assert "goes on after" in again.stdout
-    trial = load(tmp_path / "runs").trials[0]
+    trial = load(tmp_path / "tune-home").trials[0]
     assert list(trial.intermediate_values) == list(range(1, EPOCHS + 1))
     assert trial.user_attrs["petskin-tune:resumes"] == 1
 
@@ -171,7 +171,7 @@ def test_ctrl_c_reaches_the_worker_alone_and_suspends(tmp_path: Path) -> None:
     output = said.end()
     assert said.returncode == 75, output
     assert "KeyboardInterrupt" not in output
-    assert "KeyboardInterrupt" not in next((tmp_path / "runs").rglob("train.log")).read_text()
+    assert "KeyboardInterrupt" not in next((tmp_path / "tune-home").rglob("train.log")).read_text()
 
 
 def test_petskin_tune_stop_suspends_every_worker_that_runs(tmp_path: Path) -> None:
@@ -201,14 +201,14 @@ def test_max_trials_ends_the_worker_and_leaves_the_rest(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=2, epochs=1, train={**_train(), "close_mosaic": 0, "warmup_epochs": 0})
     result = run("--study", str(study), "--max-trials", "1", cwd=tmp_path)
     assert result.returncode == 75, result.stdout
-    assert len([trial for trial in load(tmp_path / "runs").trials if trial.state.is_finished()]) == 1
+    assert len([trial for trial in load(tmp_path / "tune-home").trials if trial.state.is_finished()]) == 1
 
 
 def test_stop_at_ends_the_study_early(tmp_path: Path) -> None:
     study = write_study(tmp_path, target_trials=5, epochs=1, stop_at=0.0, train={**_train(), "close_mosaic": 0})
     result = run("--study", str(study), cwd=tmp_path)
     assert result.returncode == 0, result.stdout
-    assert len(load(tmp_path / "runs").trials) == 1
+    assert len(load(tmp_path / "tune-home").trials) == 1
 
 
 def test_a_device_that_is_named_twice_is_refused(tmp_path: Path) -> None:

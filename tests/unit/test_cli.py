@@ -159,8 +159,8 @@ def test_a_database_whose_pages_were_written_over_is_one_sentence(
     name: str, what: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "tune.db").write_bytes(written_over(whole, what))
+    (tmp_path / "tune-home").mkdir()
+    (tmp_path / "tune-home" / "tune.db").write_bytes(written_over(whole, what))
     command, words = (tune_worker, []) if name == "tune-worker" else (petskin_tune, [name])
     refused = CliRunner().invoke(command, [*words, "--study", "mine"])
     assert refused.exit_code == 2, refused.exception or refused.output
@@ -403,3 +403,12 @@ def test_a_worker_whose_folder_was_deleted_starts_processes_all_the_same() -> No
     assert in_helper_process(abs, -3) == 3
     with without_arguments():
         assert os.getcwd() == "/"
+
+
+def test_a_dashboard_for_others_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(
+        petskin_tune, ["dashboard", "--study", "x", "--home", str(tmp_path), "--host", "0.0.0.0"]
+    )
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("error: The dashboard has no login, and on 0.0.0.0 everybody")
+    assert len(refused.stderr.splitlines()) == 1

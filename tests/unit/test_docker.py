@@ -52,7 +52,7 @@ def test_no_service_waits_for_itself(stack: dict[str, Any]) -> None:
 
 def test_one_service_builds_the_image_which_nobody_pulls_from_a_registry(stack: dict[str, Any]) -> None:
     ours = {name: of for name, of in stack["services"].items() if of["image"] == stack["services"]["init"]["image"]}
-    assert set(ours) == {"init", "worker", "worker-gpu", "tools", "tools-gpu", "dashboard"}
+    assert set(ours) == {"init", "worker", "worker-gpu", "tools", "tools-gpu", "dashboard", "backup-store"}
     assert [name for name, of in stack["services"].items() if "build" in of] == ["init"]  # two of one tag would race
     assert {of["pull_policy"] for of in ours.values()} == {"never"}
 
@@ -118,6 +118,7 @@ def test_only_the_profiles_that_are_named_run(stack: dict[str, Any]) -> None:
         "tools-gpu": ["tools-gpu"],
         "tls": ["tls"],
         "backup": ["backup"],
+        "backup-store": ["backup"],
     }
     assert "\nCOMPOSE_PROFILES=cpu\n" in (DOCKER / ".env.example").read_text()
     gpu = stack["services"]["worker-gpu"]

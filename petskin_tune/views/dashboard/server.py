@@ -4,20 +4,24 @@ optuna-dashboard has no login and no read-only mode: an anonymous ``DELETE /api/
 read is refused here (but with ``--write``), and so is a ``Host`` that is not this machine, which is how a web page
 elsewhere would reach a server on 127.0.0.1 through a name of its own (DNS rebinding). With ``--write`` a page elsewhere
 is refused by the ``Origin`` that its browser sends. Others look at it through a tunnel or a reverse proxy with a login,
-as in ``docker/compose.yaml``.
+as in ``docker/compose.yaml``; a proxy on another machine needs ``--host`` and ``--behind-proxy``
+(:mod:`petskin_tune.views.dashboard.names`).
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from petskin_tune.errors import UsageError
+from petskin_tune.views.dashboard.names import HERE, Names
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage, _CachedStorage
@@ -29,10 +33,10 @@ if TYPE_CHECKING:
     from petskin_tune.views.status.facts import Status
 
 PORT = 8080
-LOOPBACK = "127.0.0.1"
 READS = ("GET", "HEAD")
-THIS_MACHINE = ("127.0.0.1", "localhost", "[::1]")
 REASON = "this dashboard is for looking only; to change the study here, start it with --write"
+WHERE = "this dashboard answers to 127.0.0.1 and localhost only"
+WHERE_BEHIND = "this dashboard does not answer to this name; if it is the proxy's, start it with --public-name NAME"
 # optuna-dashboard's pages are as wide as a desk; on a phone, what stands beside one another there stands below.
 STYLE = """<style>@media (max-width: 700px) {
   main { min-width: 0; flex: 1 1 0; padding-bottom: 4rem; }
@@ -52,36 +56,41 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 class Guarded:
-    """A WSGI application that answers to this machine's own names only, and unless told otherwise to reads only."""
+    """A WSGI application that answers to its own names only, and unless told otherwise to reads only."""
 
-    def __init__(self, application: Application, *, write: bool = False) -> None:
+    def __init__(self, application: Application, *, write: bool = False, names: Names = HERE) -> None:
         self._application = application
         self._write = write
+        self._names = names
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
-        if _name_of(environ.get("HTTP_HOST", "")) not in THIS_MACHINE:
-            return _refuse(start_response, "403 Forbidden", "this dashboard answers to 127.0.0.1 and localhost only")
+        if not self._names.answers_to(environ.get("HTTP_HOST", "")):
+            return _refuse(start_response, "403 Forbidden", WHERE_BEHIND if self._names.behind_proxy else WHERE)
         reads = environ["REQUEST_METHOD"] in READS
         if not reads and not self._write:
             return _refuse(start_response, "405 Method Not Allowed", REASON, ("Allow", ", ".join(READS)))
-        if not reads and not _is_of_this_machine(environ.get("HTTP_ORIGIN")):
+        if not reads and not self._names.may_change(environ.get("HTTP_ORIGIN")):
             return _refuse(start_response, "403 Forbidden", "only the dashboard's own pages may change the study")
+        answer = _leading_nowhere_else(start_response)
         if not environ.get("PATH_INFO", "").startswith("/dashboard"):
-            return self._application(environ, start_response)
+            return self._application(environ, answer)
         banner = BANNER.format(reason="" if self._write else f"{REASON} · ")
-        return _with_banner(self._application, banner, environ, start_response)
+        return _with_banner(self._application, banner, environ, answer)
 
 
-def _name_of(host: str) -> str:
-    """The name in a Host header. Any port will do: tunnels map it."""
-    name, _, port = host.rpartition(":")
-    return (name if port.isdigit() else host).lower()
+def _leading_nowhere_else(start_response: Callable[..., Any]) -> Callable[..., Any]:
+    """Redirects without scheme and host: the browser knows the proxy's, and ``X-Forwarded-Host`` may name anybody's."""
+
+    def answer(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+        kept = [(name, _path(value) if name.lower() == "location" else value) for name, value in headers]
+        return start_response(status, kept, *more)
+
+    return answer
 
 
-def _is_of_this_machine(origin: str | None) -> bool:
-    """Whether a page of this machine's asks; programs that are no browsers send no origin."""
-    return origin is None or _name_of(origin.partition("://")[2]) in THIS_MACHINE
+def _path(url: str) -> str:
+    return urlsplit(url)._replace(scheme="", netloc="").geturl()
 
 
 def _with_banner(
@@ -108,6 +117,10 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True  # a browser that holds a connection must not keep the command alive
 
 
+class _ServerOfIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Without a line for each of a browser's refreshes."""
@@ -122,8 +135,9 @@ def make_server(
     artifacts: Artifacts | None = None,
     study_id: int | None = None,
     collect: Callable[[], Status | None] = lambda: None,
+    names: Names = HERE,
 ) -> WSGIServer:
-    """A server of the dashboard on 127.0.0.1, bound and not yet serving; port 0 takes a free one.
+    """A server of the dashboard, bound and not yet serving; port 0 takes a free one.
 
     Args:
         storage: of the studies; a cache of it that the notes are read through, too, spares a second reading.
@@ -133,9 +147,10 @@ def make_server(
         artifacts: of the study ``study_id``; None: no page shows any.
         study_id: Optuna's.
         collect: gives the study as it is now, for the page of its workers; None: it is gone.
+        names: where it listens, and to which names it answers.
 
     Raises:
-        UsageError: the port is taken or not allowed.
+        UsageError: the port is taken or not allowed, or the address is not this machine's.
     """
     import optuna_dashboard
 
@@ -146,15 +161,21 @@ def make_server(
     seen = DashboardStorage(storage, notes, lambda shown: artifacts if shown == study_id else None)
     store = ForTheDashboard(artifacts, lambda trial_id: arguments_of(storage, trial_id)) if artifacts else None
     pages = optuna_dashboard.wsgi(seen, artifact_store=store)
-    application = Guarded(WithWorkers(ToLookAt(pages), collect), write=write)
+    application = Guarded(WithWorkers(ToLookAt(pages), collect), write=write, names=names)
+    server = _bound(names, port)
+    server.set_app(application)
+    return server
+
+
+def _bound(names: Names, port: int) -> WSGIServer:
     try:
-        server = _Server((LOOPBACK, port), _QuietHandler)
+        return (_ServerOfIPv6 if names.is_ipv6 else _Server)((names.address, port), _QuietHandler)
     except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise UsageError(f"This machine has no address {names.address}: choose another with --host.") from None
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
         raise UsageError(f"Port {port} is taken or not allowed here: choose another with --port.") from None
-    server.set_app(application)
-    return server
 
 
 def serve(
@@ -167,6 +188,7 @@ def serve(
     options: str = "",
     artifacts: Artifacts | None = None,
     say: Callable[[str], object] = print,
+    names: Names = HERE,
 ) -> None:
     """Serve until Ctrl-C, after saying where.
 
@@ -179,9 +201,10 @@ def serve(
         options: what a person must type beside ``--study NAME`` to mean this study.
         artifacts: of the study; None: no page shows any.
         say: prints a line.
+        names: where it listens, and to which names it answers.
 
     Raises:
-        UsageError: the port is taken or not allowed.
+        UsageError: the port is taken or not allowed, or the address is not this machine's.
     """
     from optuna.storages import _CachedStorage
 
@@ -198,11 +221,13 @@ def serve(
 
     cached = study._storage if isinstance(study._storage, _CachedStorage) else storage
     with make_server(
-        cached, port, write=write, notes=notes, artifacts=artifacts, study_id=number, collect=collect
+        cached, port, write=write, notes=notes, artifacts=artifacts, study_id=number, collect=collect, names=names
     ) as server:
-        where = f"http://{LOOPBACK}:{server.server_port}"
+        where = f"http://{names.shown}:{server.server_port}"
         say(f"dashboard of study {study.study_name}: {where}/dashboard/studies/{number} (Ctrl-C ends it)")
         say(f"its workers, live: {where}{PATH}")
+        if names.behind_proxy:
+            say("it has no login of its own: let nobody but the proxy reach this address")
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -20,9 +20,9 @@ from tests.support.pictures import weights
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     """A study whose best trial has weights; its home is the one that commands look for."""
     monkeypatch.chdir(tmp_path)
-    made = MadeUp(tmp_path / "runs")
-    store = FolderStore(tmp_path / "runs" / "checkpoints", network=False)
-    made.add(best=0.2, weights=weights(store, made.study.uid, 0, tmp_path / "runs" / "weights.pt"))
+    made = MadeUp(tmp_path / "tune-home")
+    store = FolderStore(tmp_path / "tune-home" / "checkpoints", network=False)
+    made.add(best=0.2, weights=weights(store, made.study.uid, 0, tmp_path / "tune-home" / "weights.pt"))
     return made
 
 

@@ -516,7 +516,7 @@ def test_a_model_that_no_trial_can_train_is_refused_with_what_it_is(mine: Places
     said = refused.stderr if command == "init" else refused.stdout
     (line,) = re.findall(r"^(?:error|problem +weights): (.*)$", said, re.MULTILINE)
     assert MODELS[model] in line
-    assert command == "doctor" or not Path("runs").exists()
+    assert command == "doctor" or not Path("tune-home").exists()
 
 
 @pytest.mark.parametrize("command", ["init", "doctor"])
@@ -529,7 +529,7 @@ def test_a_last_batch_of_one_image_is_refused_where_no_trial_can_train_it_and_wa
     refused = typed(command, "--study", "mine.yaml")
     assert refused.exit_code == 2, refused.output
     assert "No trial of this study can train: a last batch of one image (`batch` 7, 8 to train on)" in refused.output
-    assert command == "doctor" or not Path("runs").exists()
+    assert command == "doctor" or not Path("tune-home").exists()
 
     del train["batch"]
     write("mine", train=train, search={"batch": {"choices": [4, 7]}})

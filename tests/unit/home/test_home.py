@@ -42,8 +42,8 @@ def nothing_held(_url: str) -> bool:
     return False
 
 
-def test_the_command_line_goes_before_the_environment_and_that_before_runs(tmp_path: Path) -> None:
-    assert resolve().folder == tmp_path / "runs"
+def test_the_command_line_goes_before_the_environment_and_that_before_the_default(tmp_path: Path) -> None:
+    assert resolve().folder == tmp_path / "tune-home"
     assert resolve({"TUNE_HOME": "from-environment"}).folder == tmp_path / "from-environment"
     assert resolve({"TUNE_HOME": "from-environment"}, home="asked").folder == tmp_path / "asked"
     assert resolve({"TUNE_STORAGE": POSTGRES}).storage_url == POSTGRES
@@ -336,15 +336,15 @@ def test_a_database_elsewhere_is_known_by_every_spelling_of_its_host(storage: st
 
 def test_snapshots_here_that_were_insisted_upon_once_need_not_be_insisted_upon_again(tmp_path: Path) -> None:
     home = resolve(storage=POSTGRES)
-    store = str(tmp_path / "runs" / "checkpoints")
+    store = str(tmp_path / "tune-home" / "checkpoints")
     assert home.store_for(None, lambda url: url == store) == store
     assert home.local_checkpoints
 
 
 @pytest.mark.parametrize("machine", [COLAB, KAGGLE], ids=["colab", "kaggle"])
 def test_what_an_ephemeral_worker_has_made_can_be_looked_at(machine: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "tune.db").touch()
+    (tmp_path / "tune-home").mkdir()
+    (tmp_path / "tune-home" / "tune.db").touch()
     assert resolve(machine, command="petskin-tune status")
     with pytest.raises(UsageError, match="deleted when the session ends"):
         resolve(machine)

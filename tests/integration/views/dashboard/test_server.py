@@ -19,6 +19,7 @@ from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
 from petskin_tune.views.dashboard.artifacts import table_of
+from petskin_tune.views.dashboard.names import checked
 from petskin_tune.views.dashboard.notes import Notes, notes, notes_if_there
 from petskin_tune.views.dashboard.server import make_server, serve
 from petskin_tune.views.dashboard.storage import LONGEST, DashboardStorage, asked_about
@@ -110,6 +111,37 @@ def test_this_machines_own_names_are_answered_whatever_port_a_tunnel_gave_them(p
 def test_only_127_0_0_1_listens(storage: PetskinStorage) -> None:
     with make_server(storage, port=0) as server:
         assert server.server_address[0] == "127.0.0.1"
+
+
+def test_behind_a_proxy_another_address_listens_and_one_that_is_not_here_is_refused(
+    storage: PetskinStorage,
+) -> None:
+    with make_server(storage, port=0, names=checked("0.0.0.0", behind_proxy=True)) as server:
+        assert server.server_address[0] == "0.0.0.0"
+    with pytest.raises(UsageError, match=r"This machine has no address 192\.0\.2\.1: .* --host"):
+        make_server(storage, port=0, names=checked("192.0.2.1", behind_proxy=True))
+
+
+def test_behind_a_proxy_no_name_is_believed_that_was_not_given(storage: PetskinStorage) -> None:
+    names = checked("127.0.0.1", behind_proxy=True, public=("tune.example.com",))
+    with serving(storage, names=names, write=True) as port:
+        assert ask(port, "GET", "/api/studies", host="tune.example.com")[0] == 200
+        refused, body = ask(port, "GET", "/api/studies", host="evil.example")
+        assert refused == 403
+        assert b"--public-name" in body
+        assert b"petskin" not in body
+        rename = {"method": "POST", "path": "/api/studies/1/rename", "body": b'{"study_name": "renamed"}'}
+        assert ask(port, **rename, host="tune.example.com", origin="https://evil.example")[0] == 403
+        assert ask(port, **rename, host="tune.example.com", origin="https://tune.example.com")[0] in (200, 201)
+
+
+@pytest.mark.parametrize("behind_proxy", [False, True])
+def test_a_redirect_leads_to_no_place_that_a_header_names(storage: PetskinStorage, behind_proxy: bool) -> None:
+    with serving(storage, names=checked("127.0.0.1", behind_proxy=behind_proxy)) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
+        connection.request("GET", "/", headers={"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"})
+        answer = connection.getresponse()
+    assert (answer.status, answer.getheader("Location")) == (302, "/dashboard")
 
 
 def test_a_taken_port_is_one_clear_sentence(storage: PetskinStorage) -> None:
