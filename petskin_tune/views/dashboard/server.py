@@ -17,6 +17,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from petskin_tune.database.garbage import rarely_collected
 from petskin_tune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class Guarded:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
+        with rarely_collected():  # of a study with thousands of trials an answer is a million objects
+            return self._answer(environ, start_response)
+
+    def _answer(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         if _name_of(environ.get("HTTP_HOST", "")) not in THIS_MACHINE:
             return _refuse(start_response, "403 Forbidden", "this dashboard answers to 127.0.0.1 and localhost only")
         reads = environ["REQUEST_METHOD"] in READS
@@ -140,11 +145,13 @@ def make_server(
     import optuna_dashboard
 
     from petskin_tune.views.dashboard.artifacts import ForTheDashboard, ToLookAt, arguments_of
+    from petskin_tune.views.dashboard.serialised import make_faster
     from petskin_tune.views.dashboard.storage import DashboardStorage
     from petskin_tune.views.dashboard.workers import WithWorkers
 
     seen = DashboardStorage(storage, notes, lambda shown: artifacts if shown == study_id else None)
     store = ForTheDashboard(artifacts, lambda trial_id: arguments_of(storage, trial_id)) if artifacts else None
+    make_faster()
     pages = optuna_dashboard.wsgi(seen, artifact_store=store)
     application = Guarded(WithWorkers(ToLookAt(pages), collect), write=write)
     try:
