@@ -18,8 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from optuna.artifacts.exceptions import ArtifactNotFound
-
 from petskin_tune.checkpoints import pictures
 from petskin_tune.checkpoints.base import Store
 from petskin_tune.checkpoints.keys import digest_in, is_pictures, trial_number, trial_prefix
@@ -120,7 +118,7 @@ class Artifacts:
         try:
             return io.BytesIO(regular.read_bytes(self._file(artifact_id), LARGEST))
         except OSError as error:
-            raise ArtifactNotFound(f"there is no artifact {artifact_id}") from error
+            raise _not_found(f"there is no artifact {artifact_id}") from error
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Keep a person's artifact.
@@ -145,15 +143,15 @@ class Artifacts:
         self.rows()
         found = self._known(key) if uid == self._uid else []
         if int(place, 16) >= len(found):
-            raise ArtifactNotFound(f"there are no such pictures of trial {int(number, 16)}")
+            raise _not_found(f"there are no such pictures of trial {int(number, 16)}")
         return found[int(place, 16)]
 
     def _file(self, artifact_id: str) -> Path:
         if self._folder is None or not _UUID.fullmatch(artifact_id):
-            raise ArtifactNotFound(f"there is no artifact {artifact_id}")
+            raise _not_found(f"there is no artifact {artifact_id}")
         path = self._folder / artifact_id
         if path.is_symlink():
-            raise ArtifactNotFound(f"{artifact_id} is a symbolic link")
+            raise _not_found(f"{artifact_id} is a symbolic link")
         return path
 
 
@@ -164,3 +162,10 @@ def _row(uid: str, number: int, place: int, key: str, picture: pictures.Picture)
         "mimetype": picture.mimetype,
         "encoding": None,
     }
+
+
+def _not_found(what: str) -> Exception:
+    """Optuna's error, imported where it is needed: it brings the libraries of two clouds along."""
+    from optuna.artifacts.exceptions import ArtifactNotFound
+
+    return ArtifactNotFound(what)

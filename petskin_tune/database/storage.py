@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +18,12 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as _models
-from optuna.trial import FrozenTrial
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
-from petskin_tune.database import queries, unreadable
+from petskin_tune.database import queries, trial_rows, unreadable
 from petskin_tune.database.addresses import mask, normalise_url, without_password
 from petskin_tune.database.engine import (
     create_tables,
@@ -158,6 +159,20 @@ class PetskinStorage(RDBStorage):
 
         return unreadable.passing_over(lambda: self.patience.call(attempt))
 
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """Optuna's, see :mod:`petskin_tune.database.trial_rows`; by Optuna's way where a row cannot be read."""
+        asked = (study_id, states, included_trial_ids, trial_id_greater_than)
+        if not unreadable.is_looking():
+            with contextlib.suppress(*unreadable.ERRORS), _create_scoped_session(self.scoped_session) as session:
+                return trial_rows.read(session, *asked)
+        return super()._get_trials(*asked)
+
     def _build_frozen_trial_from_trial_model(self, trial: Any) -> FrozenTrial:
         unreadable.drop_optunas(trial)
         try:
@@ -203,7 +218,7 @@ def _of_many_rows(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name in IDEMPOTENT_CALLS:
-    setattr(PetskinStorage, _name, _with_patience(getattr(RDBStorage, _name)))
+    setattr(PetskinStorage, _name, _with_patience(getattr(PetskinStorage, _name)))
 PetskinStorage._get_trials = _of_many_rows(PetskinStorage._get_trials)  # type: ignore[method-assign]
 
 

@@ -83,6 +83,11 @@ def passing_over(read: Callable[[], Result]) -> Result:
         raise
 
 
+def is_looking() -> bool:
+    """Whether such a row was met, so that every attribute is looked at."""
+    return _looks
+
+
 def is_first(error: BaseException) -> bool:
     """Whether it is of the first row that is no JSON: it is looked at which one, where all is read again."""
     return not _looks and _is_of(error, "json")

@@ -35,12 +35,25 @@ def curves_of(trial: FrozenTrial) -> Curves | None:
         return None
 
 
-def compare(trial: FrozenTrial, trials: Sequence[FrozenTrial], findings: Sequence[Finding]) -> list[str]:
+class Read:
+    """Curves of trials, each made once: that of a thousand trials takes a second."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Curves | None] = {}
+
+    def of(self, trial: FrozenTrial) -> Curves | None:
+        """See :func:`curves_of`."""
+        if trial.number not in self._known:
+            self._known[trial.number] = curves_of(trial)
+        return self._known[trial.number]
+
+
+def compare(trial: FrozenTrial, trials: Sequence[FrozenTrial], findings: Sequence[Finding], read: Read) -> list[str]:
     """Sentences on ``trial`` beside the others of its study; empty where there is nothing to compare."""
-    mine = curves_of(trial)
+    mine = read.of(trial)
     if mine is None:
         return []
-    others = [(other, curves) for other in trials if other.number != trial.number and (curves := curves_of(other))]
+    others = [(other, curves) for other in trials if other.number != trial.number and (curves := read.of(other))]
     said = [_rank(mine, [curves for other, curves in others]), _nearest_better(trial, mine, others)]
     if any(finding.kind in ("stuck", "not-learning") for finding in findings):
         said.append(_floor(mine, others))

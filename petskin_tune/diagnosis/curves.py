@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class Curves:
         """:attr:`fitness_name` as it is said."""
         return _("mask mAP") if self.fitness_name == MASK_NAME else _("box mAP")
 
-    @property
+    @cached_property
     def best(self) -> int:
         """Index of the best epoch."""
         return int(np.nanargmax(self.fitness)) if np.isfinite(self.fitness).any() else 0

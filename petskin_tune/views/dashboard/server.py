@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from petskin_tune.database.garbage import rarely_collected
 from petskin_tune.errors import UsageError
 from petskin_tune.views.dashboard.names import HERE, Names
 
@@ -65,6 +66,10 @@ class Guarded:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
+        with rarely_collected():  # of a study with thousands of trials an answer is a million objects
+            return self._answer(environ, start_response)
+
+    def _answer(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not self._names.answers_to(environ.get("HTTP_HOST", "")):
             return _refuse(start_response, "403 Forbidden", WHERE_BEHIND if self._names.behind_proxy else WHERE)
         reads = environ["REQUEST_METHOD"] in READS
@@ -155,11 +160,13 @@ def make_server(
     import optuna_dashboard
 
     from petskin_tune.views.dashboard.artifacts import ForTheDashboard, ToLookAt, arguments_of
+    from petskin_tune.views.dashboard.serialised import make_faster
     from petskin_tune.views.dashboard.storage import DashboardStorage
     from petskin_tune.views.dashboard.workers import WithWorkers
 
     seen = DashboardStorage(storage, notes, lambda shown: artifacts if shown == study_id else None)
     store = ForTheDashboard(artifacts, lambda trial_id: arguments_of(storage, trial_id)) if artifacts else None
+    make_faster()
     pages = optuna_dashboard.wsgi(seen, artifact_store=store)
     application = Guarded(WithWorkers(ToLookAt(pages), collect), write=write, names=names)
     server = _bound(names, port)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from petskin_tune.database.garbage import rarely_collected
 from petskin_tune.files import regular
 from petskin_tune.files.atomic import replacing
 from petskin_tune.files.paths import writing
@@ -49,7 +50,7 @@ def write(
     Raises:
         UsageError: ``dest`` cannot be written.
     """
-    with writing(dest):
+    with writing(dest), rarely_collected():
         page = Page(study, time.time(), leases, options=options, artifacts=artifacts)
         is_twice = galleries is not None and _can_be_replaced(dest)
         if is_twice or galleries is None:

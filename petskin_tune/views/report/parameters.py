@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from petskin_tune.search.samplers import GivenTrials
 from petskin_tune.views.report.parts import grid, missing, plot, section
+from petskin_tune.views.report.ped_anova import evaluator_kind, shares_of
 from petskin_tune.views.report.rows import Row, Table
 from petskin_tune.views.report.style import (
     GROUPS,
@@ -57,11 +57,11 @@ def importances(table: Table) -> dict[str, float]:
         return {}
     given = GivenTrials([_as_complete(row) for row in table.valued])
     study = optuna.load_study(study_name="given", storage=given)
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=_top_share(len(trials)))
+    evaluator = evaluator_kind()(target_quantile=_top_share(len(trials)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of equal values, which is said in words of our own
         try:
-            found = get_param_importances(study, evaluator=evaluator, params=names)
+            found = shares_of(evaluator.evaluate(study, params=names))
         except Exception:
             log.exception("the importances cannot be told")  # of what a person's own trials may hold
             return {}

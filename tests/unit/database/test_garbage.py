@@ -6,8 +6,8 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
 
+from petskin_tune.database import trial_rows
 from petskin_tune.database.garbage import RARELY, rarely_collected
 from petskin_tune.database.storage import open_storage
 
@@ -39,14 +39,14 @@ def test_trials_are_read_while_garbage_is_collected_rarely(tmp_path: Path, monke
     study = optuna.create_study(storage=storage)
     study.optimize(lambda trial: trial.suggest_float("lr0", 0.0, 1.0), n_trials=2)
     seen: list[int] = []
-    usual = RDBStorage._build_frozen_trial_from_trial_model
+    usual = trial_rows.read
 
-    def built(self: Any, trial: Any) -> Any:
+    def read(*asked: Any) -> Any:
         seen.append(gc.get_threshold()[0])
-        return usual(self, trial)
+        return usual(*asked)
 
-    monkeypatch.setattr(RDBStorage, "_build_frozen_trial_from_trial_model", built)
+    monkeypatch.setattr(trial_rows, "read", read)
     before = gc.get_threshold()
     assert len(optuna.load_study(study_name=study.study_name, storage=storage).trials) == 2
-    assert seen == [RARELY, RARELY]
+    assert seen == [RARELY]
     assert gc.get_threshold() == before
