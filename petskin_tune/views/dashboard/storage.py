@@ -60,6 +60,7 @@ class DashboardStorage(_CachedStorage):
         self._artifacts = artifacts
         self._short: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
         self._notes: dict[int, tuple[float, Mapping[str, Any]]] = {}
+        self._asked: dict[int, tuple[tuple[FrozenTrial | int, ...], tuple[int, ...]]] = {}
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -93,7 +94,21 @@ class DashboardStorage(_CachedStorage):
             return only_rows(kept)
         trials = self._whole.get_all_trials(study_id, deepcopy=False)
         ids = {trial.number: trial._trial_id for trial in trials}
-        return {**only_rows(kept), **rows_of_trials(artifacts, ids), **rows_of_arguments(asked_about(trials))}
+        return {
+            **only_rows(kept),
+            **rows_of_trials(artifacts, ids),
+            **rows_of_arguments(self._asked_about(study_id, trials)),
+        }
+
+    def _asked_about(self, study_id: int, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """See :func:`asked_about`; found anew once a trial has begun or ended: nothing else changes it."""
+        now = tuple(trial if trial.state.is_finished() else trial._trial_id for trial in trials)
+        known, places = self._asked.get(study_id, ((), ()))
+        if now != known:
+            by_id = {trial._trial_id: place for place, trial in enumerate(trials)}
+            places = tuple(by_id[trial._trial_id] for trial in asked_about(trials))
+            self._asked[study_id] = now, places
+        return [trials[place] for place in places]
 
     def _shown(self, trial: FrozenTrial) -> FrozenTrial:
         made_of, known = self._short.get(trial._trial_id, (None, None))
@@ -127,7 +142,8 @@ class DashboardStorage(_CachedStorage):
         trials = self._whole.get_all_trials(study._study_id, deepcopy=False)
         has_table = self._artifacts(study._study_id) is not None
         notes = {"": made.of_study}
-        notes |= {f"{trial._trial_id}:": made.of_trial(trial, has_table=has_table) for trial in asked_about(trials)}
+        asked = self._asked_about(study._study_id, trials)
+        notes |= {f"{trial._trial_id}:": made.of_trial(trial, has_table=has_table) for trial in asked}
         found: dict[str, Any] = {}
         for owner, text in notes.items():
             if NOTE.format(owner) not in study.system_attrs:

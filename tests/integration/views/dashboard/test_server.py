@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import optuna
 import optuna_dashboard
 import pytest
+from optuna.trial import FrozenTrial
 
 from petskin_tune.checkpoints.artifacts import Artifacts
 from petskin_tune.checkpoints.folder import FolderStore
 from petskin_tune.database.storage import PetskinStorage, open_storage
 from petskin_tune.errors import UsageError
 from petskin_tune.study import attributes
+from petskin_tune.views.dashboard import storage as dashboard_storage
 from petskin_tune.views.dashboard.artifacts import table_of
 from petskin_tune.views.dashboard.names import checked
 from petskin_tune.views.dashboard.notes import Notes, notes, notes_if_there
@@ -251,6 +253,31 @@ def test_the_trials_that_get_notes_are_the_best_and_those_in_trouble() -> None:
     failed = next(trial for trial in chosen if trial.state.name == "FAIL")
     assert "**Failed: crashed" in Notes("").of_trial(failed, has_table=True)
     assert {trial.number for trial in trials[-5:]} <= {trial.number for trial in chosen}
+
+
+def test_trials_are_ranked_anew_only_once_one_has_begun_or_ended(
+    storage: PetskinStorage, artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+
+    def counting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        counted.append(len(trials))
+        return asked_about(trials)
+
+    monkeypatch.setattr(dashboard_storage, "asked_about", counting)
+    study = optuna.load_study(study_name="petskin", storage=storage)
+    shown = DashboardStorage(storage, lambda _: Notes("made"), lambda _: artifacts)
+    running = study.ask()
+    for _ in range(2):
+        shown.get_all_studies()
+    counts = [len(counted)]
+    study.tell(running, 0.9)
+    found = shown.get_all_studies()[0].system_attrs
+    assert f"dashboard:{running._trial_id}:note_ver" in found
+    counts.append(len(counted))
+    study.ask()
+    shown.get_all_studies()
+    assert [*counts, len(counted)] == [1, 2, 3]
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
