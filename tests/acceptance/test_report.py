@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
 from petskin_tune.checkpoints.pictures import Picture
 from petskin_tune.protocol import PICTURES
@@ -50,6 +52,8 @@ SCALE = """() => {
   const wanted = ["low", "middle", "high"].map((name) => style.getPropertyValue("--map-" + name).trim());
   return [traces.find((trace) => trace.type === "contour").colorscale.map(([, colour]) => colour), wanted];
 }"""
+UNSHOWN = """[...document.querySelectorAll('[aria-label^="Fitness over "] .xtick text')]
+  .filter((number) => !number.getBoundingClientRect().width).map((number) => number.textContent)"""
 CUT = """(() => {
   const around = document.querySelector(".tall");
   return around.scrollWidth - around.clientWidth;
@@ -79,10 +83,10 @@ def chromium() -> Iterator[Any]:
         yield launched
 
 
-@pytest.fixture(params=WIDTHS)
-def page(request: pytest.FixtureRequest, chromium: Any, file: Path) -> Iterator[Any]:
-    scheme = "dark" if request.param == "phone" else "light"
-    context = chromium.new_context(viewport={"width": WIDTHS[request.param], "height": 900}, color_scheme=scheme)
+@contextmanager
+def shown(chromium: Any, file: Path, width: str) -> Iterator[Any]:
+    scheme = "dark" if width == "phone" else "light"
+    context = chromium.new_context(viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme)
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     page.complaints, page.asked = [], []
@@ -91,9 +95,15 @@ def page(request: pytest.FixtureRequest, chromium: Any, file: Path) -> Iterator[
     page.on("request", lambda request: page.asked.append(request.url))
     page.goto(file.as_uri(), wait_until="commit")
     page.wait_for_selector("html[data-drawn=yes]", state="attached")
-    page.name = request.param
+    page.name = width
     yield page
     context.close()
+
+
+@pytest.fixture(params=WIDTHS)
+def page(request: pytest.FixtureRequest, chromium: Any, file: Path) -> Iterator[Any]:
+    with shown(chromium, file, request.param) as page:
+        yield page
 
 
 def test_a_report_is_whole_on_the_screen_and_asks_nobody(page: Any, file: Path, tmp_path: Path) -> None:
@@ -132,3 +142,19 @@ def test_a_report_is_whole_on_the_screen_and_asks_nobody(page: Any, file: Path, 
     dark = page.name == "phone"
     assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)") is not dark
     assert page.evaluate("document.querySelector('.plot').layout.font.color") == ("#e4e9ef" if dark else "#1f2933")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_numbers_at_the_ends_of_a_narrow_range_are_shown(width: str, chromium: Any, tmp_path: Path) -> None:
+    ranges = {"lr0": (5e-4, 2e-3, True), "mosaic": (0.0, 1.0, False), "degrees": (0.0, 45.0, False)}
+    space = {name: FloatDistribution(low, high, log=log) for name, (low, high, log) in ranges.items()}
+    study = optuna.create_study(study_name="narrow", direction="maximize")
+    for value, place in ((0.28, 1.6), (0.22, 0.6)):
+        params = {"lr0": place * 1e-3, "mosaic": place / 2, "degrees": 20 * place}
+        study.add_trial(optuna.trial.create_trial(value=value, params=params, distributions=space))
+    file = tmp_path / "narrow.html"
+    file.write_text(report.Page(study, NOW, ()).html(), encoding="utf-8")
+    with shown(chromium, file, width) as page:
+        assert page.complaints == []
+        assert page.locator('[aria-label^="Fitness over "]').count() == len(space)
+        assert page.evaluate(UNSHOWN) == []

@@ -79,7 +79,7 @@ def percent(share: float) -> str:
 
 LAYOUT: dict[str, Any] = {
     "height": HEIGHT,
-    "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+    "margin": {"l": 8, "r": 20, "t": 8, "b": 8},  # on the right: half of a number at the end of an axis
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
     "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": colour("ink")},
