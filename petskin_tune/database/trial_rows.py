@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 models: Any = _models
 
 AT_ONCE = 500  # trials whose rows one statement asks for, as SQLAlchemy's loading of relations does
+SHORT = 40  # characters of an attribute that others are likely to equal
 _NUMBERS = frozenset({float, int})
 _NOT_FINITE = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
 
@@ -155,9 +156,9 @@ def _distribution(text: str) -> tuple[BaseDistribution, Callable[[float], Any]]:
 def _attributes_of(ids: Sequence[int], rows: Iterable[Any], decoded: Callable[[str], Any]) -> dict[int, dict[str, Any]]:
     """By trial: its attributes. What can be changed is nobody else's, so that only text and numbers are shared."""
     found: dict[int, dict[str, Any]] = {one: {} for one in ids}
-    loads = json.loads
     for owner, name, text in rows:
-        found[owner][name] = loads(text) if len(text) > 40 or text[0] in "[{ \t\n\r" else decoded(text)
+        is_shared = len(text) <= SHORT and text[0] not in "[{ \t\n\r"
+        found[owner][name] = decoded(text) if is_shared else json.loads(text)
     return found
 
 

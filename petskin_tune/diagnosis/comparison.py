@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,25 +35,18 @@ def curves_of(trial: FrozenTrial) -> Curves | None:
         return None
 
 
-class Read:
-    """Curves of trials, each made once: that of a thousand trials takes a second."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, Curves | None] = {}
-
-    def of(self, trial: FrozenTrial) -> Curves | None:
-        """See :func:`curves_of`."""
-        if trial.number not in self._known:
-            self._known[trial.number] = curves_of(trial)
-        return self._known[trial.number]
-
-
-def compare(trial: FrozenTrial, trials: Sequence[FrozenTrial], findings: Sequence[Finding], read: Read) -> list[str]:
+def compare(
+    trial: FrozenTrial,
+    trials: Sequence[FrozenTrial],
+    findings: Sequence[Finding],
+    curves_by_number: Mapping[int, Curves | None],
+) -> list[str]:
     """Sentences on ``trial`` beside the others of its study; empty where there is nothing to compare."""
-    mine = read.of(trial)
+    mine = curves_by_number[trial.number]
     if mine is None:
         return []
-    others = [(other, curves) for other in trials if other.number != trial.number and (curves := read.of(other))]
+    known = ((other, curves_by_number[other.number]) for other in trials if other.number != trial.number)
+    others = [(other, curves) for other, curves in known if curves]
     said = [_rank(mine, [curves for other, curves in others]), _nearest_better(trial, mine, others)]
     if any(finding.kind in ("stuck", "not-learning") for finding in findings):
         said.append(_floor(mine, others))

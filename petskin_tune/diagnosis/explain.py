@@ -7,7 +7,7 @@ every Ultralytics training leaves behind.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from petskin_tune import text as words
 from petskin_tune.diagnosis import search
 from petskin_tune.diagnosis.advice import advice
-from petskin_tune.diagnosis.comparison import Read, compare, curves_of
+from petskin_tune.diagnosis.comparison import compare, curves_of
 from petskin_tune.diagnosis.course import ENDS_LOW, LATE, no_finding, unusual
 from petskin_tune.diagnosis.curves import Curves
 from petskin_tune.diagnosis.finding import NOTHING_FOUND, Finding
@@ -62,10 +62,11 @@ def of_study(study: Study, number: int | None = None) -> str:
         UsageError: there is no such trial.
     """
     trials = study.get_trials(deepcopy=False)
+    curves = {trial.number: curves_of(trial) for trial in trials}  # made once: those of a thousand take a second
     if number is not None:
-        return words.page(_trial_lines(find_trial(study.study_name, trials, number), trials, Read()))
-    spec, own, read = spec_of(study), without_foreign(trials), Read()
-    seen = _seen(own, read)
+        return words.page(_trial_lines(find_trial(study.study_name, trials, number), trials, curves))
+    spec, own = spec_of(study), without_foreign(trials)
+    seen = _seen(own, curves)
     # Of repetitions the best is the luckiest.
     first = None if repeats_of(study.user_attrs) else best(trials, study.user_attrs)
     gain = gain_of(study.user_attrs)
@@ -77,8 +78,8 @@ def of_study(study: Study, number: int | None = None) -> str:
     lines += [f"  {_ended(own)}", *_by_kind(seen)]
     lines += [f"  {gain.sentence(first.number if first else None)}"] if gain else []
     if first is not None:
-        lines += ["", _("The best trial:"), *_trial_lines(first, trials, read)]
-    elif not any(read.of(trial) for trial in trials):
+        lines += ["", _("The best trial:"), *_trial_lines(first, trials, curves)]
+    elif not any(curves.values()):
         lines.append(_("No trial has finished an epoch yet."))
     return words.page(lines)
 
@@ -86,18 +87,23 @@ def of_study(study: Study, number: int | None = None) -> str:
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _trial_lines(trial: FrozenTrial, trials: Sequence[FrozenTrial], read: Read) -> list[str]:
+def _trial_lines(trial: FrozenTrial, trials: Sequence[FrozenTrial], known: Mapping[int, Curves | None]) -> list[str]:
     if foreign := foreign_of(trial):
         return _foreign_lines(foreign, trial)
     title = _("trial {number} ({state}): {parameters}")
     lines = [title.format(number=trial.number, state=_state(trial), parameters=words.parameters(trial.params))]
     if failure := failure_of(trial):
         lines += _failure_lines(failure, trial)
-    curves = read.of(trial)
+    curves = known[trial.number]
     if curves is None:
         return [*lines, _("It has no finished epoch, so there are no curves.")]
     findings = judge(curves)
-    return [*lines, *_verdict(curves, findings)[1], _summary(curves), *compare(trial, trials, findings, read)]
+    return [
+        *lines,
+        *_verdict(curves, findings)[1],
+        _summary(curves),
+        *compare(trial, trials, findings, known),
+    ]
 
 
 def _state(trial: FrozenTrial) -> str:
@@ -148,10 +154,10 @@ class _Seen:
     complete: list[int] = field(default_factory=list)  # trained to their end
 
 
-def _seen(trials: Sequence[FrozenTrial], read: Read) -> _Seen:
+def _seen(trials: Sequence[FrozenTrial], known: Mapping[int, Curves | None]) -> _Seen:
     seen = _Seen()
     for trial in trials:
-        curves, found = read.of(trial), list(kinds_of(trial))
+        curves, found = known[trial.number], list(kinds_of(trial))
         kinds = [_("failed, {kind}").format(kind=kind)] if (kind := failure_kind(trial)) else []
         if curves is not None and len(curves.sound()) >= LEAST_EPOCHS:
             seen.judged.append(trial.number)

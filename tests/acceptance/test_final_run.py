@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 from pathlib import Path
 
 import optuna
 import pytest
+import torch
 
 from petskin_tune.study import attributes
-from tests.support.workers import Said, interrupt_stopped, load, run, start, stopped_by, write_study
+from tests.support.killing import kill_at_random
+from tests.support.workers import Said, best_weights, interrupt_stopped, load, run, start, stopped_by, write_study
 
 pytestmark = pytest.mark.slow
 
 EPOCHS = 10
-FINAL = f"small-top-1-{EPOCHS}-epochs"
+KILLS = 10
+LONG = 4 * KILLS  # epochs: more than fit between so many kills
 
 
 @pytest.fixture(scope="module")
@@ -54,5 +59,28 @@ def test_a_trial_that_there_is_not_is_named(searched: Path) -> None:
     assert refused.stdout == "error: The study small has no finished trial 7.\n"
 
 
-def _final(folder: Path) -> optuna.Study:
-    return load(folder / "tune-home", FINAL)
+@pytest.mark.timeout(1200)
+def test_a_final_run_killed_ten_times_at_random_ends_with_the_weights_of_an_undisturbed_one(
+    searched: Path, tmp_path: Path
+) -> None:
+    undisturbed, killed = (shutil.copytree(searched, tmp_path / name) for name in ("undisturbed", "killed"))
+    command = ("train", "--study", "small", "--epochs", str(LONG))
+    chance = random.Random(14)
+    for _ in range(KILLS):
+        kill_at_random(start(*command, cwd=killed, command="petskin-tune"), chance)
+    kept = []
+    for folder in (undisturbed, killed):
+        ended = run(*command, cwd=folder, command="petskin-tune")
+        assert ended.returncode == 0, ended.stdout
+        study = _final(folder, LONG)
+        assert list(study.trials[0].intermediate_values) == list(range(1, LONG + 1))
+        kept.append((study.trials[0], best_weights(folder / "tune-home", study, [0])[0]))
+    (whole, whole_weights), (resumed, resumed_weights) = kept
+    assert resumed.user_attrs[attributes.RESUMES] >= KILLS // 2 > whole.user_attrs[attributes.RESUMES] == 0
+    assert resumed.intermediate_values == whole.intermediate_values
+    assert whole_weights.keys() == resumed_weights.keys()
+    assert all(torch.equal(tensor, resumed_weights[name]) for name, tensor in whole_weights.items())
+
+
+def _final(folder: Path, epochs: int = EPOCHS) -> optuna.Study:
+    return load(folder / "tune-home", f"small-top-1-{epochs}-epochs")

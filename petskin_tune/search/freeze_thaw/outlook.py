@@ -30,7 +30,7 @@ def outlook(model: StudyModel, frozen: Indices) -> Outlook | None:
         return None
     ahead, noise = model.state.ahead, epoch_noise(model.trials)
     begun = 0 if model.state.full else min(ahead // model.state.rungs[0], SHORTLIST)
-    fresh = shortlist(model, propose, begun)
+    fresh = shortlist(model, propose, begun) if begun else np.empty((0, len(model.state.space)))
     others = frozen[frozen != best] if ahead else frozen[:0]
     ends = _ends(model, np.concatenate([[best], others]).astype(np.intp), fresh)
     gain = ends[:, 1:].max(axis=1, initial=-np.inf) - ends[:, 0]
