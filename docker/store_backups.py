@@ -76,7 +76,11 @@ def fetch(store: Store, name: str, folder: Path) -> Path:
 def main(words: list[str]) -> int:
     """Do what the words say; see the top of this file. Returns the exit code."""
     url, folder = os.environ.get("TUNE_CHECKPOINTS", ""), Path(os.environ.get("BACKUPS", "/backups"))
-    kept = max(1, int(os.environ.get("BACKUPS_KEPT") or 28))
+    number = os.environ.get("BACKUPS_KEPT") or "28"
+    if not (number.isascii() and number.isdigit() and int(number)):
+        print(f"error: BACKUPS_KEPT is a number of dumps, 1 or more, not {number!r}", file=sys.stderr)
+        return 2
+    kept = int(number)
     if words not in ([], ["once"], ["list"]) and (len(words) != 2 or words[0] != "fetch"):
         print("usage: store_backups.py [once | list | fetch NAME]", file=sys.stderr)
         return 2

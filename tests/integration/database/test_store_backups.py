@@ -87,6 +87,9 @@ def test_what_cannot_be_done_is_one_sentence(environment: dict[str, str]) -> Non
     for words in (["fetch", "tune-20260301T010000Z.dump"], ["fetch", "../../etc/passwd"], ["restore"], ["fetch"]):
         refused = typed(environment, *words)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
+    for number in ("many", "0", "-1", "²"):
+        refused = typed({**environment, "BACKUPS_KEPT": number}, "once")
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
     assert typed({**environment, "TUNE_CHECKPOINTS": ""}, "once").stdout.startswith("TUNE_CHECKPOINTS names no bucket")
 
 
